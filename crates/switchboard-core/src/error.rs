@@ -1,0 +1,249 @@
+use std::borrow::Cow;
+use std::error::Error as StdError;
+use std::fmt;
+use std::sync::Arc;
+
+/// The result of a registry operation.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What went wrong in a registry: which backend, doing what, why.
+///
+/// Displayed as `backend: operation: kind: message`. The underlying cause, if there is one, is in
+/// [`source`](StdError::source) and not repeated in the message. Cheap to clone, so that one failure can be told to
+/// every watcher. Credentials never appear in it.
+///
+/// ```
+/// use switchboard_core::{Error, ErrorKind};
+///
+/// let error = Error::new(ErrorKind::Unavailable, "consul", "lookup", "no answer from 127.0.0.1:8500 within 10s");
+/// assert_eq!(error.to_string(), "consul: lookup: unavailable: no answer from 127.0.0.1:8500 within 10s");
+/// assert!(error.is_transient());
+/// ```
+#[derive(Clone)]
+pub struct Error(Arc<Inner>);
+
+struct Inner {
+    kind: ErrorKind,
+    backend: Cow<'static, str>,
+    operation: Cow<'static, str>,
+    message: String,
+    source: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+/// The kinds of [`Error`] a caller can tell apart and act on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The caller's input cannot be accepted; nothing was sent. Retrying the same call fails again.
+    Invalid,
+    /// The registry could not be reached, or could not answer now. Retrying may help.
+    Unavailable,
+    /// The registry refused: missing or wrong credentials, or too few rights.
+    PermissionDenied,
+    /// The registry answered with something that is not what its protocol promises.
+    Protocol,
+    /// This backend, or this version of its server, cannot do that.
+    Unsupported,
+    /// The registry handle was closed.
+    Closed,
+}
+
+impl Error {
+    /// An error of `kind` that `backend` met in `operation`.
+    pub fn new(
+        kind: ErrorKind,
+        backend: impl Into<Cow<'static, str>>,
+        operation: impl Into<Cow<'static, str>>,
+        message: impl Into<String>,
+    ) -> Self {
+        Self(Arc::new(Inner {
+            kind,
+            backend: backend.into(),
+            operation: operation.into(),
+            message: message.into(),
+            source: None,
+        }))
+    }
+
+    /// An [`ErrorKind::Invalid`] from a failed validation.
+    pub fn invalid(
+        backend: impl Into<Cow<'static, str>>,
+        operation: impl Into<Cow<'static, str>>,
+        invalid: &Invalid,
+    ) -> Self {
+        Self::new(ErrorKind::Invalid, backend, operation, invalid.to_string())
+    }
+
+    /// The [`ErrorKind::Closed`] that every operation on a closed handle answers.
+    pub fn closed(backend: impl Into<Cow<'static, str>>, operation: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(ErrorKind::Closed, backend, operation, "this registry handle was closed")
+    }
+
+    /// Keeps `source` as the cause.
+    pub fn with_source(self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        let kind = self.0.kind;
+        let Inner { backend, operation, message, .. } = match Arc::try_unwrap(self.0) {
+            Ok(inner) => inner,
+            Err(shared) => Inner {
+                kind,
+                backend: shared.backend.clone(),
+                operation: shared.operation.clone(),
+                message: shared.message.clone(),
+                source: None,
+            },
+        };
+        Self(Arc::new(Inner { kind, backend, operation, message, source: Some(source.into()) }))
+    }
+
+    /// What kind of failure this is.
+    pub fn kind(&self) -> ErrorKind {
+        self.0.kind
+    }
+
+    /// The backend that failed, as it calls itself in URLs: `mdns`, `consul`, `memory`.
+    pub fn backend(&self) -> &str {
+        &self.0.backend
+    }
+
+    /// The operation that failed: `register`, `lookup`, `watch`, …
+    pub fn operation(&self) -> &str {
+        &self.0.operation
+    }
+
+    /// What happened, without backend, operation and kind.
+    pub fn message(&self) -> &str {
+        &self.0.message
+    }
+
+    /// Whether the same call may succeed later with nothing changed by the caller.
+    pub fn is_transient(&self) -> bool {
+        matches!(self.0.kind, ErrorKind::Unavailable)
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Inner { kind, backend, operation, message, .. } = &*self.0;
+        write!(f, "{backend}: {operation}: {kind}: {message}")
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Error")
+            .field("kind", &self.0.kind)
+            .field("backend", &self.0.backend)
+            .field("operation", &self.0.operation)
+            .field("message", &self.0.message)
+            .field("source", &self.0.source)
+            .finish()
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.0.source.as_deref().map(|source| source as _)
+    }
+}
+
+impl fmt::Display for ErrorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Invalid => "invalid input",
+            Self::Unavailable => "unavailable",
+            Self::PermissionDenied => "permission denied",
+            Self::Protocol => "protocol error",
+            Self::Unsupported => "unsupported",
+            Self::Closed => "closed",
+        })
+    }
+}
+
+/// Input that was refused: what it was, and why.
+///
+/// Parsing a name or building an instance fails with this; a registry wraps it into an [`Error`] of kind
+/// [`ErrorKind::Invalid`].
+///
+/// ```
+/// use switchboard_core::ServiceName;
+///
+/// let refused = ServiceName::new("").unwrap_err();
+/// assert_eq!(refused.to_string(), "service name \"\": is empty");
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{what}: {why}")]
+pub struct Invalid {
+    what: String,
+    why: String,
+}
+
+impl Invalid {
+    /// `what` was refused because of `why`, which should name the limit.
+    pub fn new(what: impl Into<String>, why: impl Into<String>) -> Self {
+        Self { what: what.into(), why: why.into() }
+    }
+
+    /// The kind of input and, quoted and cut to a readable length, the input.
+    pub fn quoting(what: &str, input: &str, why: impl Into<String>) -> Self {
+        const SHOWN: usize = 80;
+        let shown = match input.char_indices().nth(SHOWN) {
+            Some((cut, _)) => format!("{:?}…", &input[..cut]),
+            None => format!("{input:?}"),
+        };
+        Self::new(format!("{what} {shown}"), why)
+    }
+
+    /// The input that was refused.
+    pub fn what(&self) -> &str {
+        &self.what
+    }
+
+    /// The reason, and the limit that was missed.
+    pub fn why(&self) -> &str {
+        &self.why
+    }
+}
+
+impl From<std::convert::Infallible> for Invalid {
+    fn from(never: std::convert::Infallible) -> Self {
+        match never {}
+    }
+}
+
+impl From<Invalid> for Error {
+    fn from(invalid: Invalid) -> Self {
+        Self::invalid("switchboard", "parse", &invalid)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn displays_backend_operation_kind_and_message() {
+        let cause = std::io::Error::other("connection refused");
+        let error =
+            Error::new(ErrorKind::PermissionDenied, "consul", "register", "the token may not write \"web\"")
+                .with_source(cause);
+        assert_eq!(error.to_string(), "consul: register: permission denied: the token may not write \"web\"");
+        assert_eq!(error.source().unwrap().to_string(), "connection refused");
+        assert!(!error.is_transient());
+    }
+
+    #[test]
+    fn a_shared_error_takes_a_source_without_losing_its_words() {
+        let first = Error::closed("memory", "watch");
+        let second = first.clone().with_source("cause");
+        assert_eq!(second.to_string(), first.to_string());
+        assert_eq!(first.to_string(), "memory: watch: closed: this registry handle was closed");
+        assert!(first.source().is_none());
+    }
+
+    #[test]
+    fn long_input_is_cut_when_quoted() {
+        let invalid = Invalid::quoting("tag", &"é".repeat(500), "is longer than 255 bytes");
+        assert!(invalid.what().len() < 200);
+        assert!(invalid.to_string().ends_with("…: is longer than 255 bytes"));
+    }
+}

@@ -1,0 +1,158 @@
+use std::collections::BTreeSet;
+use std::fmt::{Debug, Display};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::stream::BoxStream;
+
+use crate::{Instance, InstanceKey, Result, ServiceName, Snapshot};
+
+/// What [`Registry::watch`] gives: the current snapshot, then every newer one.
+pub type SnapshotStream = BoxStream<'static, Result<Snapshot>>;
+
+/// What [`Registry::watch_services`] gives: the current names, then every newer set.
+pub type NamesStream = BoxStream<'static, Result<BTreeSet<ServiceName>>>;
+
+/// A place where instances are registered and found.
+///
+/// Used as `Arc<dyn Registry>`. Displays as the URL it was opened from, without credentials.
+///
+/// # For every method
+///
+/// - After [`close`](Self::close) the answer is [`ErrorKind::Closed`](crate::ErrorKind::Closed).
+/// - Bad input is [`ErrorKind::Invalid`](crate::ErrorKind::Invalid), naming what, why and the limit, and nothing has
+///   been sent.
+/// - No call waits for ever: a backend has a limit on each, and answers
+///   [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) when it passes.
+/// - Dropping the future of a call abandons the call; whether it took effect is then unknown.
+///
+/// The `switchboard-conformance` crate is this contract as tests, for any implementation.
+#[async_trait]
+pub trait Registry: Debug + Display + Send + Sync + 'static {
+    /// Registers `instance`, or renews it: an idempotent upsert.
+    ///
+    /// - The same key with the same content renews the registration cheaply; watchers see nothing.
+    /// - The same key with other content replaces it; watchers see one update, never a gap.
+    /// - If the backend has lost it (a restarted agent, a lapsed TTL), this puts it back.
+    ///
+    /// When it returns `Ok`, another process's [`lookup`](Self::lookup) finds the instance. The instance's
+    /// [`health`](Instance::health) is ignored: the registry decides.
+    async fn register(&self, instance: &Instance, options: &RegisterOptions) -> Result<()>;
+
+    /// Removes an instance. Succeeds when it is already gone, or never was.
+    ///
+    /// When it returns, watchers have been told as fast as the backend can.
+    async fn deregister(&self, key: &InstanceKey) -> Result<()>;
+
+    /// The instances of `service` now.
+    ///
+    /// An unknown service is an empty snapshot, not an error; a failure is an error, never an empty snapshot.
+    async fn lookup(&self, service: &ServiceName) -> Result<Snapshot>;
+
+    /// The names of all services with at least one instance, whatever its health.
+    ///
+    /// Names another program registered that are no valid [`ServiceName`] are left out.
+    async fn services(&self) -> Result<BTreeSet<ServiceName>>;
+
+    /// A stream of snapshots: the current one first, even if empty, then each newer one.
+    ///
+    /// - Equal snapshots are not repeated.
+    /// - A reader slower than the changes may miss states between, never the last one.
+    /// - An `Err` says that the registry cannot be heard at present; what was last read still stands. The stream goes
+    ///   on by itself, with backoff inside, and ends only after [`close`](Self::close), with one
+    ///   [`ErrorKind::Closed`](crate::ErrorKind::Closed).
+    /// - Dropping the stream stops the work behind it.
+    fn watch(&self, service: &ServiceName) -> SnapshotStream;
+
+    /// The same for the set of names that [`services`](Self::services) gives.
+    fn watch_services(&self) -> NamesStream;
+
+    /// A hint: a client could not reach this instance.
+    ///
+    /// mDNS asks on the network whether it is still there, and drops it within about 3 s if nobody answers. A
+    /// registry with health checks of its own may ignore the hint, as this default does. Never fails: a hint about
+    /// something unknown, or to a closed registry, is nothing.
+    async fn suspect(&self, key: &InstanceKey) {
+        let _ = key;
+    }
+
+    /// Deregisters what this handle registered, and stops every task and thread behind it.
+    ///
+    /// Idempotent: the second call does nothing and succeeds. If deregistering fails the handle is closed all the
+    /// same, and the error says what may be left behind. Dropping a handle without closing it does what can be done
+    /// without waiting.
+    async fn close(&self) -> Result<()>;
+}
+
+/// How to register an instance.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RegisterOptions {
+    /// How long the registration lasts without being renewed. `None`, the default: until it is deregistered or its
+    /// handle is closed. Zero is invalid.
+    pub ttl: Option<Duration>,
+}
+
+impl RegisterOptions {
+    /// The defaults: no TTL.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// With this TTL.
+    pub fn ttl(mut self, ttl: Duration) -> Self {
+        self.ttl = Some(ttl);
+        self
+    }
+
+    /// Checks what holds on every backend: a TTL is not zero.
+    ///
+    /// # Errors
+    ///
+    /// [`Invalid`](crate::Invalid) for a TTL of zero.
+    pub fn validate(&self) -> Result<(), crate::Invalid> {
+        match self.ttl {
+            Some(Duration::ZERO) => {
+                Err(crate::Invalid::new("TTL 0s", "is too short; leave it out for no TTL"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A shared registry is a registry.
+#[async_trait]
+impl<R: Registry + ?Sized> Registry for Arc<R> {
+    async fn register(&self, instance: &Instance, options: &RegisterOptions) -> Result<()> {
+        (**self).register(instance, options).await
+    }
+
+    async fn deregister(&self, key: &InstanceKey) -> Result<()> {
+        (**self).deregister(key).await
+    }
+
+    async fn lookup(&self, service: &ServiceName) -> Result<Snapshot> {
+        (**self).lookup(service).await
+    }
+
+    async fn services(&self) -> Result<BTreeSet<ServiceName>> {
+        (**self).services().await
+    }
+
+    fn watch(&self, service: &ServiceName) -> SnapshotStream {
+        (**self).watch(service)
+    }
+
+    fn watch_services(&self) -> NamesStream {
+        (**self).watch_services()
+    }
+
+    async fn suspect(&self, key: &InstanceKey) {
+        (**self).suspect(key).await;
+    }
+
+    async fn close(&self) -> Result<()> {
+        (**self).close().await
+    }
+}
