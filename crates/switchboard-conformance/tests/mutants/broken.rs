@@ -83,14 +83,29 @@ pub(crate) fn edit(instance: &Instance, change: impl FnOnce(&mut Value)) -> Inst
 
 /// A world of memory registries that all have the flaw.
 pub(crate) struct World<M> {
-    pub(crate) memory: MemoryRegistry,
-    pub(crate) flaw: M,
+    memory: MemoryRegistry,
+    flaw: M,
+    profile: Profile,
+}
+
+impl<F: Flaw, M: Fn() -> F + Send + Sync> World<M> {
+    /// A new world in which `flaw` makes the flaw of each handle.
+    pub(crate) fn new(flaw: M) -> Self {
+        let profile = Profile::new().ttl(Some(Duration::from_millis(400))).shared_ids(true);
+        Self { memory: MemoryRegistry::new(), flaw, profile }
+    }
+
+    /// With another profile.
+    pub(crate) fn profile(mut self, change: impl FnOnce(Profile) -> Profile) -> Self {
+        self.profile = change(self.profile);
+        self
+    }
 }
 
 #[async_trait]
 impl<F: Flaw, M: Fn() -> F + Send + Sync> Backend for World<M> {
     fn profile(&self) -> Profile {
-        Profile::new().ttl(Some(Duration::from_millis(400))).shared_ids(true)
+        self.profile.clone()
     }
 
     async fn open(&self) -> Arc<dyn Registry> {

@@ -16,6 +16,7 @@ use crate::{Mutant, mutant};
 pub(crate) fn mutants() -> Vec<Mutant> {
     vec![
         mutant("fails for an unknown service", &["lookup::unknown_service_is_empty"], || || FailsUnknown),
+        mutant("never answers", &["lookup::unknown_service_is_empty"], || || NeverAnswers),
         mutant("finds names that begin alike", &["lookup::only_that_service_is_found"], || {
             || Finds(|wanted, name| name.starts_with(wanted))
         }),
@@ -56,6 +57,15 @@ impl Flaw for FailsUnknown {
             return Err(Error::new(ErrorKind::Protocol, "broken", "lookup", "not found"));
         }
         Ok(found)
+    }
+}
+
+struct NeverAnswers;
+
+#[async_trait]
+impl Flaw for NeverAnswers {
+    async fn lookup(&self, _: &MemoryRegistry, _: &ServiceName) -> Result<Snapshot> {
+        std::future::pending().await
     }
 }
 

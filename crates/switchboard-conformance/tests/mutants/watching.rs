@@ -26,6 +26,7 @@ pub(crate) fn mutants() -> Vec<Mutant> {
             &["update::a_renewal_is_silent", "services::equal_sets_are_not_repeated"],
             || || Repeats,
         ),
+        mutant("ends by itself", &["watch::its_own_handles_changes_are_seen"], || || Ends),
         mutant("tells of other services", &["watch::another_services_changes_are_silent"], || {
             || TellsOfOthers
         }),
@@ -86,6 +87,14 @@ impl Flaw for Repeats {
 
     fn watch_services(&self, inner: &MemoryRegistry) -> NamesStream {
         inner.watch_services().flat_map(|item| repeat(item).take(2)).boxed()
+    }
+}
+
+struct Ends;
+
+impl Flaw for Ends {
+    fn watch(&self, inner: &MemoryRegistry, service: &ServiceName) -> SnapshotStream {
+        inner.watch(service).take(2).boxed()
     }
 }
 
