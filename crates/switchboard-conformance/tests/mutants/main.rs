@@ -17,7 +17,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use switchboard_conformance::{Backend, Case, Outcome, cases};
 
 use broken::{Flaw, Sound, World, Writes};
-use modest::{Ambient, Modest};
+use modest::{Ambient, Modest, Slow};
 
 /// A broken registry, and the cases that must notice.
 pub(crate) struct Mutant {
@@ -83,6 +83,14 @@ fn without_a_flaw_every_case_passes() {
 #[test]
 fn what_the_contract_allows_passes() {
     let backend = World::new(|| Ambient);
+    for case in cases() {
+        assert_eq!(outcome(case, &backend), Ok(Outcome::Passed), "{}", case.name());
+    }
+}
+
+#[test]
+fn slowness_passes() {
+    let backend = World::new(|| Slow).profile(modest::slow_profile);
     for case in cases() {
         assert_eq!(outcome(case, &backend), Ok(Outcome::Passed), "{}", case.name());
     }

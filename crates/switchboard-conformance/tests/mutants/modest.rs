@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
+use std::time::Duration;
 
-use futures::StreamExt;
 use futures::stream::iter;
+use futures::{FutureExt, StreamExt};
 use switchboard_conformance::{Profile, async_trait};
 use switchboard_core::{
     Error, ErrorKind, Health, Host, Instance, InstanceKey, MemoryRegistry, NamesStream, RegisterOptions,
@@ -29,6 +30,43 @@ impl Flaw for Ambient {
 
     fn watch_services(&self, inner: &MemoryRegistry) -> NamesStream {
         inner.watch_services().flat_map(|item| iter([Err(unavailable()), item])).boxed()
+    }
+}
+
+/// Takes its time for everything, as a network does.
+pub(crate) struct Slow;
+
+const LATENCY: Duration = Duration::from_millis(300);
+const LAG: Duration = Duration::from_millis(900);
+
+/// What [`Slow`] declares.
+pub(crate) fn slow_profile(fast: Profile) -> Profile {
+    fast.ttl(Some(Duration::from_secs(4))).quiet(LAG * 2)
+}
+
+#[async_trait]
+impl Flaw for Slow {
+    async fn register(&self, inner: &MemoryRegistry, it: &Instance, options: &RegisterOptions) -> Result<()> {
+        sleep(LATENCY).await;
+        inner.register(it, options).await
+    }
+
+    async fn deregister(&self, inner: &MemoryRegistry, key: &InstanceKey) -> Result<()> {
+        sleep(LATENCY).await;
+        inner.deregister(key).await
+    }
+
+    fn watch(&self, inner: &MemoryRegistry, service: &ServiceName) -> SnapshotStream {
+        inner.watch(service).then(|item| sleep(LAG).map(|()| item)).boxed()
+    }
+
+    fn watch_services(&self, inner: &MemoryRegistry) -> NamesStream {
+        inner.watch_services().then(|item| sleep(LAG).map(|()| item)).boxed()
+    }
+
+    async fn close(&self, inner: &MemoryRegistry) -> Result<()> {
+        sleep(LATENCY).await;
+        inner.close().await
     }
 }
 
