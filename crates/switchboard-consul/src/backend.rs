@@ -183,9 +183,8 @@ impl Registry for ConsulRegistry {
 
     async fn lookup(&self, service: &ServiceName) -> Result<Snapshot> {
         self.ready("lookup").await?;
-        if check_addressable("service name", service.as_str()).is_err() {
-            return Ok(Snapshot::empty(service.clone()));
-        }
+        check_addressable("service name", service.as_str())
+            .map_err(|invalid| Error::invalid(BACKEND, "lookup", &invalid))?;
         self.watches.once("lookup", self.reads.instances(service)).await
     }
 
@@ -195,7 +194,10 @@ impl Registry for ConsulRegistry {
     }
 
     fn watch(&self, service: &ServiceName) -> SnapshotStream {
-        self.watches.follow("watch", self.reads.instances(service))
+        match check_addressable("service name", service.as_str()) {
+            Ok(()) => self.watches.follow("watch", self.reads.instances(service)),
+            Err(invalid) => self.watches.refuse("watch", Error::invalid(BACKEND, "watch", &invalid)),
+        }
     }
 
     fn watch_services(&self) -> NamesStream {

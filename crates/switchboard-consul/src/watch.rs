@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use futures::future::{Either, select};
-use futures::stream::{BoxStream, unfold};
+use futures::stream::{self, BoxStream, unfold};
 use switchboard_core::{Error, ErrorKind, Result};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, sleep, sleep_until};
@@ -76,6 +76,21 @@ impl Watches {
             }
         })
         .boxed()
+    }
+
+    /// A watch of what can never be read: says so once, and then waits for the end.
+    pub(crate) fn refuse<T: Send + 'static>(
+        &self,
+        operation: &'static str,
+        error: Error,
+    ) -> BoxStream<'static, Result<T>> {
+        let mut closed = self.closed.subscribe();
+        let end = async move {
+            // An error says that the handle was dropped, which is an end too.
+            let _ = closed.wait_for(|closed| *closed).await;
+            Err(Error::closed(BACKEND, operation))
+        };
+        stream::once(async { Err(error) }).chain(stream::once(end)).boxed()
     }
 }
 
