@@ -79,15 +79,23 @@ pub(crate) fn looks_encoded(tag: &str) -> bool {
 ///
 /// First, because go-micro's reader loses the metadata that comes after a foreign tag beginning with `t`.
 pub(crate) fn tags(instance: &Instance) -> Result<Vec<String>, Invalid> {
-    let mut tags = Vec::new();
-    for (key, value) in instance.metadata() {
-        tags.push(encode('t', &json(&BTreeMap::from([(key, value)]))));
-    }
-    for endpoint in instance.endpoints() {
-        tags.push(encode('e', &json(&WireEndpoint::from(endpoint))));
-    }
+    let metadata = instance.metadata().iter().map(|pair| ('t', json(&BTreeMap::from([pair]))));
+    let endpoints = instance.endpoints().iter().map(|endpoint| ('e', json(&WireEndpoint::from(endpoint))));
     // Also when there is none: go-micro always writes it, and it marks the encoding.
-    tags.push(encode('v', instance.version().unwrap_or_default()));
+    let version = ('v', instance.version().unwrap_or_default().to_owned());
+    let (mut tags, mut total) = (Vec::new(), 0);
+    for (prefix, text) in metadata.chain(endpoints).chain([version]) {
+        total += text.len();
+        if text.len() as u64 > MAX_INFLATED || total >= MAX_INFLATED_TOTAL {
+            let what = format!("metadata and endpoints of {:?}", instance.id());
+            let why = format!(
+                "are too long for go-micro's tags; the limit is {MAX_INFLATED} bytes of JSON each, \
+                 {MAX_INFLATED_TOTAL} in all"
+            );
+            return Err(Invalid::new(what, why));
+        }
+        tags.push(encode(prefix, &text));
+    }
     for tag in instance.tags() {
         if matches!(tag.as_str(), "v" | "t" | "e") {
             return Err(Invalid::quoting("tag", tag, "crashes go-micro's readers; write a longer one"));

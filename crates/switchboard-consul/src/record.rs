@@ -281,8 +281,10 @@ fn instance(entry: Entry<'_>) -> Result<Instance, Invalid> {
             builder = builder.tag(tag.0);
         }
     }
-    if wire.found {
-        version = wire.version.filter(|version| !version.is_empty()).or(version);
+    if let Some(own) = wire.version {
+        version = (!own.is_empty()).then_some(own);
+    } else if wire.found {
+        // Its Meta is metadata and nothing else.
     } else if let Some(plain) = meta.remove(VERSION) {
         version = Some(plain.0.into_owned());
     }

@@ -1,4 +1,11 @@
 //! The Consul registry against real agents (`needs consul`) and scripted ones.
 
+// A figure that a test measures is worth seeing with `--nocapture`.
+#![allow(clippy::print_stdout)]
+
 mod conformance;
+mod faults;
+mod registering;
+mod scripted;
+mod security;
 mod support;

@@ -165,7 +165,9 @@ impl Agent {
             .arg(binary())
             .args(&self.arguments)
             .env("AGENT_DIR", self.dir.path())
-            .stdin(Stdio::piped());
+            .stdin(Stdio::piped())
+            // Where it would tell that the agent was killed.
+            .stderr(Stdio::null());
         self.keeper = Some(command.spawn().expect("a shell to run consul in"));
     }
 
