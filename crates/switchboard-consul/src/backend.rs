@@ -13,7 +13,7 @@ use switchboard_core::{
 use tokio::sync::{OnceCell, Semaphore, watch};
 
 use crate::agent::Agent;
-use crate::check::{CheckPolicy, DeregisterAfter, ttl_check_id};
+use crate::check::{CheckPolicy, DeregisterAfter, checks, ttl_check_id};
 use crate::client::{Client, Request, check_addressable};
 use crate::config::{ConsulBuilder, Settings};
 use crate::query::ReadOptions;
@@ -129,9 +129,11 @@ impl ConsulRegistry {
             return Err(Invalid::new(format!("TTL {ttl:?}"), "is too long; the limit is a year"));
         }
         check_names(&instance.key())?;
+        let checks = checks(instance, options.ttl, &self.policy);
         Ok(Draft {
             key: instance.key(),
-            body: record::encode(instance, options.ttl, self.wire, &self.policy)?,
+            body: record::encode(instance, &checks, self.wire)?,
+            checks: checks.into_iter().map(|check| check.id).collect(),
             ttl_check: options.ttl.map(|_| ttl_check_id(instance)),
         })
     }

@@ -107,7 +107,7 @@ impl DeregisterAfter {
 #[serde(rename_all = "PascalCase")]
 pub(crate) struct CheckBody {
     #[serde(rename = "CheckID")]
-    id: String,
+    pub(crate) id: String,
     name: &'static str,
     #[serde(rename = "TTL", skip_serializing_if = "Option::is_none")]
     ttl: Option<String>,

@@ -2,12 +2,11 @@
 
 use std::borrow::{Borrow, Cow};
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use switchboard_core::{Address, Endpoint, Health, Instance, Invalid};
 
-use crate::check::{CheckBody, CheckPolicy, checks};
+use crate::check::CheckBody;
 use crate::Wire;
 use crate::go_micro;
 
@@ -52,7 +51,7 @@ struct Registration<'a> {
     meta: BTreeMap<String, String>,
     weights: Weights,
     tagged_addresses: BTreeMap<String, TaggedAddress>,
-    checks: Vec<CheckBody>,
+    checks: &'a [CheckBody],
 }
 
 #[derive(Serialize, Deserialize)]
@@ -69,13 +68,8 @@ struct TaggedAddress {
     port: i64,
 }
 
-/// The JSON that registers `instance`.
-pub(crate) fn encode(
-    instance: &Instance,
-    ttl: Option<Duration>,
-    wire: Wire,
-    policy: &CheckPolicy,
-) -> Result<Vec<u8>, Invalid> {
+/// The JSON that registers `instance` with these checks.
+pub(crate) fn encode(instance: &Instance, checks: &[CheckBody], wire: Wire) -> Result<Vec<u8>, Invalid> {
     let (address, port) = host_and_port(instance.address());
     let further = instance.addresses().iter().enumerate().skip(1).map(|(index, address)| {
         let (host, port) = host_and_port(address);
@@ -97,7 +91,7 @@ pub(crate) fn encode(
             warning: instance.warning_weight().unwrap_or(weight).into(),
         },
         tagged_addresses: further.collect(),
-        checks: checks(instance, ttl, policy),
+        checks,
     };
     serde_json::to_vec(&registration).map_err(|error| Invalid::new("instance", error.to_string()))
 }

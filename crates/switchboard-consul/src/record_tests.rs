@@ -2,21 +2,11 @@ use proptest::prelude::*;
 use switchboard_core::{InstanceBuilder, Value};
 
 use super::*;
-use crate::check::DeregisterAfter;
-
-fn policy() -> CheckPolicy {
-    CheckPolicy {
-        check: None,
-        interval: Duration::from_secs(10),
-        timeout: Duration::from_secs(5),
-        deregister_after: DeregisterAfter::ByTtl,
-    }
-}
 
 /// The health entry Consul makes of a registration.
 fn entry(instance: &Instance, wire: Wire) -> Result<String, Invalid> {
     let body: serde_json::Value =
-        serde_json::from_slice(&encode(instance, None, wire, &policy())?).unwrap();
+        serde_json::from_slice(&encode(instance, &[], wire)?).unwrap();
     let meta = body["Meta"].as_object().unwrap();
     assert!(meta.len() <= 64, "{} pairs", meta.len());
     for (key, value) in meta {
@@ -77,7 +67,7 @@ fn everything_reads_back() {
 #[test]
 fn plain_registrations_are_what_an_operator_would_write() {
     let instance = base().version("2").metadata("zone", "eu").tag("canary").build().unwrap();
-    let json = String::from_utf8(encode(&instance, None, Wire::Plain, &policy()).unwrap()).unwrap();
+    let json = String::from_utf8(encode(&instance, &[], Wire::Plain).unwrap()).unwrap();
     assert_eq!(
         json,
         r#"{"ID":"greeter-1","Name":"greeter","Tags":["canary"],"Address":"10.0.0.7","Port":8080,"Meta":{"version":"2","zone":"eu"},"Weights":{"Passing":1,"Warning":1},"TaggedAddresses":{},"Checks":[]}"#

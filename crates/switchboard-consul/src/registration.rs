@@ -20,7 +20,9 @@ const SWEEP_LIMIT: Duration = Duration::from_secs(2);
 pub(crate) struct Draft {
     pub(crate) key: InstanceKey,
     pub(crate) body: Vec<u8>,
-    /// The TTL check to pass, if there is one.
+    /// The ids of its checks.
+    pub(crate) checks: Vec<String>,
+    /// The one of them to pass, if there is a TTL.
     pub(crate) ttl_check: Option<String>,
 }
 
@@ -226,19 +228,52 @@ async fn put(client: &Client, agent: usize, draft: &Draft, same: bool) -> Result
     if same && renew(client, agent, draft).await? {
         return Ok(());
     }
-    // Checks of an earlier registration that this one lacks would stay critical for ever.
-    let request = Request::put("/v1/agent/service/register")
-        .query("replace-existing-checks", "true")
-        .body(draft.body.clone());
+    let request = Request::put("/v1/agent/service/register").body(draft.body.clone());
     let answer = client.send(REGISTER, agent, &request).await?;
     accepted(&answer, REGISTER)?;
     // The agent keeps the status a check had, which may be critical.
-    if renew(client, agent, draft).await? || draft.ttl_check.is_none() {
-        return Ok(());
+    if draft.ttl_check.is_some() && !renew(client, agent, draft).await? {
+        let message = "the agent lost the registration as soon as it had taken it";
+        let error = Error::new(ErrorKind::Unavailable, BACKEND, REGISTER, message);
+        return Err(Failure { error, unheard: false, answered: true });
     }
-    let message = "the agent lost the registration as soon as it had taken it";
-    let error = Error::new(ErrorKind::Unavailable, BACKEND, REGISTER, message);
-    Err(Failure { error, unheard: false, answered: true })
+    remove_old_checks(client, agent, draft).await
+}
+
+/// Removes the checks of an earlier registration that this one lacks, which nobody would ever pass again.
+///
+/// Consul's own `replace-existing-checks` would also end maintenance.
+async fn remove_old_checks(client: &Client, agent: usize, draft: &Draft) -> Result<(), Failure> {
+    let id = segment(draft.key.id().as_str());
+    // Its status says how the instance is, and not how the request went.
+    let answer = client.send(REGISTER, agent, &Request::get(format!("/v1/agent/health/service/id/{id}"))).await?;
+    let Ok(state) = serde_json::from_slice::<AgentHealth>(&answer.body) else {
+        return accepted(&answer, REGISTER);
+    };
+    for check in state.checks.unwrap_or_default() {
+        if draft.checks.contains(&check.id) || check.id.starts_with("_service_maintenance:") {
+            continue;
+        }
+        let request = Request::put(format!("/v1/agent/check/deregister/{}", segment(&check.id)));
+        let answer = client.send(REGISTER, agent, &request).await?;
+        if answer.status != StatusCode::NOT_FOUND {
+            accepted(&answer, REGISTER)?;
+        }
+    }
+    Ok(())
+}
+
+/// <https://developer.hashicorp.com/consul/api-docs/agent/service#get-local-service-health-by-id>
+#[derive(serde::Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct AgentHealth {
+    checks: Option<Vec<AgentCheck>>,
+}
+
+#[derive(serde::Deserialize)]
+struct AgentCheck {
+    #[serde(rename = "CheckID")]
+    id: String,
 }
 
 /// Passes the TTL check, or looks whether the instance is there; `false` if the agent does not know it.

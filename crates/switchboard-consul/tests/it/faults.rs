@@ -233,6 +233,7 @@ async fn without_a_leader_reads_fail_in_words_and_stale_ones_go_on() {
         builder(&agents[left].address()).consistency(switchboard_consul::Consistency::Stale).build().unwrap();
     let greeter = instance("greeter", "1");
     normal.register(&greeter, &ttl(30)).await.unwrap();
+    until("replicated", || async { (stale.lookup(&name("greeter")).await.ok()?.len() == 1).then_some(()) }).await;
     agents[leader].kill();
     agents[(leader + 2) % 3].kill();
     until("no leader", || async {
@@ -242,8 +243,8 @@ async fn without_a_leader_reads_fail_in_words_and_stale_ones_go_on() {
     assert_eq!(ids(&stale.lookup(&name("greeter")).await.unwrap()), ["1"]);
     // An agent keeps what it is told until there is a leader again, after some 7 s.
     let changed = greeter.to_builder().tag("x").build().unwrap();
-    let (error, registered) =
-        tokio::join!(normal.lookup(&name("greeter")), normal.register(&changed, &ttl(30)));
+    let (service, options) = (name("greeter"), ttl(30));
+    let (error, registered) = tokio::join!(normal.lookup(&service), normal.register(&changed, &options));
     let error = error.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
     registered.unwrap();

@@ -157,6 +157,17 @@ async fn maintenance_shows_and_survives_registering_again() {
 
 #[tokio::test]
 #[ignore = "needs consul"]
+async fn checks_of_an_earlier_program_do_not_stay() {
+    let agent = Agent::dev().await;
+    let old = builder(&agent.address()).check("tcp").build().unwrap();
+    old.register(&instance("a", "1"), &ttl(30)).await.unwrap();
+    let new = registry(&agent.address());
+    new.register(&instance("a", "1"), &RegisterOptions::new()).await.unwrap();
+    assert_eq!(json(&agent, "/v1/agent/checks").await, serde_json::json!({}));
+}
+
+#[tokio::test]
+#[ignore = "needs consul"]
 async fn a_warning_is_usable_and_left_out_of_passing() {
     let agent = Agent::dev().await;
     let registry = registry(&agent.address());

@@ -71,7 +71,7 @@ impl Agent {
         let mut agent = Self::new();
         agent.token = Some("root");
         agent.arguments.push("-dev".into());
-        agent.hcl(r#"acl { enabled = true, default_policy = "deny", tokens { master = "root", agent_master = "agent" } }"#);
+        agent.hcl(r#"acl { enabled = true, default_policy = "deny", tokens { master = "root", agent = "root" } }"#);
         agent.start();
         agent.ready().await;
         // Rules are in force once the management token is.
