@@ -5,6 +5,7 @@
 
 mod conformance;
 mod faults;
+mod interop;
 mod registering;
 mod scripted;
 mod security;
