@@ -15,7 +15,8 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::BACKEND;
-use crate::client::{Answer, Client};
+use crate::answer::Answer;
+use crate::client::Client;
 use crate::pace::{Backoff, Pace};
 use crate::query::Query;
 
