@@ -77,7 +77,9 @@ impl FromStr for AgentAddress {
             }
         };
         if !valid {
-            return refuse("has a host that is neither a name, an IPv4 address nor an IPv6 address in brackets");
+            return refuse(
+                "has a host that is neither a name, an IPv4 address nor an IPv6 address in brackets",
+            );
         }
         Ok(Self::Tcp { host: host.into(), port, tls })
     }
@@ -121,7 +123,10 @@ mod tests {
             ("ftp://a", "has a scheme that is none of http, https, unix"),
             ("::1", "has a host that is neither a name, an IPv4 address nor an IPv6 address in brackets"),
             ("a/b", "has a host that is neither a name, an IPv4 address nor an IPv6 address in brackets"),
-            ("a:1,,b:2", "has a host that is neither a name, an IPv4 address nor an IPv6 address in brackets"),
+            (
+                "a:1,,b:2",
+                "has a host that is neither a name, an IPv4 address nor an IPv6 address in brackets",
+            ),
             ("unix://", "has no socket path"),
         ] {
             assert_eq!(AgentAddress::list(text).unwrap_err().why(), why, "{text}");

@@ -80,7 +80,10 @@ fn resolve(host: &str, port: &str) -> Result<Vec<SocketAddr>, String> {
     found.map(Iterator::collect).map_err(|error| format!("cannot be resolved: {error}"))
 }
 
-fn secure(mut builder: reqwest::ClientBuilder, settings: &Settings) -> Result<reqwest::ClientBuilder, Invalid> {
+fn secure(
+    mut builder: reqwest::ClientBuilder,
+    settings: &Settings,
+) -> Result<reqwest::ClientBuilder, Invalid> {
     if let Some(path) = &settings.ca_cert {
         let pem = read(path)?;
         let roots = Certificate::from_pem_bundle(&pem).unwrap_or_default();

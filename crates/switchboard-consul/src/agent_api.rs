@@ -49,7 +49,8 @@ async fn finish(client: &Client, agent: usize, draft: &Draft) -> Result<(), Fail
 async fn remove_old_checks(client: &Client, agent: usize, draft: &Draft) -> Result<(), Failure> {
     let id = segment(draft.key.id().as_str());
     // Its status says how the instance is, and not how the request went.
-    let answer = client.send(REGISTER, agent, &Request::get(format!("/v1/agent/health/service/id/{id}"))).await?;
+    let answer =
+        client.send(REGISTER, agent, &Request::get(format!("/v1/agent/health/service/id/{id}"))).await?;
     let Ok(state) = serde_json::from_slice::<AgentHealth>(&answer.body) else {
         return accepted(&answer, REGISTER);
     };
@@ -88,7 +89,9 @@ async fn renew(client: &Client, agent: usize, draft: &Draft) -> Result<bool, Fai
     let answer = client.send(REGISTER, agent, &request).await?;
     let unknown = answer.status == StatusCode::NOT_FOUND
         || (answer.status == StatusCode::INTERNAL_SERVER_ERROR
-            && ["does not have associated TTL", "Unknown check"].iter().any(|said| answer.said().contains(said)));
+            && ["does not have associated TTL", "Unknown check"]
+                .iter()
+                .any(|said| answer.said().contains(said)));
     if unknown {
         return Ok(false);
     }

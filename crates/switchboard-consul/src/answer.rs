@@ -43,7 +43,9 @@ impl Answer {
             400 if enterprise => ErrorKind::Unsupported,
             400 => ErrorKind::Invalid,
             // A filter that does not parse; it never will.
-            500 if said.contains("boolean expression") || said.contains("Failed to create") => ErrorKind::Invalid,
+            500 if said.contains("boolean expression") || said.contains("Failed to create") => {
+                ErrorKind::Invalid
+            }
             429 | 500..=599 => ErrorKind::Unavailable,
             _ => ErrorKind::Protocol,
         };
@@ -60,7 +62,8 @@ impl Answer {
     /// The beginning of the body, fit for a line of text.
     pub(crate) fn said(&self) -> String {
         let text = String::from_utf8_lossy(&self.body[..self.body.len().min(800)]);
-        let line: String = text.trim().chars().map(|c| if c.is_control() { ' ' } else { c }).take(200).collect();
+        let line: String =
+            text.trim().chars().map(|c| if c.is_control() { ' ' } else { c }).take(200).collect();
         if line.is_empty() { "(nothing)".into() } else { line }
     }
 }

@@ -65,11 +65,14 @@ impl ConsulRegistry {
     }
 
     pub(crate) fn open(settings: Settings) -> Result<Self, Invalid> {
-        let range = |name: &str, given: Option<Duration>, default: Duration, min: Duration, max: Duration| match given {
-            Some(given) if given < min || given > max => {
-                Err(Invalid::new(format!("{name} {given:?}"), format!("is out of range; it is {min:?} to {max:?}")))
+        let range = |name: &str, given: Option<Duration>, default: Duration, min: Duration, max: Duration| {
+            match given {
+                Some(given) if given < min || given > max => Err(Invalid::new(
+                    format!("{name} {given:?}"),
+                    format!("is out of range; it is {min:?} to {max:?}"),
+                )),
+                given => Ok(given.unwrap_or(default)),
             }
-            given => Ok(given.unwrap_or(default)),
         };
         let (second, hour) = (Duration::from_secs(1), Duration::from_secs(3600));
         let wait = range("wait", settings.wait, second * 60, second, second * 600)?;
@@ -81,10 +84,8 @@ impl ConsulRegistry {
 
         let local = || vec!["127.0.0.1:8500".parse()].into_iter().collect::<Result<Vec<_>, Invalid>>();
         let addresses = settings.addresses.clone().map_or_else(local, Ok)?;
-        let agents = addresses
-            .iter()
-            .map(|address| Agent::new(address, &settings))
-            .collect::<Result<Vec<_>, _>>()?;
+        let agents =
+            addresses.iter().map(|address| Agent::new(address, &settings)).collect::<Result<Vec<_>, _>>()?;
         let token = settings.token.clone().map(Token::open).transpose()?;
         let scope = [("ns", settings.ns.clone()), ("partition", settings.partition.clone())];
         let scope = scope.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
@@ -117,12 +118,10 @@ impl ConsulRegistry {
         if self.watches.is_closed() {
             return Err(Error::closed(BACKEND, operation));
         }
-        match &self.partition {
-            None => Ok(()),
-            Some(known) => {
-                known.get_or_try_init(|| knows_partitions(&self.client, operation)).await.map(|()| ())
-            }
+        if let Some(known) = &self.partition {
+            known.get_or_try_init(|| knows_partitions(&self.client, operation)).await?;
         }
+        Ok(())
     }
 
     fn draft(&self, instance: &Instance, options: &RegisterOptions) -> Result<Draft, Invalid> {
@@ -169,9 +168,8 @@ impl Registry for ConsulRegistry {
         if self.watches.is_closed() {
             return Err(Error::closed(BACKEND, operation));
         }
-        let draft = self
-            .draft(instance, options)
-            .map_err(|invalid| Error::invalid(BACKEND, operation, &invalid))?;
+        let draft =
+            self.draft(instance, options).map_err(|invalid| Error::invalid(BACKEND, operation, &invalid))?;
         self.ready(operation).await?;
         self.registrations.register(&self.client, &draft, self.move_after).await
     }
@@ -228,7 +226,8 @@ async fn deregister_all(client: &Client, registrations: &Registrations) -> Resul
         .await;
     let Some((_, first)) = failures.first() else { return Ok(()) };
     let keys: Vec<_> = failures.iter().map(|(key, _)| key.to_string()).collect();
-    let message = format!("may be left behind: {}; the first failed with {:?}", keys.join(", "), first.message());
+    let message =
+        format!("may be left behind: {}; the first failed with {:?}", keys.join(", "), first.message());
     Err(Error::new(first.kind(), BACKEND, "close", message).with_source(first.clone()))
 }
 

@@ -218,8 +218,9 @@ impl ConsulBuilder {
         let env = if self.ignore_env { |_: &str| None } else { |name: &str| std::env::var(name).ok() };
         let built = match self.mistake {
             Some(invalid) => Err(invalid),
-            None => Settings::from_env(env)
-                .and_then(|env| ConsulRegistry::open(self.code.or(self.url).or(env))),
+            None => {
+                Settings::from_env(env).and_then(|env| ConsulRegistry::open(self.code.or(self.url).or(env)))
+            }
         };
         built.map_err(|invalid| Error::invalid(BACKEND, "connect", &invalid))
     }

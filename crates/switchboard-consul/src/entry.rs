@@ -35,8 +35,8 @@ struct Node<'a> {
 struct Service<'a> {
     #[serde(rename = "ID", borrow)]
     id: Text<'a>,
-    #[serde(borrow)]
-    service: Text<'a>,
+    #[serde(rename = "Service", borrow)]
+    name: Text<'a>,
     #[serde(borrow, default)]
     tags: Option<Vec<Text<'a>>>,
     #[serde(borrow, default)]
@@ -93,7 +93,7 @@ fn instance(entry: Entry<'_>) -> Result<Instance, Invalid> {
         .flatten()
         .find(|host| !host.0.is_empty())
         .ok_or_else(|| Invalid::quoting("instance", &service.id.0, "has no address, nor has its node"))?;
-    let mut builder = Instance::builder(&*service.service.0)
+    let mut builder = Instance::builder(&*service.name.0)
         .id(&*service.id.0)
         .address(address(&host.0, service.port)?)
         .health(health(&checks.unwrap_or_default()));

@@ -131,8 +131,10 @@ fn inflate(hex: &[u8]) -> Option<String> {
         return None;
     }
     let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
-    let bytes: Vec<u8> =
-        hex.chunks_exact(2).map(|pair| Some(digit(pair[0])? << 4 | digit(pair[1])?)).collect::<Option<_>>()?;
+    let bytes: Vec<u8> = hex
+        .chunks_exact(2)
+        .map(|pair| Some(digit(pair[0])? << 4 | digit(pair[1])?))
+        .collect::<Option<_>>()?;
     let mut text = String::new();
     let mut limited = ZlibDecoder::new(bytes.as_slice()).take(MAX_INFLATED + 1);
     limited.read_to_string(&mut text).ok()?;

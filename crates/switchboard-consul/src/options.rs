@@ -78,7 +78,8 @@ impl FromStr for DeregisterAfter {
         if text == "never" {
             return Ok(Self::Never);
         }
-        let refused = || Invalid::quoting("deregister_after", text, "is neither a number of s, m or h nor never");
+        let refused =
+            || Invalid::quoting("deregister_after", text, "is neither a number of s, m or h nor never");
         let unit = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(refused)?;
         let number: u64 = text[..unit].parse().map_err(|_| refused())?;
         let each = match &text[unit..] {

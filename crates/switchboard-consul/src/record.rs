@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use switchboard_core::{Address, Endpoint, Instance, Invalid};
 
-use crate::check::CheckBody;
 use crate::Wire;
+use crate::check::CheckBody;
 use crate::go_micro;
 
 /// Consul's limits on Meta (<https://developer.hashicorp.com/consul/docs/services/configuration/services-configuration-reference>).
@@ -116,7 +116,8 @@ fn meta(instance: &Instance, wire: Wire) -> Result<BTreeMap<String, String>, Inv
         meta.extend(instance.version().map(|version| (VERSION.into(), version.into())));
     }
     if extra != Extra::default() {
-        let json = serde_json::to_string(&extra).map_err(|error| Invalid::new("instance", error.to_string()))?;
+        let json =
+            serde_json::to_string(&extra).map_err(|error| Invalid::new("instance", error.to_string()))?;
         let room = MAX_PAIRS - meta.len();
         let mut rest = json.as_str();
         for piece in 1.. {
@@ -125,10 +126,12 @@ fn meta(instance: &Instance, wire: Wire) -> Result<BTreeMap<String, String>, Inv
             }
             if piece > room {
                 let what = format!("endpoints and escaped metadata of {:?}", instance.id());
-                let why = format!("take {} bytes as JSON, the limit is about {}", json.len(), room * MAX_VALUE);
+                let why =
+                    format!("take {} bytes as JSON, the limit is about {}", json.len(), room * MAX_VALUE);
                 return Err(Invalid::new(what, why));
             }
-            let cut = (0..=rest.len().min(MAX_VALUE)).rev().find(|&at| rest.is_char_boundary(at)).unwrap_or(0);
+            let cut =
+                (0..=rest.len().min(MAX_VALUE)).rev().find(|&at| rest.is_char_boundary(at)).unwrap_or(0);
             meta.insert(format!("{EXTRA}{piece}"), rest[..cut].to_owned());
             rest = &rest[cut..];
         }

@@ -6,8 +6,7 @@ use crate::entry::decode;
 
 /// The health entry Consul makes of a registration.
 fn entry(instance: &Instance, wire: Wire) -> Result<String, Invalid> {
-    let body: serde_json::Value =
-        serde_json::from_slice(&encode(instance, &[], wire)?).unwrap();
+    let body: serde_json::Value = serde_json::from_slice(&encode(instance, &[], wire)?).unwrap();
     let meta = body["Meta"].as_object().unwrap();
     assert!(meta.len() <= 64, "{} pairs", meta.len());
     for (key, value) in meta {
@@ -54,7 +53,9 @@ fn everything_reads_back() {
             .metadata("consul-x", "")
             .metadata("switchboard-1", "x")
             .metadata("long", "é".repeat(700))
-            .endpoint(switchboard_core::Endpoint::new("A.B").with_metadata("stream", "true").with_request(tree))
+            .endpoint(
+                switchboard_core::Endpoint::new("A.B").with_metadata("stream", "true").with_request(tree),
+            )
             .endpoint("C")
             .weight(5)
             .warning_weight(5),
@@ -84,10 +85,8 @@ fn tags_that_look_like_another_programs_stay_tags() {
 
 #[test]
 fn too_much_is_refused_with_size_and_limit() {
-    let instance = (0..64)
-        .fold(base(), |base, n| base.metadata(format!("k.{n}"), "v".repeat(1000)))
-        .build()
-        .unwrap();
+    let instance =
+        (0..64).fold(base(), |base, n| base.metadata(format!("k.{n}"), "v".repeat(1000))).build().unwrap();
     let refused = entry(&instance, Wire::Plain).unwrap_err();
     assert!(refused.why().starts_with("take 64"), "{refused}");
     assert!(refused.why().ends_with("the limit is about 32768"), "{refused}");
@@ -110,9 +109,8 @@ fn reads_what_others_register() {
 #[test]
 fn the_worst_check_counts_and_maintenance_before_all() {
     let health = |checks: &str| {
-        let json = format!(
-            r#"{{"Service":{{"ID":"a","Service":"a","Address":"h","Port":1}},"Checks":[{checks}]}}"#
-        );
+        let json =
+            format!(r#"{{"Service":{{"ID":"a","Service":"a","Address":"h","Port":1}},"Checks":[{checks}]}}"#);
         read(&json).health()
     };
     let check = |id: &str, status: &str| format!(r#"{{"CheckID":"{id}","Status":"{status}"}}"#);

@@ -100,7 +100,8 @@ impl Registrations {
         if holder == key {
             return Ok(slot.clone());
         }
-        let why = format!("is that of {holder} here; to a Consul agent ids are one over all services, in any case");
+        let why =
+            format!("is that of {holder} here; to a Consul agent ids are one over all services, in any case");
         Err(Error::invalid(BACKEND, REGISTER, &Invalid::quoting("instance id", key.id().as_str(), why)))
     }
 
@@ -185,7 +186,8 @@ impl Held {
                 }
             }
         }
-        Err(result.unwrap_or_else(|| Error::new(ErrorKind::Unavailable, BACKEND, REGISTER, "there is no agent")))
+        Err(result
+            .unwrap_or_else(|| Error::new(ErrorKind::Unavailable, BACKEND, REGISTER, "there is no agent")))
     }
 
     /// Removes it from the agents it has left, as far as they answer.

@@ -96,7 +96,10 @@ impl Settings {
         let token: Option<String> = params.take("token")?;
         let token_file: Option<PathBuf> = params.take("token_file")?;
         if token.is_some() && token_file.is_some() {
-            return Err(Invalid::new("consul parameters \"token\" and \"token_file\"", "are given both; one is enough"));
+            return Err(Invalid::new(
+                "consul parameters \"token\" and \"token_file\"",
+                "are given both; one is enough",
+            ));
         }
         let token = token.map(|token| TokenSource::Value(Secret::new(token)));
         let tags = params.take_all("tag");

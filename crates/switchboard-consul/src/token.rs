@@ -26,7 +26,10 @@ impl Secret {
 
     fn header(&self) -> Result<HeaderValue, Invalid> {
         let mut value = HeaderValue::from_str(&self.0).map_err(|_| {
-            Invalid::new("Consul token", "contains a character that no HTTP header can carry; it is not shown")
+            Invalid::new(
+                "Consul token",
+                "contains a character that no HTTP header can carry; it is not shown",
+            )
         })?;
         value.set_sensitive(true);
         Ok(value)
@@ -162,6 +165,9 @@ mod tests {
     #[test]
     fn a_file_that_is_not_there_is_named() {
         let refused = Token::open(TokenSource::File("no/such/file".into())).unwrap_err();
-        assert!(refused.to_string().starts_with("Consul token file no/such/file: cannot be read"), "{refused}");
+        assert!(
+            refused.to_string().starts_with("Consul token file no/such/file: cannot be read"),
+            "{refused}"
+        );
     }
 }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use switchboard_consul::Wire;
 use switchboard_conformance::{Backend, Profile, async_trait};
+use switchboard_consul::Wire;
 use switchboard_core::Registry;
 use tokio::sync::OnceCell;
 
@@ -29,9 +29,15 @@ impl Backend for Consul {
 }
 
 mod plain {
-    switchboard_conformance::suite!(#[ignore = "needs consul"] super::Consul(super::Wire::Plain));
+    switchboard_conformance::suite!(
+        #[ignore = "needs consul"]
+        super::Consul(super::Wire::Plain)
+    );
 }
 
 mod go_micro {
-    switchboard_conformance::suite!(#[ignore = "needs consul"] super::Consul(super::Wire::GoMicro));
+    switchboard_conformance::suite!(
+        #[ignore = "needs consul"]
+        super::Consul(super::Wire::GoMicro)
+    );
 }

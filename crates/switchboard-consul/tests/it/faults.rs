@@ -233,7 +233,8 @@ async fn without_a_leader_reads_fail_in_words_and_stale_ones_go_on() {
         builder(&agents[left].address()).consistency(switchboard_consul::Consistency::Stale).build().unwrap();
     let greeter = instance("greeter", "1");
     normal.register(&greeter, &ttl(30)).await.unwrap();
-    until("replicated", || async { (stale.lookup(&name("greeter")).await.ok()?.len() == 1).then_some(()) }).await;
+    until("replicated", || async { (stale.lookup(&name("greeter")).await.ok()?.len() == 1).then_some(()) })
+        .await;
     agents[leader].kill();
     agents[(leader + 2) % 3].kill();
     until("no leader", || async {

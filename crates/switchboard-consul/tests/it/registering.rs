@@ -27,7 +27,8 @@ async fn index(agent: &Agent, service: &str) -> String {
 async fn renewing_and_registering_the_same_again_do_not_move_the_index() {
     let agent = Agent::dev().await;
     let (one, two) = (registry(&agent.address()), registry(&agent.address()));
-    let instance = Instance::builder("a").id("1").address("h:1").tag("x").metadata("a.b", "c").build().unwrap();
+    let instance =
+        Instance::builder("a").id("1").address("h:1").tag("x").metadata("a.b", "c").build().unwrap();
     one.register(&instance, &ttl(30)).await.unwrap();
     let before = index(&agent, "a").await;
     // A renewal, and a full registration by another handle.
@@ -84,7 +85,10 @@ async fn consul_shows_what_an_operator_expects() {
     let entry = &json(&agent, "/v1/health/service/hello?passing=true").await[0];
     assert_eq!(entry["Service"]["Tags"], serde_json::json!(["canary"]));
     assert_eq!(entry["Service"]["Meta"], serde_json::json!({"version": "1.2", "zone": "eu-1"}));
-    assert_eq!((entry["Service"]["Address"].as_str(), entry["Service"]["Port"].as_u64()), (Some("10.0.0.7"), Some(8080)));
+    assert_eq!(
+        (entry["Service"]["Address"].as_str(), entry["Service"]["Port"].as_u64()),
+        (Some("10.0.0.7"), Some(8080))
+    );
     assert_eq!(entry["Checks"][1]["CheckID"], "service:hello-1");
     let filtered = json(&agent, "/v1/health/service/hello?filter=Service.Meta.zone%3D%3D%22eu-1%22").await;
     assert_eq!(filtered.as_array().unwrap().len(), 1, "operators can filter by metadata");
@@ -96,7 +100,8 @@ async fn a_check_of_its_own_stands_beside_the_ttl() {
     let agent = Agent::dev().await;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
-    let instance = Instance::builder("a").id("1").address(format!("127.0.0.1:{port}").as_str()).build().unwrap();
+    let instance =
+        Instance::builder("a").id("1").address(format!("127.0.0.1:{port}").as_str()).build().unwrap();
     for check in ["tcp://{host}:{port}", "http://{host}:{port}/health", "grpc://{host}:{port}"] {
         let registry =
             builder(&agent.address()).check(check).check_interval(Duration::from_secs(1)).build().unwrap();
@@ -120,7 +125,8 @@ async fn a_check_of_its_own_stands_beside_the_ttl() {
     }
     // Nobody listens: critical, although the TTL is passed.
     drop(listener);
-    let registry = builder(&agent.address()).check("tcp").check_interval(Duration::from_secs(1)).build().unwrap();
+    let registry =
+        builder(&agent.address()).check("tcp").check_interval(Duration::from_secs(1)).build().unwrap();
     registry.register(&instance, &ttl(30)).await.unwrap();
     until("critical", || async {
         registry.register(&instance, &ttl(30)).await.unwrap();

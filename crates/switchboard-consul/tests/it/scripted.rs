@@ -45,7 +45,10 @@ async fn a_broken_index_makes_few_requests() {
         ("always a new index", Box::new(move |n| Reply::ok(100 + n as u64, &same()))),
         ("index 0", Box::new(move |_| Reply::ok(0, &same()))),
         ("no index", Box::new(move |_| Reply::status(200, &same()))),
-        ("an index that is no number", Box::new(move |_| Reply::ok(0, &same()).header("X-Consul-Index", "x"))),
+        (
+            "an index that is no number",
+            Box::new(move |_| Reply::ok(0, &same()).header("X-Consul-Index", "x")),
+        ),
         ("a backward index", Box::new(move |n| Reply::ok(1_000_000 - n as u64, &same()))),
     ];
     for (what, script) in cases {
@@ -180,10 +183,8 @@ async fn retries_back_off() {
 
 #[tokio::test]
 async fn results_left_out_for_lack_of_rights_are_no_empty_snapshot() {
-    let server = Server::start(|_, _| {
-        Reply::ok(7, "[]").header("X-Consul-Results-Filtered-By-ACLs", "true")
-    })
-    .await;
+    let server =
+        Server::start(|_, _| Reply::ok(7, "[]").header("X-Consul-Results-Filtered-By-ACLs", "true")).await;
     let error = registry(&server.address).lookup(&name("a")).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::PermissionDenied);
 }
@@ -229,16 +230,16 @@ async fn forgetful(status: u16, body: &'static str) -> Server {
 
 #[tokio::test]
 async fn a_lost_registration_is_made_again_by_old_and_new_servers_words() {
-    for (status, body) in [
-        (404, "Unknown check ID \"service:1\""),
-        (500, "CheckID \"service:1\" does not have associated TTL"),
-    ] {
+    for (status, body) in
+        [(404, "Unknown check ID \"service:1\""), (500, "CheckID \"service:1\" does not have associated TTL")]
+    {
         let server = forgetful(status, body).await;
         let registry = registry(&server.address);
         for _ in 0..2 {
             registry.register(&instance("a", "1"), &ttl(30)).await.unwrap();
         }
-        let asked: Vec<_> = server.asked().iter().map(|asked| asked.target.ends_with("service/register")).collect();
+        let asked: Vec<_> =
+            server.asked().iter().map(|asked| asked.target.ends_with("service/register")).collect();
         // Register, pass, look for old checks; pass refused, and again.
         assert_eq!(asked, [true, false, false, false, true, false, false], "{status}");
     }
@@ -259,7 +260,10 @@ async fn bad_input_is_refused_before_anything_is_sent() {
         assert_eq!(error.kind(), ErrorKind::Invalid, "{id}");
     }
     let forever = RegisterOptions::new().ttl(Duration::from_secs(u64::MAX));
-    assert_eq!(registry.register(&instance("a", "1"), &forever).await.unwrap_err().kind(), ErrorKind::Invalid);
+    assert_eq!(
+        registry.register(&instance("a", "1"), &forever).await.unwrap_err().kind(),
+        ErrorKind::Invalid
+    );
     assert!(server.asked().is_empty());
 
     registry.register(&instance("a", "same"), &ttl(30)).await.unwrap();
@@ -295,10 +299,13 @@ async fn a_changed_token_file_is_read_again_when_the_token_is_refused() {
 #[tokio::test]
 async fn reads_fail_over_and_stay_where_they_are_answered() {
     let down = Server::start(|_, _| Reply::status(500, "No cluster leader")).await;
-    let up = Server::start(|_, asked| {
-        if is_blocking(&asked.target) { Reply::Hang } else { Reply::ok(7, &found(&["1"])) }
-    })
-    .await;
+    let up =
+        Server::start(
+            |_, asked| {
+                if is_blocking(&asked.target) { Reply::Hang } else { Reply::ok(7, &found(&["1"])) }
+            },
+        )
+        .await;
     let registry = builder(&down.address).address(&up.address).build().unwrap();
     for _ in 0..3 {
         assert_eq!(ids(&registry.lookup(&name("a")).await.unwrap()), ["1"]);
@@ -329,10 +336,13 @@ async fn a_watch_turns_to_another_agent_without_a_word() {
 async fn a_registration_moves_only_when_its_agent_stays_away_and_never_stays_twice() {
     let away = Arc::new(AtomicBool::new(false));
     let state = away.clone();
-    let first = Server::start(move |_, _| {
-        if state.load(Ordering::SeqCst) { Reply::Reset } else { Reply::status(200, "") }
-    })
-    .await;
+    let first =
+        Server::start(
+            move |_, _| {
+                if state.load(Ordering::SeqCst) { Reply::Reset } else { Reply::status(200, "") }
+            },
+        )
+        .await;
     let second = Server::start(|_, _| Reply::status(200, "")).await;
     let registry = builder(&first.address)
         .address(&second.address)
@@ -398,10 +408,13 @@ async fn options_reach_the_wire() {
 
 #[tokio::test]
 async fn beyond_the_limit_of_connections_watches_ask_now_and_then() {
-    let server = Server::start(|_, asked| {
-        if is_blocking(&asked.target) { Reply::Hang } else { Reply::ok(7, &found(&["1"])) }
-    })
-    .await;
+    let server =
+        Server::start(
+            |_, asked| {
+                if is_blocking(&asked.target) { Reply::Hang } else { Reply::ok(7, &found(&["1"])) }
+            },
+        )
+        .await;
     let registry = registry(&server.address);
     let mut watches: Vec<_> = (0..140).map(|_| registry.watch(&name("a"))).collect();
     for watch in &mut watches {
@@ -421,10 +434,13 @@ async fn beyond_the_limit_of_connections_watches_ask_now_and_then() {
 
 #[tokio::test]
 async fn a_dropped_watch_ends_its_query_and_a_closed_one_says_so() {
-    let server = Server::start(|_, asked| {
-        if is_blocking(&asked.target) { Reply::Hang } else { Reply::ok(7, &found(&["1"])) }
-    })
-    .await;
+    let server =
+        Server::start(
+            |_, asked| {
+                if is_blocking(&asked.target) { Reply::Hang } else { Reply::ok(7, &found(&["1"])) }
+            },
+        )
+        .await;
     let registry = registry(&server.address);
     let mut watch = registry.watch(&name("a"));
     within("first", watch.next()).await.unwrap().unwrap();
@@ -445,7 +461,11 @@ async fn a_dropped_watch_ends_its_query_and_a_closed_one_says_so() {
 async fn an_abandoned_registration_is_not_left_behind() {
     let server = Server::start(|number, asked| {
         // The first pass hangs, after the agent took the registration.
-        if number == 1 && asked.target.contains("/check/pass/") { Reply::Hang } else { Reply::status(200, "") }
+        if number == 1 && asked.target.contains("/check/pass/") {
+            Reply::Hang
+        } else {
+            Reply::status(200, "")
+        }
     })
     .await;
     let registry = registry(&server.address);

@@ -51,7 +51,8 @@ async fn the_smallest_policy_is_enough_and_less_is_refused() {
     registry.deregister(&greeter.key()).await.unwrap();
     assert!(registry.lookup(&name("greeter")).await.unwrap().is_empty());
 
-    let (_, reader) = token(&agent, r#"service_prefix "" { policy = "read" } node_prefix "" { policy = "read" }"#).await;
+    let (_, reader) =
+        token(&agent, r#"service_prefix "" { policy = "read" } node_prefix "" { policy = "read" }"#).await;
     let reader = builder(&agent.address()).token(reader).build().unwrap();
     let error = reader.register(&greeter, &ttl(30)).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{error}");
@@ -65,11 +66,8 @@ async fn a_deleted_token_is_told_and_a_new_one_in_the_file_is_taken_up() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("token");
     std::fs::write(&path, format!("{secret}\n")).unwrap();
-    let registry = builder(&agent.address())
-        .token_file(&path)
-        .wait(std::time::Duration::from_secs(1))
-        .build()
-        .unwrap();
+    let registry =
+        builder(&agent.address()).token_file(&path).wait(std::time::Duration::from_secs(1)).build().unwrap();
     let greeter = instance("greeter", "1");
     registry.register(&greeter, &ttl(30)).await.unwrap();
     let mut watch = registry.watch(&name("greeter"));

@@ -74,7 +74,9 @@ impl Agent {
         let mut agent = Self::new();
         agent.token = Some("root");
         agent.arguments.push("-dev".into());
-        agent.hcl(r#"acl { enabled = true, default_policy = "deny", tokens { master = "root", agent = "root" } }"#);
+        agent.hcl(
+            r#"acl { enabled = true, default_policy = "deny", tokens { master = "root", agent = "root" } }"#,
+        );
         agent.start();
         agent.ready().await;
         // Rules are in force once the management token is.
@@ -98,11 +100,14 @@ impl Agent {
             .unwrap();
         agent.scheme = "https";
         agent.arguments.push("-dev".into());
+        let file = |name: &str| serde_json::to_string(&dir.join(name)).unwrap();
         agent.hcl(&format!(
-            "ports {{ http = -1, https = {} }}\nca_file = {ca:?}\ncert_file = {:?}\nkey_file = {:?}\nverify_incoming_https = true",
+            "ports {{ http = -1, https = {} }}\nca_file = {}\ncert_file = {}\nkey_file = {}\n\
+             verify_incoming_https = true",
             agent.http,
-            dir.join("dc1-server-consul-0.pem"),
-            dir.join("dc1-server-consul-0-key.pem"),
+            file("consul-agent-ca.pem"),
+            file("dc1-server-consul-0.pem"),
+            file("dc1-server-consul-0-key.pem"),
         ));
         agent.start();
         agent.ready().await;
@@ -193,7 +198,8 @@ impl Agent {
         }
         // The agent itself is in the catalog: from here on it takes registrations at once.
         if self.token.is_none() {
-            while !self.get("/v1/health/service/consul").await.is_ok_and(|found| found.contains("serfHealth")) {
+            while !self.get("/v1/health/service/consul").await.is_ok_and(|found| found.contains("serfHealth"))
+            {
                 assert!(Instant::now() < end, "no agent in the catalog: {}", self.log());
                 sleep(Duration::from_millis(10)).await;
             }
@@ -236,7 +242,8 @@ impl Agent {
     }
 
     async fn send(&self, method: reqwest::Method, path: &str, body: &str) -> Result<String, StatusCode> {
-        let mut request = self.client.request(method, format!("{}{path}", self.address())).body(body.to_owned());
+        let mut request =
+            self.client.request(method, format!("{}{path}", self.address())).body(body.to_owned());
         if let Some(token) = self.token {
             request = request.header("x-consul-token", token);
         }

@@ -21,7 +21,11 @@ pub(crate) struct Asked {
 
 /// How it is answered.
 pub(crate) enum Reply {
-    Full { status: u16, headers: Vec<(&'static str, String)>, body: String },
+    Full {
+        status: u16,
+        headers: Vec<(&'static str, String)>,
+        body: String,
+    },
     /// After a pause.
     Late(Duration, Box<Reply>),
     /// Never.
@@ -146,11 +150,19 @@ async fn serve(
             Reply::Full { status, headers, body } => {
                 let headers: String =
                     headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
-                (format!("HTTP/1.1 {status} X\r\n{headers}content-length: {}\r\n\r\n{body}", body.len()), false)
+                (
+                    format!("HTTP/1.1 {status} X\r\n{headers}content-length: {}\r\n\r\n{body}", body.len()),
+                    false,
+                )
             }
             Reply::Truncated(body) => {
                 let claimed = body.len() + 100;
-                (format!("HTTP/1.1 200 OK\r\nx-consul-index: 5\r\ncontent-length: {claimed}\r\n\r\n{body}"), true)
+                (
+                    format!(
+                        "HTTP/1.1 200 OK\r\nx-consul-index: 5\r\ncontent-length: {claimed}\r\n\r\n{body}"
+                    ),
+                    true,
+                )
             }
             Reply::Hang => {
                 // Until the other side has enough of it.
