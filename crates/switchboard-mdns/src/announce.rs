@@ -191,7 +191,7 @@ impl Announcer {
         if let Some(before) = before {
             announcement.label.clone_from(&before.announcement.label);
         } else {
-            find_free_label(&mut announcement, registered.values().map(|other| &other.announcement));
+            find_free_label(&mut announcement, &registered);
         }
         if announcement.txt_len() > ONE_FRAME {
             let bytes = announcement.txt_len();
@@ -327,14 +327,11 @@ fn lapse(ttl: Option<Duration>) -> Option<Instant> {
 }
 
 /// Puts a number behind the label if this host already has another instance under it.
-fn find_free_label<'a>(
-    announcement: &mut Announcement,
-    others: impl Iterator<Item = &'a Announcement> + Clone,
-) {
+fn find_free_label(announcement: &mut Announcement, registered: &BTreeMap<InstanceKey, Registered>) {
     let wanted = announcement.clone();
     for number in 2.. {
-        let mut same_kind = others.clone().filter(|other| other.kind == announcement.kind);
-        if !same_kind.any(|other| other.label == announcement.label) {
+        let mut others = registered.values().map(|other| &other.announcement);
+        if !others.any(|other| other.kind == announcement.kind && other.label == announcement.label) {
             return;
         }
         announcement.clone_from(&wanted);
