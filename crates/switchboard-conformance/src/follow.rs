@@ -1,8 +1,11 @@
 use std::fmt::Debug;
+use std::future::Future;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
+use futures::future::{Either, select};
 use futures::stream::BoxStream;
 use switchboard_core::{Change, ErrorKind, Result, Snapshot};
 use tokio::time::{Instant, timeout, timeout_at};
@@ -59,6 +62,18 @@ impl<T: Clone + PartialEq + Debug> Follow<T> {
                 self.broken(&format!(
                     "did not tell of {wanted} within {limit:?}; the last it told was {last:#?}"
                 ));
+            }
+        }
+    }
+
+    /// Reads whatever comes while `work` is being done, so that not even a passing state is missed.
+    pub(crate) async fn during<W>(&mut self, work: impl Future<Output = W>) -> W {
+        let mut work = pin!(work);
+        loop {
+            let far = Instant::now() + self.rules.profile.answer;
+            match select(work.as_mut(), pin!(self.read(far))).await {
+                Either::Left((done, _)) => return done,
+                Either::Right(_) => {}
             }
         }
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use switchboard_core::{Instance, Snapshot};
 use tokio::time::{Instant, sleep};
 
+use crate::follow::Follow;
 use crate::world::{Handle, World};
 use crate::{Backend, Outcome};
 
@@ -19,9 +20,7 @@ pub async fn a_lapse_reaches_watchers(backend: &dyn Backend) -> Outcome {
     watch.first().await;
     let started = Instant::now();
     one.register_for(&instance, ttl).await;
-    watch.until("the instance", |now| is_up(now, &instance)).await;
-    let limit = ttl + world.profile().expiry;
-    watch.until_within(limit, "the lapse", |now| has_lapsed(&world, now, &instance)).await;
+    lapse(&world, &mut watch, &instance).await;
     let lasted = started.elapsed();
     // A tenth for backends that measure time in coarse steps.
     world.ensure(lasted >= ttl / 10 * 9, || format!("with a TTL of {ttl:?} it lasted only {lasted:?}"));
@@ -99,9 +98,7 @@ pub async fn registering_after_a_lapse_puts_it_back(backend: &dyn Backend) -> Ou
     let instance = world.instance(&world.service("greeter"));
     one.register_for(&instance, ttl).await;
     let mut watch = two.watch(instance.service());
-    watch.until("the instance", |now| is_up(now, &instance)).await;
-    lapse(&world, &two, &instance).await;
-    watch.until("the lapse", |now| has_lapsed(&world, now, &instance)).await;
+    lapse(&world, &mut watch, &instance).await;
     one.register(&instance).await;
     two.finds(&instance).await;
     watch.until("the instance back", |now| is_up(now, &instance)).await;
@@ -115,8 +112,10 @@ pub async fn without_a_ttl_it_stays(backend: &dyn Backend) -> Outcome {
     let service = world.service("greeter");
     let (stays, lapses) = (world.instance(&service), world.instance(&service));
     one.register(&stays).await;
+    let mut watch = two.watch(&service);
+    watch.first().await;
     one.register_for(&lapses, ttl).await;
-    lapse(&world, &two, &lapses).await;
+    lapse(&world, &mut watch, &lapses).await;
     two.finds(&stays).await;
     world.done().await
 }
@@ -129,8 +128,10 @@ pub async fn the_last_registration_decides(backend: &dyn Backend) -> Outcome {
     let (stays, lapses) = (world.instance(&service), world.instance(&service));
     one.register_for(&stays, ttl).await;
     one.register(&stays).await;
+    let mut watch = two.watch(&service);
+    watch.first().await;
     one.register_for(&lapses, ttl).await;
-    lapse(&world, &two, &lapses).await;
+    lapse(&world, &mut watch, &lapses).await;
     two.finds(&stays).await;
     world.done().await
 }
@@ -141,10 +142,10 @@ async fn renew(handle: &Handle, instance: &Instance, ttl: Duration) {
     sleep(ttl / 4).await;
 }
 
-/// Waits until an instance that was registered with a TTL has lapsed.
-async fn lapse(world: &World<'_>, handle: &Handle, instance: &Instance) {
+/// Waits until an instance that was just registered with a TTL has come and lapsed.
+async fn lapse(world: &World<'_>, watch: &mut Follow<Snapshot>, instance: &Instance) {
+    watch.until("the instance", |now| is_up(now, instance)).await;
     let limit = world.profile().ttl.unwrap_or_default() + world.profile().expiry;
-    let mut watch = handle.watch(instance.service());
     watch.until_within(limit, "the lapse", |now| has_lapsed(world, now, instance)).await;
 }
 

@@ -61,7 +61,7 @@ pub async fn a_renewal_is_silent(backend: &dyn Backend) -> Outcome {
     watch.rest().await;
     watch.mark();
     for _ in 0..3 {
-        one.register(&instance).await;
+        watch.during(one.register(&instance)).await;
     }
     watch.rest().await;
     let changes = watch.changes();
@@ -92,7 +92,7 @@ pub async fn replacing_shows_no_gap(backend: &dyn Backend) -> Outcome {
     watch.mark();
     for round in 0..5 {
         instance = world.built(instance.to_builder().metadata("round", round.to_string()));
-        one.register(&instance).await;
+        watch.during(one.register(&instance)).await;
         let found = two.lookup(instance.service()).await;
         world.ensure(found.get(instance.id()).is_some(), || {
             format!("after replacement {round} the instance was not found: {found:#?}")
@@ -124,7 +124,7 @@ async fn one_update(
     watch.until("the instance", |now| now.get(old.id()).is_some_and(|seen| **seen == was)).await;
     watch.rest().await;
     watch.mark();
-    one.register(&new).await;
+    watch.during(one.register(&new)).await;
     watch.until("the change", |now| now.get(new.id()).is_some_and(|seen| **seen == is)).await;
     watch.rest().await;
     let changes = watch.changes();

@@ -107,6 +107,7 @@ pub async fn another_services_changes_are_silent(backend: &dyn Backend) -> Outco
     watch.rest().await;
     watch.mark();
     one.register(&elsewhere).await;
+    watch.rest().await;
     one.deregister(&elsewhere.key()).await;
     watch.rest().await;
     let told = watch.seen();
