@@ -9,8 +9,10 @@ const FOREIGN_TO_MDNS: [&str; 7] = ["reqwest", "hyper", "h2", "rustls", "native-
 /// The fuzz targets.
 const TARGETS: [&str; 2] = ["txt", "names"];
 
+type Check = fn() -> Result<(), String>;
+
 pub(crate) fn run() -> Result<(), String> {
-    let checks: [(&str, fn() -> Result<(), String>); 8] = [
+    let checks: [(&str, Check); 8] = [
         ("format", || execute("cargo fmt --all --check")),
         ("lints", || execute("cargo clippy --workspace --all-targets --all-features -- -D warnings")),
         ("documentation", documentation),

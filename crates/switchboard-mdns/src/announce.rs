@@ -88,25 +88,26 @@ impl Announcer {
         };
         let out = async { while !self.is_announced(&key) && announced.changed().await.is_ok() {} };
         let done = async {
-            if kind == Ok(ServiceType::Own) {
-                let out_and_not_looped_back = async {
-                    out.await;
-                    sleep(HEAR_OURSELVES).await;
-                };
-                tokio::select! {
-                    () = heard(own, instance) => sleep(HEARD_BY_OTHERS).await,
-                    () = out_and_not_looped_back => {}
-                }
-            } else {
+            if kind != Ok(ServiceType::Own) {
                 out.await;
+                return Ok(());
+            }
+            let out_but_not_looped_back = async {
+                out.await;
+                sleep(HEAR_OURSELVES).await;
+            };
+            tokio::select! {
+                heard = heard(own, instance) => heard,
+                () = out_but_not_looped_back => Ok(()),
             }
         };
-        if timeout(ANNOUNCE_WITHIN, done).await.is_err() {
+        let Ok(done) = timeout(ANNOUNCE_WITHIN, done).await else {
             self.withdraw(&key).await?;
             let seconds = ANNOUNCE_WITHIN.as_secs();
             let message = format!("{key} could be announced on no interface within {seconds} s");
             return Err(Error::new(ErrorKind::Unavailable, BACKEND, "register", message));
-        }
+        };
+        done?;
         if let Some(registered) = self.registered().get_mut(&key) {
             registered.confirmed = registered.instance == *instance;
         }
@@ -292,18 +293,18 @@ impl Announcer {
     }
 }
 
-/// Returns when `instance` is heard as it is.
-async fn heard(own: &Browse, instance: &Instance) {
+/// Returns when `instance` is heard as it is, and others have had a moment to hear it too.
+async fn heard(own: &Browse, instance: &Instance) -> Result<()> {
     use futures::StreamExt;
 
     let mut snapshots = own.store().watch(instance.service());
-    while let Some(Ok(snapshot)) = snapshots.next().await {
-        if snapshot.get(instance.id()).is_some_and(|heard| says_the_same(heard, instance)) {
-            return;
+    while let Some(snapshot) = snapshots.next().await {
+        if snapshot?.get(instance.id()).is_some_and(|heard| says_the_same(heard, instance)) {
+            sleep(HEARD_BY_OTHERS).await;
+            return Ok(());
         }
     }
-    // The store was closed; whoever waits is told so by other means.
-    std::future::pending::<()>().await;
+    Err(Error::closed(BACKEND, "register"))
 }
 
 /// Whether `heard` is all of `instance` that a TXT record can carry.

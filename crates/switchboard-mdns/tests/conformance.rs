@@ -1,4 +1,5 @@
 //! The contract, between registries with sockets of their own, on loopback.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::sync::Arc;
 use std::time::Duration;
