@@ -43,9 +43,7 @@ fn features() -> Result<(), String> {
     if !succeeds("cargo hack --version") {
         return Err("cargo-hack is missing: `cargo install --locked cargo-hack`".into());
     }
-    execute(
-        "cargo hack check --feature-powerset --no-dev-deps --workspace --exclude switchboard-examples --exclude xtask",
-    )
+    execute("cargo hack check --feature-powerset --workspace --exclude switchboard-examples --exclude xtask")
 }
 
 /// The default build has no HTTP client and no TLS.

@@ -1,7 +1,6 @@
 //! What this registry announces: laid out, announced, kept up when interfaces change, withdrawn when a TTL lapses.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -38,12 +37,12 @@ pub(crate) struct Announcer {
     announced: watch::Sender<()>,
     /// Told whenever a TTL was set.
     leased: Notify,
-    hosts: Hosts,
 }
 
 struct Registered {
     instance: Instance,
     announcement: Announcement,
+    host: String,
     /// The full name given to the daemon, escaped: the one `unregister` wants.
     fullname: String,
     /// The full name it goes by after a conflict.
@@ -63,7 +62,6 @@ impl Announcer {
             order: tokio::sync::Mutex::default(),
             announced: watch::Sender::new(()),
             leased: Notify::new(),
-            hosts: Hosts::default(),
         })
     }
 
@@ -198,13 +196,18 @@ impl Announcer {
             let bytes = announcement.txt_len();
             tracing::warn!(instance = %key, bytes, limit = ONE_FRAME, "a TXT record this long travels in fragments");
         }
-        let host = self.hosts.name(&announcement.ips);
+        // Each instance has a host name of its own, for its goodbye takes back the addresses of its host; and a new one
+        // with new addresses, so that nobody sees old and new ones together. Random, it needs no probing.
+        let same_ips = before.filter(|before| before.announcement.ips == announcement.ips);
+        let random = || format!("sb-{}.local.", uuid::Uuid::new_v4().simple());
+        let host = same_ips.map_or_else(random, |before| before.host.clone());
         let info = announcement.service_info(&host, probe).map_err(|error| {
             Error::new(ErrorKind::Invalid, BACKEND, "register", "mDNS cannot carry this").with_source(error)
         })?;
         let entry = Registered {
             instance: instance.clone(),
             announcement,
+            host,
             fullname: info.get_fullname().to_owned(),
             renamed: before.and_then(|before| before.renamed.clone()),
             announced: false,
@@ -337,22 +340,5 @@ fn find_free_label(announcement: &mut Announcement, registered: &BTreeMap<Instan
         }
         announcement.clone_from(&wanted);
         announcement.relabel(number);
-    }
-}
-
-/// Host names: instances share one if they share their addresses, for each host name stands for one set of them.
-#[derive(Default)]
-struct Hosts {
-    names: Mutex<BTreeMap<Vec<IpAddr>, String>>,
-}
-
-impl Hosts {
-    fn name(&self, ips: &[IpAddr]) -> String {
-        let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
-        // A random name needs no probing, and cannot be confused with the machine's own, whose addresses others announce.
-        let name = names
-            .entry(ips.to_vec())
-            .or_insert_with(|| format!("sb-{}.local.", uuid::Uuid::new_v4().simple()));
-        name.clone()
     }
 }
