@@ -12,7 +12,7 @@ pub async fn a_live_instance_stays(backend: &dyn Backend) -> Outcome {
     one.register(&instance).await;
     let mut watch = two.watch(instance.service());
     watch.until("the instance", |now| now.len() == 1).await;
-    watch.rest().await;
+    watch.mark();
     one.suspect(&instance.key()).await;
     two.suspect(&instance.key()).await;
     watch.listen(world.profile().suspicion).await;
