@@ -346,6 +346,24 @@ impl InstanceBuilder {
     pub fn build(self) -> Result<Instance, Invalid> {
         self.draft?.try_into()
     }
+
+    /// For backends, which read what other programs wrote: like [`build`](Self::build), but leaves out a version, tags,
+    /// metadata pairs and endpoints that are invalid, and makes a weight of 0 a 1, instead of refusing the whole.
+    ///
+    /// # Errors
+    ///
+    /// [`Invalid`] for a name, id or address that does not parse, and when there is no address.
+    pub fn build_lossy(self) -> Result<Instance, Invalid> {
+        let mut draft = self.draft?;
+        draft.version = draft.version.filter(|version| check_label("version", version).is_ok());
+        draft.tags.retain(|tag| check_label("tag", tag).is_ok());
+        draft.metadata.retain(|key, _| check_metadata_key(key).is_ok());
+        draft.endpoints.retain(|endpoint| check_label("endpoint name", &endpoint.name).is_ok());
+        draft.endpoints.sort_by(|a, b| a.name.cmp(&b.name));
+        draft.endpoints.dedup_by(|a, b| a.name == b.name);
+        draft.weight = draft.weight.max(1);
+        draft.try_into()
+    }
 }
 
 impl Draft {
@@ -546,6 +564,15 @@ mod tests {
         ] {
             assert_eq!(builder.build().unwrap_err().to_string(), message);
         }
+    }
+
+    #[test]
+    fn a_lossy_build_keeps_all_that_is_valid() {
+        let base = Instance::builder("a").id("1").address("h:1").tag("ok").metadata("k", "v").endpoint("E");
+        let clean = base.clone().build().unwrap();
+        let dirty = base.version("").tag("").metadata("a=b", "v").endpoint("E").endpoint("").weight(0);
+        assert_eq!(dirty.build_lossy().unwrap(), clean);
+        assert!(Instance::builder("a").build_lossy().is_err());
     }
 
     #[test]
