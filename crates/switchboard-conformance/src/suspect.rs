@@ -17,9 +17,7 @@ pub async fn a_live_instance_stays(backend: &dyn Backend) -> Outcome {
     two.suspect(&instance.key()).await;
     watch.listen(world.profile().suspicion).await;
     watch.rest().await;
-    world.ensure(watch.seen().iter().all(|seen| seen.len() == 1), || {
-        format!("a suspected instance that is alive was missed: {:#?}", watch.seen())
-    });
+    watch.never_missed(&instance);
     two.finds(&instance).await;
     world.done().await
 }
