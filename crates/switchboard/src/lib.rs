@@ -5,6 +5,7 @@
 //! | feature | brings |
 //! |---|---|
 //! | `mdns` (default) | the registry on the local link, scheme `mdns:` |
+//! | `registrar` | the server side: renewals, health checks, withdrawal, graceful shutdown |
 //! | `full` | all of the above |
 //!
 //! The in-memory registry, scheme `memory:`, is always there. Features only add.
@@ -18,8 +19,14 @@ pub use switchboard_core::*;
 #[cfg(feature = "mdns")]
 pub use switchboard_mdns as mdns;
 
+/// The server side: keeps an instance registered for as long as the server runs and is well.
+#[cfg(feature = "registrar")]
+pub use switchboard_registrar as registrar;
+
 /// What most programs need: `use switchboard::prelude::*;`.
 pub mod prelude {
     pub use crate::{Change, Instance, InstanceKey, RegisterOptions, Registry, ServiceName, Snapshot};
     pub use futures::StreamExt;
+    #[cfg(feature = "registrar")]
+    pub use switchboard_registrar::{Registrar, shutdown_signal};
 }
