@@ -141,7 +141,8 @@ impl Directory {
     ///
     /// [`Freshness::Closed`]: crate::Freshness::Closed
     pub fn close(&self) {
-        let watched = std::mem::replace(&mut *self.inner.entries(), Entries { closed: true, ..Entries::default() });
+        let watched =
+            std::mem::replace(&mut *self.inner.entries(), Entries { closed: true, ..Entries::default() });
         for (_, watched) in watched.services {
             watched.task.abort();
         }

@@ -142,11 +142,7 @@ impl View {
 impl Clone for View {
     fn clone(&self) -> Self {
         self.cell.lease();
-        Self {
-            cell: self.cell.clone(),
-            directory: self.directory.clone(),
-            written: self.written.clone(),
-        }
+        Self { cell: self.cell.clone(), directory: self.directory.clone(), written: self.written.clone() }
     }
 }
 
