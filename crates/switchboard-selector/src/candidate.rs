@@ -6,6 +6,7 @@ use std::time::Duration;
 use switchboard_core::Instance;
 
 use crate::hub::Hub;
+use crate::outlier::Tally;
 use crate::stats::{Millis, Stats};
 
 /// How far a lane's count may run from what it has told the others.
@@ -16,6 +17,7 @@ const TELL: i32 = 2;
 /// A lane is a group of threads that share what a pick writes; there are about as many as cores. Calls in flight are
 /// counted in the lane and told to the others in steps, so a lane knows its own exactly and those of another
 /// within one. What else is known of an instance is shared by all.
+#[repr(C)] // what a pick touches comes first, to be in one cache line with the reference count
 pub struct Candidate {
     /// Calls in flight that were picked on this lane.
     open: AtomicI32,
@@ -25,6 +27,9 @@ pub struct Candidate {
     weight: u32,
     stats: Arc<Stats>,
     instance: Arc<Instance>,
+    /// Verdicts since the last sweep.
+    succeeded: AtomicU32,
+    failed: AtomicU32,
     hub: Arc<Hub>,
 }
 
@@ -35,6 +40,8 @@ impl Candidate {
             told: AtomicI32::new(0),
             picked: AtomicU32::new(hub.millis().0),
             weight: instance.effective_weight().into(),
+            succeeded: AtomicU32::new(0),
+            failed: AtomicU32::new(0),
             stats,
             instance,
             hub,
@@ -85,6 +92,16 @@ impl Candidate {
 
     pub(crate) fn open(&self) -> u32 {
         self.open.load(Relaxed).max(0).unsigned_abs()
+    }
+
+    pub(crate) fn count(&self, succeeded: bool) {
+        let tally = if succeeded { &self.succeeded } else { &self.failed };
+        tally.fetch_add(1, Relaxed);
+    }
+
+    /// The verdicts since this was last called.
+    pub(crate) fn take_tally(&self) -> Tally {
+        Tally { succeeded: self.succeeded.swap(0, Relaxed), failed: self.failed.swap(0, Relaxed) }
     }
 
     #[inline]

@@ -46,9 +46,9 @@ impl Hub {
 
     /// Nanoseconds since this hub was made, on tokio's clock; enough for 584 years.
     #[inline]
-    #[allow(clippy::cast_possible_truncation)]
     pub(crate) fn nanos(&self) -> u64 {
-        Instant::now().saturating_duration_since(self.epoch).as_nanos() as u64
+        let passed = Instant::now().saturating_duration_since(self.epoch);
+        passed.as_secs() * 1_000_000_000 + u64::from(passed.subsec_nanos())
     }
 
     pub(crate) fn millis(&self) -> Millis {
@@ -64,6 +64,7 @@ impl Hub {
     ) {
         let stats = candidate.stats();
         self.telemetry.verdict(outcome);
+        candidate.count(outcome.is_ok());
         let now = started.map(|started| (self.nanos(), started));
         #[allow(clippy::cast_precision_loss)]
         let elapsed = now.map(|(now, started)| (now.saturating_sub(started) as f32, millis(now)));
@@ -72,13 +73,12 @@ impl Hub {
                 if stats.consecutive.load(Relaxed) != 0 {
                     stats.consecutive.store(0, Relaxed);
                 }
-                stats.succeeded.fetch_add(1, Relaxed);
+
                 if let Some((nanos, now)) = elapsed {
                     stats.latency().observe(nanos, now, self.decay);
                 }
             }
             Err(kind) => {
-                stats.failed.fetch_add(1, Relaxed);
                 if let Some((nanos, now)) = elapsed {
                     stats.latency().observe(nanos.max(FAILURE_COST), now, self.decay);
                 }

@@ -60,6 +60,11 @@ impl Member {
         self.lanes.iter().map(|candidate| candidate.open()).sum()
     }
 
+    /// The verdicts since this was last called.
+    fn take_tally(&self) -> Tally {
+        self.lanes.iter().map(|candidate| candidate.take_tally()).fold(Tally::default(), Tally::plus)
+    }
+
     fn start_slowly(&mut self, slow: Option<SlowStart>, now: Instant) {
         if let Some(slow) = slow {
             self.starting = Some(now);
@@ -137,11 +142,7 @@ impl Members {
 
     /// Ends an interval: ejects by rate, and forgives. Returns whether anyone was ejected.
     pub(crate) fn sweep(&mut self, detection: &OutlierDetection, hub: &Hub, now: Instant) -> bool {
-        let tally = |member: &Member| Tally {
-            succeeded: member.stats.succeeded.swap(0, Relaxed),
-            failed: member.stats.failed.swap(0, Relaxed),
-        };
-        let tallies: Vec<Tally> = self.list.iter().map(tally).collect();
+        let tallies: Vec<Tally> = self.list.iter().map(Member::take_tally).collect();
         for member in self.list.iter_mut().filter(|member| !member.is_ejected()) {
             member.ejections = member.ejections.saturating_sub(1);
         }
@@ -227,6 +228,7 @@ impl Members {
     pub(crate) fn reset(&mut self) {
         for member in &mut self.list {
             member.stats.reset();
+            member.take_tally();
             member.ejected_until = None;
             member.ejections = 0;
             member.starting = None;

@@ -135,6 +135,13 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
+    pub(crate) fn plus(self, other: Self) -> Self {
+        Self {
+            succeeded: self.succeeded.saturating_add(other.succeeded),
+            failed: self.failed.saturating_add(other.failed),
+        }
+    }
+
     fn calls(self) -> u32 {
         self.succeeded.saturating_add(self.failed)
     }

@@ -23,9 +23,6 @@ pub(crate) struct Stats {
     pub(crate) in_flight: AtomicI32,
     /// Failures since the last success.
     pub(crate) consecutive: AtomicU32,
-    /// Verdicts since the last sweep.
-    pub(crate) succeeded: AtomicU32,
-    pub(crate) failed: AtomicU32,
     /// The share of its traffic a slow-starting instance gets, of [`FULL`].
     pub(crate) ramp: AtomicU32,
     /// When the registry was last told of a connection failure.
@@ -38,8 +35,6 @@ impl Stats {
         Self {
             in_flight: AtomicI32::new(0),
             consecutive: AtomicU32::new(0),
-            succeeded: AtomicU32::new(0),
-            failed: AtomicU32::new(0),
             ramp: AtomicU32::new(FULL),
             hinted: AtomicU32::new(0),
             latency: Latency::default(),
@@ -53,8 +48,6 @@ impl Stats {
     /// Forgets what was learned; calls in flight stay.
     pub(crate) fn reset(&self) {
         self.consecutive.store(0, Relaxed);
-        self.succeeded.store(0, Relaxed);
-        self.failed.store(0, Relaxed);
         self.ramp.store(FULL, Relaxed);
         self.latency.0.store(0, Relaxed);
     }

@@ -1,5 +1,7 @@
 //! A pick allocates nothing, and many threads at it lose nothing.
 
+#![allow(clippy::unwrap_used)] // in helpers of tests too
+
 #[path = "../../switchboard-watcher/tests/support/mod.rs"]
 mod support;
 

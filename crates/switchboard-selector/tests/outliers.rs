@@ -1,5 +1,7 @@
 //! Ejection, panic and slow start, on a paused clock.
 
+#![allow(clippy::unwrap_used)] // in helpers of tests too
+
 #[path = "../../switchboard-watcher/tests/support/mod.rs"]
 mod support;
 

@@ -15,8 +15,8 @@ use crate::directory::{Inner, Settings};
 use crate::guard::Guard;
 use crate::{Freshness, HeldBack};
 
-/// A stream that is still up gets no longer a rest than this after an error, whatever the backoff's cap.
-const LONGEST_REST: Duration = Duration::from_secs(1);
+/// A stream that is still up gets no longer rest than this after an error, whatever the backoff's cap.
+const LONGEST_REST: Duration = Duration::from_millis(500);
 
 pub(crate) struct Task {
     cell: Arc<Cell>,

@@ -1,5 +1,7 @@
 //! Watching and dropping names for a long time leaves nothing behind.
 
+#![allow(clippy::unwrap_used)] // in helpers of tests too
+
 mod support;
 
 use std::sync::Arc;

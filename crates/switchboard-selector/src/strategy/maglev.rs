@@ -29,7 +29,13 @@ impl Strategy for ConsistentHash {
     fn picker(&self, candidates: &[Arc<Candidate>]) -> Box<dyn Picker> {
         let ids = candidates.iter().map(|candidate| candidate.instance().id().as_str());
         let weights: Vec<u32> = candidates.iter().map(|candidate| candidate.weight()).collect();
-        Box::new(Table(table(ids, &weights)))
+        let table = table(ids, &weights);
+        // Half the memory where it will do: a table in the cache is what makes a pick fast.
+        if u16::try_from(candidates.len()).is_ok() {
+            #[allow(clippy::cast_possible_truncation)] // checked
+            return Box::new(Table(table.iter().map(|&owner| owner as u16).collect()));
+        }
+        Box::new(Table(table))
     }
 
     fn allows_slow_start(&self) -> bool {
@@ -38,15 +44,15 @@ impl Strategy for ConsistentHash {
 }
 
 #[derive(Debug)]
-struct Table(Box<[u32]>);
+struct Table<T>(Box<[T]>);
 
-impl Picker for Table {
+impl<T: Copy + Into<u32> + Send + Sync> Picker for Table<T> {
     #[inline]
     #[allow(clippy::cast_possible_truncation)] // less than the size of the table
     fn pick(&self, _: &[Arc<Candidate>], context: &Context<'_>) -> usize {
         let hash = context.key().unwrap_or_else(|| context.random());
         let place = (u128::from(hash) * self.0.len() as u128) >> 64;
-        self.0[place as usize] as usize
+        self.0[place as usize].into() as usize
     }
 }
 
@@ -129,7 +135,7 @@ fn apportion(weights: &[u32], size: u32) -> Vec<u32> {
     // Raising the smallest to one may have given out too much: the largest pay.
     let mut excess = given.saturating_sub(u64::from(size)) as u32;
     order.sort_by_key(|&index| (Reverse(shares[index]), index));
-    for &index in order.iter().cycle().take_while(|_| true) {
+    for &index in order.iter().cycle() {
         if excess == 0 {
             break;
         }

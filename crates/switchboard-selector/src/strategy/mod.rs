@@ -108,6 +108,30 @@ pub(crate) fn same(a: &Arc<dyn Strategy>, b: &Arc<dyn Strategy>) -> bool {
     Arc::ptr_eq(a, b) || (stateless && Any::type_id(&**a) == Any::type_id(&**b))
 }
 
+/// Remainders by a fixed divisor without a division (D. Lemire et al., "Faster Remainder by Direct Computation", 2019).
+/// Of a turn the lower 32 bits count, so the circle skips once in four billion turns.
+#[derive(Clone, Copy, Debug)]
+struct Circle {
+    length: u32,
+    reciprocal: u64,
+}
+
+impl Circle {
+    /// A circle of so many places, at least 1.
+    #[allow(clippy::cast_possible_truncation)] // candidates and rounds are far fewer than 2^32
+    fn new(length: usize) -> Self {
+        let length = (length as u32).max(1);
+        Self { length, reciprocal: (u64::MAX / u64::from(length)).wrapping_add(1) }
+    }
+
+    #[inline]
+    #[allow(clippy::cast_possible_truncation)]
+    fn place(self, turn: u64) -> usize {
+        let fraction = self.reciprocal.wrapping_mul(u64::from(turn as u32));
+        ((u128::from(fraction) * u128::from(self.length)) >> 64) as usize
+    }
+}
+
 /// Scales 32 random bits to `0..count`, without the division a remainder takes. Off by count / 2³² at most.
 #[inline]
 #[allow(clippy::cast_possible_truncation)]
@@ -141,6 +165,16 @@ mod tests {
             for (b, &count) in row.iter().enumerate() {
                 let expected = if a == b { 0..1 } else { 9_600..10_400 };
                 assert!(expected.contains(&count), "{a} {b}: {count}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_circle_gives_remainders() {
+        for length in [1_u32, 2, 3, 7, 100, 10_000, 65_537, 131_072] {
+            let circle = Circle::new(length as usize);
+            for turn in (0..1_000).chain(u64::from(u32::MAX) - 1_000..u64::from(u32::MAX)) {
+                assert_eq!(circle.place(turn), (turn % u64::from(length)) as usize, "{turn} % {length}");
             }
         }
     }

@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use super::{Context, Picker, Strategy};
+use super::{Circle, Context, Picker, Strategy};
 use crate::Candidate;
 
 /// Each in turn, by instance id, whatever its weight.
@@ -13,15 +13,14 @@ use crate::Candidate;
 pub struct RoundRobin;
 
 impl Strategy for RoundRobin {
-    fn picker(&self, _: &[Arc<Candidate>]) -> Box<dyn Picker> {
-        Box::new(Self)
+    fn picker(&self, candidates: &[Arc<Candidate>]) -> Box<dyn Picker> {
+        Box::new(Circle::new(candidates.len()))
     }
 }
 
-impl Picker for RoundRobin {
+impl Picker for Circle {
     #[inline]
-    #[allow(clippy::cast_possible_truncation)] // less than the number of candidates
-    fn pick(&self, candidates: &[Arc<Candidate>], context: &Context<'_>) -> usize {
-        (context.turn() % candidates.len() as u64) as usize
+    fn pick(&self, _: &[Arc<Candidate>], context: &Context<'_>) -> usize {
+        self.place(context.turn())
     }
 }

@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::{Context, Picker, Strategy};
+use super::{Circle, Context, Picker, Strategy};
 use crate::Candidate;
 
 /// In turn, as often as the weight says, and evenly spread: weights 5, 1, 1 give `a a b a c a a`, not `a a a a a b c`.
@@ -16,18 +16,21 @@ pub struct SmoothWeightedRoundRobin;
 impl Strategy for SmoothWeightedRoundRobin {
     fn picker(&self, candidates: &[Arc<Candidate>]) -> Box<dyn Picker> {
         let weights: Vec<u32> = candidates.iter().map(|candidate| candidate.weight()).collect();
-        Box::new(Round(round(&weights).into()))
+        let order = round(&weights);
+        Box::new(Round { circle: Circle::new(order.len()), order: order.into() })
     }
 }
 
 #[derive(Debug)]
-struct Round(Box<[u32]>);
+struct Round {
+    order: Box<[u32]>,
+    circle: Circle,
+}
 
 impl Picker for Round {
     #[inline]
-    #[allow(clippy::cast_possible_truncation)] // less than the length of the round
     fn pick(&self, _: &[Arc<Candidate>], context: &Context<'_>) -> usize {
-        self.0[(context.turn() % self.0.len() as u64) as usize] as usize
+        self.order[self.circle.place(context.turn())] as usize
     }
 }
 

@@ -16,7 +16,7 @@ use switchboard_core::{
 
 /// What each new watch is told first, and what the present ones are.
 #[derive(Clone, Default)]
-pub struct Scripted {
+pub(crate) struct Scripted {
     script: Arc<Mutex<Script>>,
 }
 
@@ -31,7 +31,7 @@ struct Script {
 }
 
 impl Scripted {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::default()
     }
 
@@ -40,39 +40,39 @@ impl Scripted {
     }
 
     /// Tells every watch, and every later one first.
-    pub fn say(&self, item: Result<Snapshot>) {
+    pub(crate) fn say(&self, item: Result<Snapshot>) {
         let mut script = self.script();
         script.watchers.retain(|watcher| watcher.unbounded_send(item.clone()).is_ok());
         script.first = Some(item);
     }
 
     /// Breaks every watch off, and every later one at once until something is said.
-    pub fn end(&self) {
+    pub(crate) fn end(&self) {
         let mut script = self.script();
         script.watchers.clear();
         script.ends_at_once = true;
     }
 
     /// Lets watches live again.
-    pub fn mend(&self) {
+    pub(crate) fn mend(&self) {
         self.script().ends_at_once = false;
     }
 
-    pub fn hang_on_suspects(&self) {
+    pub(crate) fn hang_on_suspects(&self) {
         self.script().hangs_on_suspects = true;
     }
 
     /// How many watches were started so far.
-    pub fn watches(&self) -> usize {
+    pub(crate) fn watches(&self) -> usize {
         self.script().watches
     }
 
     /// How many watches have somebody listening.
-    pub fn listeners(&self) -> usize {
+    pub(crate) fn listeners(&self) -> usize {
         self.script().watchers.iter().filter(|watcher| !watcher.is_closed()).count()
     }
 
-    pub fn suspects(&self) -> Vec<InstanceKey> {
+    pub(crate) fn suspects(&self) -> Vec<InstanceKey> {
         self.script().suspects.clone()
     }
 }
@@ -140,26 +140,26 @@ impl fmt::Debug for Scripted {
     }
 }
 
-pub fn name(service: &str) -> ServiceName {
+pub(crate) fn name(service: &str) -> ServiceName {
     ServiceName::new(service).unwrap()
 }
 
-pub fn instance(service: &str, id: &str) -> Instance {
+pub(crate) fn instance(service: &str, id: &str) -> Instance {
     let port =
         1 + id.bytes().fold(0_u16, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into())) % 60_000;
     Instance::builder(service).id(id).address(format!("127.0.0.1:{port}")).build().unwrap()
 }
 
-pub fn snapshot(service: &str, ids: &[&str]) -> Snapshot {
+pub(crate) fn snapshot(service: &str, ids: &[&str]) -> Snapshot {
     Snapshot::new(name(service), ids.iter().map(|id| instance(service, id)))
 }
 
-pub fn unavailable(message: &str) -> Error {
+pub(crate) fn unavailable(message: &str) -> Error {
     Error::new(ErrorKind::Unavailable, "scripted", "watch", message)
 }
 
 /// Lets every task that can run do so, without moving a paused clock.
-pub async fn settle() {
+pub(crate) async fn settle() {
     for _ in 0..50 {
         tokio::task::yield_now().await;
     }
