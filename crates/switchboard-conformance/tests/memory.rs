@@ -1,0 +1,57 @@
+//! The memory registry keeps the contract, and so does one behind another `Arc`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use switchboard_conformance::{Backend, Profile, async_trait, suite};
+use switchboard_core::{MemoryRegistry, Registry};
+
+fn profile() -> Profile {
+    Profile::new().quiet(Duration::from_millis(50)).ttl(Some(Duration::from_millis(400))).shared_ids(true)
+}
+
+struct Memory(MemoryRegistry);
+
+#[async_trait]
+impl Backend for Memory {
+    fn profile(&self) -> Profile {
+        profile()
+    }
+
+    async fn open(&self) -> Arc<dyn Registry> {
+        Arc::new(self.0.handle())
+    }
+}
+
+/// Each handle is an `Arc` in an `Arc`, and the runtime has two threads.
+struct Shared(MemoryRegistry);
+
+#[async_trait]
+impl Backend for Shared {
+    fn profile(&self) -> Profile {
+        profile().worker_threads(2)
+    }
+
+    async fn open(&self) -> Arc<dyn Registry> {
+        let shared: Arc<dyn Registry> = Arc::new(self.0.handle());
+        Arc::new(shared)
+    }
+}
+
+mod memory {
+    use super::*;
+
+    suite!(Memory(MemoryRegistry::new()));
+}
+
+mod shared {
+    use super::*;
+
+    /// One world for all the tests, so that they prove not to disturb each other.
+    fn world() -> MemoryRegistry {
+        let url = "memory:conformance".parse().expect("a URL");
+        MemoryRegistry::from_url(&url).expect("the URL of a memory registry")
+    }
+
+    suite!(Shared(world()));
+}

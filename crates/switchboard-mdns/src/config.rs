@@ -1,0 +1,218 @@
+use std::net::IpAddr;
+use std::str::FromStr;
+use std::time::Duration;
+
+use switchboard_core::{Error, Invalid, RegistryUrl, Result};
+
+use crate::{BACKEND, MdnsRegistry};
+
+/// How an [`MdnsRegistry`] uses the network; made by [`MdnsRegistry::builder`].
+///
+/// Every option is also a URL parameter of the same name: `mdns:?interface=lo&port=5454&settle=100ms&ip=v4`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use = "a registry comes into being with `open().await`"]
+pub struct MdnsBuilder {
+    pub(crate) interfaces: Vec<InterfaceChoice>,
+    pub(crate) port: u16,
+    pub(crate) settle: Duration,
+    pub(crate) ip: IpVersion,
+    pub(crate) receive_buffer: usize,
+}
+
+/// Which version of the Internet Protocol to speak mDNS over.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum IpVersion {
+    /// IPv4 only.
+    V4,
+    /// IPv6 only.
+    V6,
+    /// Both, the default.
+    #[default]
+    Both,
+}
+
+/// One network interface, as a user names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum InterfaceChoice {
+    Loopback,
+    Address(IpAddr),
+    Name(String),
+}
+
+impl Default for MdnsBuilder {
+    fn default() -> Self {
+        Self {
+            interfaces: Vec::new(),
+            port: mdns_sd::MDNS_PORT,
+            settle: Duration::from_millis(150),
+            ip: IpVersion::Both,
+            receive_buffer: 4 << 20,
+        }
+    }
+}
+
+impl MdnsBuilder {
+    /// Uses this interface only: a name (`eth0`), an address of it (`192.168.1.7`), or `lo` for loopback on any system.
+    /// May be given several times. Default: all interfaces, loopback too, also those that appear later.
+    pub fn interface(mut self, interface: impl AsRef<str>) -> Self {
+        let interface = interface.as_ref();
+        self.interfaces.push(match interface.parse() {
+            Ok(ip) => InterfaceChoice::Address(ip),
+            Err(_) if interface == "lo" => InterfaceChoice::Loopback,
+            Err(_) => InterfaceChoice::Name(interface.into()),
+        });
+        self
+    }
+
+    /// Sets the UDP port. Default 5353; with another one, only registries on the same port see each other. For tests.
+    pub fn port(mut self, port: u16) -> Self {
+        self.port = port;
+        self
+    }
+
+    /// Sets how long the first lookup waits for answers from the network. Default 150 ms; RFC 6762 lets responders
+    /// take 120.
+    pub fn settle(mut self, settle: Duration) -> Self {
+        self.settle = settle;
+        self
+    }
+
+    /// Sets the IP version. Default both.
+    pub fn ip(mut self, ip: IpVersion) -> Self {
+        self.ip = ip;
+        self
+    }
+
+    /// Sets the size of the sockets' receive buffer in bytes. Default 4 MiB, enough for the answers of 5,000 instances
+    /// at once.
+    ///
+    /// On Linux only; elsewhere the system's default stays. The kernel caps it at `net.core.rmem_max` unless the
+    /// process has the capability `CAP_NET_ADMIN`.
+    pub fn receive_buffer(mut self, bytes: usize) -> Self {
+        self.receive_buffer = bytes;
+        self
+    }
+
+    /// Starts the registry: one thread that speaks mDNS, one that reads what it hears.
+    ///
+    /// Succeeds without any network: what is registered is announced when an interface appears.
+    ///
+    /// # Errors
+    ///
+    /// `Invalid` for an interface that does not exist, port 0, and IPv6 on loopback, which has no multicast.
+    /// `Unavailable` when another program holds the port for itself alone, or the system refuses a socket or thread.
+    pub async fn open(self) -> Result<MdnsRegistry> {
+        self.check().map_err(|invalid| Error::invalid(BACKEND, "connect", &invalid))?;
+        MdnsRegistry::open(self).await
+    }
+
+    /// The options in `url`: `mdns:` with parameters.
+    pub(crate) fn from_url(url: &RegistryUrl) -> Result<Self, Invalid> {
+        if !url.rest().is_empty() {
+            return Err(Invalid::new(
+                "mdns URL",
+                "has something after \"mdns:\"; options go into parameters",
+            ));
+        }
+        let mut params = url.params(BACKEND);
+        let mut builder = Self::default();
+        for interface in params.take_all("interface") {
+            builder = builder.interface(interface);
+        }
+        if let Some(port) = params.take("port")? {
+            builder.port = port;
+        }
+        if let Some(settle) = params.take_duration("settle")? {
+            builder.settle = settle;
+        }
+        if let Some(ip) = params.take("ip")? {
+            builder.ip = ip;
+        }
+        if let Some(bytes) = params.take("receive_buffer")? {
+            builder.receive_buffer = bytes;
+        }
+        params.finish()?;
+        Ok(builder)
+    }
+
+    fn check(&self) -> Result<(), Invalid> {
+        if self.port == 0 {
+            return Err(Invalid::new("mdns port 0", "is no port; mDNS uses 5353"));
+        }
+        let interfaces = crate::interface::all();
+        for choice in &self.interfaces {
+            if *choice == InterfaceChoice::Loopback && self.ip == IpVersion::V6 {
+                return Err(Invalid::new(
+                    "mdns interface \"lo\" with ip v6",
+                    "cannot work: loopback has no IPv6 multicast",
+                ));
+            }
+            if !interfaces.iter().any(|interface| choice.matches(interface)) {
+                let mut known: Vec<&str> =
+                    interfaces.iter().map(|interface| interface.name.as_str()).collect();
+                known.sort_unstable();
+                known.dedup();
+                let why = format!("does not exist; there are: {}", known.join(", "));
+                return Err(Invalid::new(format!("mdns interface {:?}", choice.to_string()), why));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl FromStr for IpVersion {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        match text {
+            "v4" => Ok(Self::V4),
+            "v6" => Ok(Self::V6),
+            "both" => Ok(Self::Both),
+            _ => Err(Invalid::quoting("ip version", text, "is none of v4, v6, both")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(url: &str) -> Result<MdnsBuilder, Invalid> {
+        MdnsBuilder::from_url(&url.parse().unwrap())
+    }
+
+    #[test]
+    fn every_option_is_a_parameter() {
+        let from_url =
+            parse("mdns:?interface=lo&interface=10.0.0.1&port=5454&settle=10ms&ip=v4&receive_buffer=1000");
+        let built = MdnsBuilder::default()
+            .interface("lo")
+            .interface("10.0.0.1")
+            .port(5454)
+            .settle(Duration::from_millis(10))
+            .ip(IpVersion::V4)
+            .receive_buffer(1000);
+        assert_eq!(from_url.unwrap(), built);
+        assert_eq!(parse("mdns:").unwrap(), MdnsBuilder::default());
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        for (url, message) in [
+            ("mdns://host", "mdns URL: has something after \"mdns:\"; options go into parameters"),
+            ("mdns:?ip=v5", "mdns parameter \"ip\": ip version \"v5\": is none of v4, v6, both"),
+            (
+                "mdns:?x=1",
+                "mdns parameter \"x\": is unknown; there are: interface, ip, port, receive_buffer, settle",
+            ),
+            ("mdns:?port=99999", "mdns parameter \"port\": number too large to fit in target type"),
+        ] {
+            assert_eq!(parse(url).unwrap_err().to_string(), message);
+        }
+        let missing = MdnsBuilder::default().interface("nosuch0").check().unwrap_err();
+        assert!(missing.to_string().starts_with("mdns interface \"nosuch0\": does not exist; there are: "));
+        assert!(MdnsBuilder::default().interface("lo").ip(IpVersion::V6).check().is_err());
+        assert!(MdnsBuilder::default().port(0).check().is_err());
+    }
+}

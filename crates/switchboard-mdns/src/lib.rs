@@ -1,0 +1,71 @@
+//! Switchboard's zero-configuration registry: DNS-SD (RFC 6763) over multicast DNS (RFC 6762).
+//!
+//! Programs on one link find each other with no server and nothing to set up. What is registered here is ordinary DNS-SD,
+//! so Avahi, Bonjour and python-zeroconf see it too, and what they announce can be found from here.
+//!
+//! ```no_run
+//! use switchboard_core::{Instance, RegisterOptions, Registry, ServiceName};
+//! use switchboard_mdns::MdnsRegistry;
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), switchboard_core::Error> {
+//! let registry = MdnsRegistry::builder().open().await?;
+//! let greeter = Instance::builder("greeter").address("192.168.1.7:8080").build()?;
+//! registry.register(&greeter, &RegisterOptions::default()).await?;
+//!
+//! // Any printer on the LAN, by its standard type:
+//! let printers = registry.lookup(&ServiceName::new("_ipp._tcp")?).await?;
+//! for printer in printers.all() {
+//!     println!("{} at {}", printer.id(), printer.address());
+//! }
+//! registry.close().await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # On the wire
+//!
+//! Every service is announced under the type `_switchboard._tcp.local.`, with the instance id as instance label (in lower
+//! case, dots as hyphens) and everything else in the TXT record, one readable `key=value` each: `service`, `id`,
+//! `version`, `weight`, `tags`, `endpoints`, `m.<key>`. The service's name is also a subtype
+//! (`_greeter._sub._switchboard._tcp`) for other tools.
+//!
+//! A service name that starts with `_`, such as `_http._tcp`, is that DNS-SD type itself. Its metadata is the TXT record;
+//! it has no version, tags, weight or endpoints, its instances' ids are their labels, and it is not listed by
+//! `services`.
+//!
+//! # What it does and does not keep
+//!
+//! - Endpoints keep their names only. All else must fit TXT strings of 255 bytes, 8,000 in all; above 1,300 the
+//!   record travels in fragments, and a warning says so.
+//! - Multicast DNS has no health checks: what is heard is passing.
+//! - A program that ends without a goodbye stays listed until its records lapse, up to two minutes, unless somebody
+//!   [`suspect`](switchboard_core::Registry::suspect)s it. A `ttl` given on registering is kept by the registering
+//!   process itself: without renewal it says goodbye.
+//!
+//! # Trust
+//!
+//! Multicast DNS has no authentication. Anyone on the link can announce any name with any address, and everything read
+//! from it is untrusted input. Use it where you trust the link; elsewhere use a registry with access control, or
+//! authenticate the peers themselves (mutual TLS).
+
+mod announce;
+mod backend;
+mod browse;
+mod buffer;
+mod config;
+mod daemon;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzz;
+mod interface;
+mod record;
+mod requery;
+mod txt;
+mod watch;
+
+pub use backend::MdnsRegistry;
+pub use config::{IpVersion, MdnsBuilder};
+
+/// How this backend calls itself in URLs and errors.
+const BACKEND: &str = "mdns";

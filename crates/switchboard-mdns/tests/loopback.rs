@@ -1,0 +1,156 @@
+//! One registry and its neighbour on loopback, each with sockets and threads of its own.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::time::Duration;
+
+use futures::StreamExt;
+use switchboard_core::{ErrorKind, Instance, InstanceBuilder, RegisterOptions, Registry, ServiceName};
+use switchboard_mdns::MdnsRegistry;
+use tokio::time::timeout;
+
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// A UDP port that nobody has, so that tests do not hear each other.
+fn free_port() -> u16 {
+    std::net::UdpSocket::bind("0.0.0.0:0").unwrap().local_addr().unwrap().port()
+}
+
+async fn open(port: u16) -> MdnsRegistry {
+    MdnsRegistry::builder().interface("lo").port(port).open().await.unwrap()
+}
+
+fn greeter(id: &str) -> InstanceBuilder {
+    Instance::builder("greeter").id(id).address("127.0.0.1:8080")
+}
+
+fn name(name: &str) -> ServiceName {
+    ServiceName::new(name).unwrap()
+}
+
+#[tokio::test]
+async fn a_neighbour_finds_what_is_registered_and_sees_it_change_and_go() {
+    let port = free_port();
+    let (here, there) = (open(port).await, open(port).await);
+    let instance = greeter("Greeter.1").version("1").metadata("zone", "a").build().unwrap();
+    here.register(&instance, &RegisterOptions::new()).await.unwrap();
+    let found = there.lookup(instance.service()).await.unwrap();
+    assert_eq!(*found.all()[0].as_ref(), instance);
+
+    let mut watch = there.watch(instance.service());
+    assert_eq!(watch.next().await.unwrap().unwrap(), found);
+    let changed = instance.to_builder().version("2").weight(5).build().unwrap();
+    here.register(&changed, &RegisterOptions::new()).await.unwrap();
+    let next = timeout(LIMIT, watch.next()).await.unwrap().unwrap().unwrap();
+    assert_eq!(*next.all()[0].as_ref(), changed);
+
+    here.deregister(&instance.key()).await.unwrap();
+    assert!(timeout(LIMIT, watch.next()).await.unwrap().unwrap().unwrap().is_empty());
+    here.close().await.unwrap();
+    there.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_late_joiner_finds_it_within_a_lookup() {
+    let port = free_port();
+    let here = open(port).await;
+    let instance = greeter("1").build().unwrap();
+    here.register(&instance, &RegisterOptions::new()).await.unwrap();
+    for _ in 0..3 {
+        // Within a second of the announcement, when nobody may answer yet, and of one another.
+        let late = open(port).await;
+        assert_eq!(late.lookup(instance.service()).await.unwrap().len(), 1);
+        assert!(late.services().await.unwrap().contains(instance.service()));
+        late.close().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_taken_label_is_renamed_reported_and_no_obstacle() {
+    let port = free_port();
+    let (here, there) = (open(port).await, open(port).await);
+    let mine = greeter("same").build().unwrap();
+    let other = Instance::builder("other").id("same").address("127.0.0.1:9090").build().unwrap();
+    here.register(&mine, &RegisterOptions::new()).await.unwrap();
+    there.register(&other, &RegisterOptions::new()).await.unwrap();
+    assert_eq!(here.label(&mine.key()).as_deref(), Some("same"));
+    assert_eq!(there.label(&other.key()).as_deref(), Some("same (2)"));
+    for registry in [&here, &there] {
+        assert_eq!(registry.lookup(mine.service()).await.unwrap().all()[0].as_ref(), &mine);
+        assert_eq!(registry.lookup(other.service()).await.unwrap().all()[0].as_ref(), &other);
+    }
+    let mut watch = here.watch(other.service());
+    assert_eq!(watch.next().await.unwrap().unwrap().len(), 1);
+    there.deregister(&other.key()).await.unwrap();
+    assert!(timeout(LIMIT, watch.next()).await.unwrap().unwrap().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn one_host_may_use_one_id_in_two_services() {
+    let registry = open(free_port()).await;
+    let first = greeter("a.b").build().unwrap();
+    let second = Instance::builder("other").id("A-b").address("127.0.0.1:9090").build().unwrap();
+    registry.register(&first, &RegisterOptions::new()).await.unwrap();
+    registry.register(&second, &RegisterOptions::new()).await.unwrap();
+    assert_eq!(registry.label(&first.key()).as_deref(), Some("a-b"));
+    assert_eq!(registry.label(&second.key()).as_deref(), Some("a-b-2"));
+    assert_eq!(registry.lookup(first.service()).await.unwrap().all()[0].as_ref(), &first);
+    assert_eq!(registry.lookup(second.service()).await.unwrap().all()[0].as_ref(), &second);
+}
+
+#[tokio::test]
+async fn a_plain_type_is_announced_and_found_as_itself() {
+    let port = free_port();
+    let (here, there) = (open(port).await, open(port).await);
+    let web = Instance::builder("_http._tcp")
+        .id("My Web")
+        .address("127.0.0.1:80")
+        .metadata("path", "/x")
+        .build()
+        .unwrap();
+    here.register(&web, &RegisterOptions::new()).await.unwrap();
+    let found = there.lookup(web.service()).await.unwrap();
+    assert_eq!(found.all()[0].as_ref(), &web);
+    assert!(there.services().await.unwrap().is_empty());
+
+    let mut watch = there.watch(web.service());
+    assert_eq!(watch.next().await.unwrap().unwrap(), found);
+    here.deregister(&web.key()).await.unwrap();
+    assert!(timeout(LIMIT, watch.next()).await.unwrap().unwrap().unwrap().is_empty());
+    let refused = there.lookup(&name("_http")).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Invalid);
+}
+
+#[tokio::test]
+async fn an_address_of_another_network_is_carried_all_the_same() {
+    let port = free_port();
+    let (here, there) = (open(port).await, open(port).await);
+    let far =
+        Instance::builder("db").id("1").address("10.99.0.1:5432").address("db.example:5433").build().unwrap();
+    here.register(&far, &RegisterOptions::new()).await.unwrap();
+    assert_eq!(there.lookup(far.service()).await.unwrap().all()[0].as_ref(), &far);
+}
+
+#[tokio::test]
+async fn suspecting_the_living_changes_nothing() {
+    let port = free_port();
+    let (here, there) = (open(port).await, open(port).await);
+    let instance = greeter("1").build().unwrap();
+    here.register(&instance, &RegisterOptions::new()).await.unwrap();
+    let mut watch = there.watch(instance.service());
+    assert_eq!(watch.next().await.unwrap().unwrap().len(), 1);
+    there.suspect(&instance.key()).await;
+    there.suspect(&greeter("unknown").build().unwrap().key()).await;
+    assert!(timeout(Duration::from_secs(4), watch.next()).await.is_err(), "nothing changes");
+}
+
+#[tokio::test]
+async fn dropping_a_registry_says_goodbye() {
+    let port = free_port();
+    let (here, there) = (open(port).await, open(port).await);
+    let instance = greeter("1").build().unwrap();
+    here.register(&instance, &RegisterOptions::new()).await.unwrap();
+    let mut watch = there.watch(instance.service());
+    assert_eq!(watch.next().await.unwrap().unwrap().len(), 1);
+    drop(here);
+    assert!(timeout(LIMIT, watch.next()).await.unwrap().unwrap().unwrap().is_empty());
+}
