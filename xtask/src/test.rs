@@ -7,14 +7,31 @@ use crate::netns::{Namespace, isolated};
 /// Tests that need something beyond Rust; they are marked `#[ignore = "needs …"]`.
 struct Group {
     what: &'static str,
-    /// The arguments that choose them.
+    /// The arguments for cargo that choose them.
     choose: &'static str,
+    /// The arguments for the test harness that choose among those.
+    filter: &'static str,
     needs: &'static [Need],
-    /// Whether they make namespaces of their own, and so cannot run inside one.
-    makes_namespaces: bool,
+    /// Whether they must run outside of a namespace: they make their own, or fetch something.
+    outside: bool,
 }
 
-const GROUPS: [Group; 0] = [];
+const GROUPS: [Group; 2] = [
+    Group {
+        what: "Consul, with a real agent",
+        choose: "-p switchboard-consul --all-features --test it",
+        filter: "--skip interop",
+        needs: &[Need::Consul],
+        outside: false,
+    },
+    Group {
+        what: "go-micro, with a real program of its",
+        choose: "-p switchboard-consul --all-features --test it",
+        filter: "interop",
+        needs: &[Need::Consul, Need::Go],
+        outside: true,
+    },
+];
 
 pub(crate) fn run() -> Result<(), String> {
     let count = run_all()?;
@@ -43,8 +60,11 @@ fn run_all() -> Result<Count, String> {
     for group in &GROUPS {
         let missing: Vec<String> = group.needs.iter().filter_map(|need| need.provide().err()).collect();
         if missing.is_empty() {
-            let inside = namespace.as_ref().filter(|_| !group.makes_namespaces);
-            count.add(inside, &format!("cargo test --offline {} -- --ignored", group.choose))?;
+            let inside = namespace.as_ref().filter(|_| !group.outside);
+            count.add(
+                inside,
+                &format!("cargo test --offline {} -- --ignored {}", group.choose, group.filter),
+            )?;
         } else {
             count.left_out.push(format!("{}: {}", group.what, missing.join("; ")));
         }
