@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use futures::future::{Either, select};
 use futures::stream::BoxStream;
-use switchboard_core::{Change, ErrorKind, Result, Snapshot};
+use switchboard_core::{Change, ErrorKind, Instance, Result, Snapshot};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::world::Rules;
@@ -149,6 +149,17 @@ impl Follow<Snapshot> {
     /// Forgets what was read but for the latest.
     pub(crate) fn mark(&mut self) {
         self.seen.drain(..self.seen.len().saturating_sub(1));
+    }
+
+    /// Everything told since the last [`mark`](Self::mark) must have held `instance`.
+    pub(crate) fn never_missed(&self, instance: &Instance) {
+        if self.seen.iter().any(|seen| seen.get(instance.id()).is_none()) {
+            self.broken(&format!(
+                "missed {:?}, which was there all the time: {:#?}",
+                instance.key(),
+                self.seen
+            ));
+        }
     }
 
     /// What changed since the last [`mark`](Self::mark), or since the first item.

@@ -71,8 +71,9 @@ pub async fn a_renewal_in_time_keeps_it(backend: &dyn Backend) -> Outcome {
     let Some(ttl) = backend.profile().ttl else { return NO_TTL };
     let (world, one, two) = World::two(backend, "ttl::a_renewal_in_time_keeps_it").await;
     let instance = world.instance(&world.service("greeter"));
-    one.register_for(&instance, ttl).await;
     let mut watch = two.watch(instance.service());
+    watch.first().await;
+    one.register_for(&instance, ttl).await;
     watch.until("the instance", |now| is_up(now, &instance)).await;
     watch.mark();
     let until = Instant::now() + ttl * 2;
@@ -96,8 +97,9 @@ pub async fn registering_after_a_lapse_puts_it_back(backend: &dyn Backend) -> Ou
     let Some(ttl) = backend.profile().ttl else { return NO_TTL };
     let (world, one, two) = World::two(backend, "ttl::registering_after_a_lapse_puts_it_back").await;
     let instance = world.instance(&world.service("greeter"));
-    one.register_for(&instance, ttl).await;
     let mut watch = two.watch(instance.service());
+    watch.first().await;
+    one.register_for(&instance, ttl).await;
     lapse(&world, &mut watch, &instance).await;
     one.register(&instance).await;
     two.finds(&instance).await;
@@ -113,9 +115,12 @@ pub async fn without_a_ttl_it_stays(backend: &dyn Backend) -> Outcome {
     let (stays, lapses) = (world.instance(&service), world.instance(&service));
     one.register(&stays).await;
     let mut watch = two.watch(&service);
-    watch.first().await;
+    watch.until("the instance", |now| is_up(now, &stays)).await;
+    watch.mark();
     one.register_for(&lapses, ttl).await;
     lapse(&world, &mut watch, &lapses).await;
+    watch.rest().await;
+    watch.never_missed(&stays);
     two.finds(&stays).await;
     world.done().await
 }
@@ -129,9 +134,12 @@ pub async fn the_last_registration_decides(backend: &dyn Backend) -> Outcome {
     one.register_for(&stays, ttl).await;
     one.register(&stays).await;
     let mut watch = two.watch(&service);
-    watch.first().await;
+    watch.until("the instance", |now| is_up(now, &stays)).await;
+    watch.mark();
     one.register_for(&lapses, ttl).await;
     lapse(&world, &mut watch, &lapses).await;
+    watch.rest().await;
+    watch.never_missed(&stays);
     two.finds(&stays).await;
     world.done().await
 }

@@ -20,6 +20,9 @@ pub(crate) fn mutants() -> Vec<Mutant> {
         mutant("deregisters the whole service", &["deregister::only_that_instance_goes"], || {
             || DeregistersAll
         }),
+        mutant("deregisters all and puts the others back", &["deregister::only_that_instance_goes"], || {
+            || Flickers
+        }),
         mutant(
             "fails to deregister what is not there",
             &["deregister::deregistering_twice_succeeds", "deregister::deregistering_the_unknown_succeeds"],
@@ -69,6 +72,21 @@ impl Flaw for DeregistersAll {
     async fn deregister(&self, inner: &MemoryRegistry, key: &InstanceKey) -> Result<()> {
         for it in inner.lookup(key.service()).await?.all() {
             inner.deregister(&it.key()).await?;
+        }
+        Ok(())
+    }
+}
+
+struct Flickers;
+
+#[async_trait]
+impl Flaw for Flickers {
+    async fn deregister(&self, inner: &MemoryRegistry, key: &InstanceKey) -> Result<()> {
+        let before = inner.lookup(key.service()).await?;
+        DeregistersAll.deregister(inner, key).await?;
+        tokio::task::yield_now().await;
+        for it in before.all().iter().filter(|it| it.key() != *key) {
+            inner.register(it, &RegisterOptions::new()).await?;
         }
         Ok(())
     }
