@@ -166,7 +166,7 @@ async fn read(address: &str) {
     assert_eq!(first.len(), MANY);
     println!("{MANY} instances of one service, one dev agent");
     let (peak, kept) = (memory("VmHWM") - before, memory("VmRSS") - before);
-    println!("{:<44}{took:>8.0?}   peak memory +{peak:.0} MB, +{kept:.0} MB after", "first snapshot");
+    println!("{:<44}{took:>9.2?}   peak memory +{peak:.0} MB, +{kept:.0} MB after", "first snapshot");
 
     let http = reqwest::Client::builder().no_proxy().build().unwrap();
     let mut times = Vec::new();
@@ -182,7 +182,7 @@ async fn read(address: &str) {
     }
     times.sort();
     let (took, peak) = (times[4], memory("VmHWM") - before);
-    println!("{:<44}{took:>8.0?}   peak memory +{peak:.0} MB", "one changed instance, median of 9");
+    println!("{:<44}{took:>9.2?}   peak memory +{peak:.0} MB", "one changed instance, median of 9");
 
     let mut times = Vec::new();
     let mut bytes = 0;
@@ -195,7 +195,7 @@ async fn read(address: &str) {
     times.sort();
     let size = bytes as f64 / 1e6;
     println!(
-        "{:<44}{:>8.0?}   {size:.1} MB, nothing decoded\n",
+        "{:<44}{:>9.2?}   {size:.1} MB, nothing decoded\n",
         "for comparison: a bare GET, median of 9", times[4]
     );
 }
