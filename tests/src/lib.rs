@@ -7,6 +7,7 @@
 //! | [`program`] | a program in a namespace that takes commands and reports in JSON lines |
 //! | [`peers`] | our own node, Avahi, python-zeroconf |
 //! | [`packet`] | DNS packets, right and wrong |
+//! | [`usage`] | what a process and its namespace have used |
 //!
 //! Everything here is for tests, so it panics with the reason when something cannot be had.
 
@@ -14,3 +15,4 @@ pub mod netns;
 pub mod packet;
 pub mod peers;
 pub mod program;
+pub mod usage;

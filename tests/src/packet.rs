@@ -1,7 +1,7 @@
 //! DNS packets written by hand, to say what no library would let one say (RFC 1035 §4).
 
-/// A packet under construction.
-#[derive(Clone, Debug)]
+/// A packet under construction; the default one has not even a header.
+#[derive(Clone, Debug, Default)]
 pub struct Packet {
     bytes: Vec<u8>,
 }

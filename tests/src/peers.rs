@@ -88,15 +88,22 @@ impl<'a> Avahi<'a> {
             write(&format!("services/{number}.service"), &service_file(service));
         }
         let mut avahi = Self { machine, directory, running: Vec::new() };
-        avahi.run(machine.command("dbus-daemon").arg("--nofork").arg(format!("--config-file={}", bus.display())));
+        avahi.run(
+            machine.command("dbus-daemon").arg("--nofork").arg(format!("--config-file={}", bus.display())),
+        );
         wait_for("the message bus", || socket.exists());
         // Avahi's paths are fixed at its build; in a mount namespace of its own they can mean something else.
         let script = "mount --bind \"$1\" /etc/avahi && mount -t tmpfs tmpfs /run && exec avahi-daemon --no-drop-root --no-chroot --no-rlimits";
         let directory = avahi.directory.path().to_owned();
         avahi.run(
-            avahi.on_bus(machine.command("unshare")).args(["--mount", "sh", "-c", script, "sh"]).arg(directory),
+            avahi
+                .on_bus(machine.command("unshare"))
+                .args(["--mount", "sh", "-c", script, "sh"])
+                .arg(directory),
         );
-        wait_for("avahi-daemon", || avahi.on_bus(machine.command("avahi-browse")).arg("-V").status().is_ok());
+        let mut ask = avahi.on_bus(machine.command("avahi-browse"));
+        ask.args(["-t", "_none._tcp"]);
+        wait_for("avahi-daemon", || ask.output().is_ok_and(|output| output.status.success()));
         avahi
     }
 
@@ -139,7 +146,17 @@ impl Drop for Avahi<'_> {
     }
 }
 
-fn wait_for(what: &str, done: impl Fn() -> bool) {
+/// `key=value` as `avahi-browse` prints it: quoted, bytes outside printable ASCII as `\ddd`.
+pub fn printed(txt: &str) -> String {
+    let byte = |byte: u8| match byte {
+        b' '..=b'~' => char::from(byte).to_string(),
+        _ => format!("\\{byte:03}"),
+    };
+    let text: String = txt.bytes().map(byte).collect();
+    format!("\"{text}\"")
+}
+
+fn wait_for(what: &str, mut done: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(10);
     while !done() {
         assert!(Instant::now() < deadline, "{what} did not start");

@@ -76,10 +76,7 @@ async fn run(registry: &MdnsRegistry, command: &str) -> Result<(), Failure> {
         }
         "lookup" => {
             let found = registry.lookup(&ServiceName::new(rest)?).await?;
-            report(
-                "looked-up",
-                json!({ "service": rest, "instances": found.all(), "took": seconds(begun) }),
-            );
+            report("looked-up", json!({ "service": rest, "instances": found.all(), "took": seconds(begun) }));
         }
         "watch" => {
             let mut snapshots = registry.watch(&ServiceName::new(rest)?);
