@@ -8,7 +8,7 @@ use reqwest::{Certificate, Identity, redirect};
 use switchboard_core::Invalid;
 
 use crate::address::AgentAddress;
-use crate::config::Settings;
+use crate::settings::Settings;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// A blocking query is silent for long; a dead peer must show all the same.

@@ -13,11 +13,13 @@ use switchboard_core::{
 use tokio::sync::{OnceCell, Semaphore, watch};
 
 use crate::agent::Agent;
+use crate::agent_api::Draft;
 use crate::check::{CheckPolicy, DeregisterAfter, checks, ttl_check_id};
 use crate::client::{Client, Request, check_addressable};
-use crate::config::{ConsulBuilder, Settings};
+use crate::config::ConsulBuilder;
 use crate::query::ReadOptions;
-use crate::registration::{Draft, Registrations};
+use crate::registration::Registrations;
+use crate::settings::Settings;
 use crate::token::Token;
 use crate::watch::{MAX_BLOCKING, Watches};
 use crate::{BACKEND, MAX_SECONDS, Wire, record};
@@ -116,12 +118,10 @@ impl ConsulRegistry {
         if self.watches.is_closed() {
             return Err(Error::closed(BACKEND, operation));
         }
-        match &self.partition {
-            None => Ok(()),
-            Some(known) => {
-                known.get_or_try_init(|| knows_partitions(&self.client, operation)).await.map(|()| ())
-            }
+        if let Some(known) = &self.partition {
+            known.get_or_try_init(|| knows_partitions(&self.client, operation)).await?;
         }
+        Ok(())
     }
 
     fn draft(&self, instance: &Instance, options: &RegisterOptions) -> Result<Draft, Invalid> {

@@ -9,6 +9,7 @@ use switchboard_core::{Error, ErrorKind, Invalid, Result};
 
 use crate::BACKEND;
 use crate::agent::Agent;
+use crate::answer::{Answer, Failure};
 use crate::token::Token;
 
 const TOKEN_HEADER: &str = "x-consul-token";
@@ -36,28 +37,6 @@ pub(crate) struct Request {
     body: Option<Vec<u8>>,
     /// The time it may take beyond the client's timeout.
     patience: Duration,
-}
-
-/// What an agent answered.
-#[derive(Debug)]
-pub(crate) struct Answer {
-    pub(crate) status: StatusCode,
-    /// `X-Consul-Index`, if it is a number.
-    pub(crate) index: Option<u64>,
-    /// `X-Consul-Results-Filtered-By-ACLs`
-    pub(crate) filtered: bool,
-    pub(crate) body: Vec<u8>,
-    agent: String,
-}
-
-/// Why there is no answer.
-#[derive(Debug)]
-pub(crate) struct Failure {
-    pub(crate) error: Error,
-    /// Whether the agent cannot have heard the request.
-    pub(crate) unheard: bool,
-    /// Whether an agent did answer, with an error.
-    pub(crate) answered: bool,
 }
 
 impl Request {
@@ -124,7 +103,7 @@ impl Client {
         }
         Err(failed.unwrap_or_else(|| Failure {
             error: Error::new(ErrorKind::Unavailable, BACKEND, operation, "there is no agent to ask"),
-            unheard: true,
+            untouched: true,
             answered: false,
         }))
     }
@@ -146,7 +125,7 @@ impl Client {
         request: &Request,
     ) -> Result<Answer, Failure> {
         let answer = self.send(operation, agent, request).await?;
-        answer.success(operation).map_err(|error| Failure { error, unheard: false, answered: true })
+        answer.success(operation).map_err(|error| Failure { error, untouched: false, answered: true })
     }
 
     /// Asks one agent; an answer of any status is an answer.
@@ -189,7 +168,7 @@ impl Client {
             // The URL is left out: it says nothing that is not said, at length.
             let error = Error::new(ErrorKind::Unavailable, BACKEND, operation, message)
                 .with_source(error.without_url());
-            (Failure { error, unheard, answered: false }, broken)
+            (Failure { error, untouched: unheard, answered: false }, broken)
         };
         let (mut response, token) = self.exchange(agent, request, limit).await.map_err(failed)?;
         if response.status() == StatusCode::FORBIDDEN {
@@ -212,7 +191,7 @@ impl Client {
             if answer.body.len() + chunk.len() > MAX_ANSWER {
                 let message = format!("the answer of {} is longer than {MAX_ANSWER} bytes", agent.name);
                 let error = Error::new(ErrorKind::Protocol, BACKEND, operation, message);
-                return Err((Failure { error, unheard: false, answered: true }, false));
+                return Err((Failure { error, untouched: false, answered: true }, false));
             }
             answer.body.extend_from_slice(&chunk);
         }
@@ -243,46 +222,6 @@ impl Client {
             builder = builder.body(body.clone());
         }
         Ok((builder.send().await?, token))
-    }
-}
-
-impl Answer {
-    /// The answer if it is a success, else what its status means.
-    pub(crate) fn success(self, operation: &'static str) -> Result<Self> {
-        if self.status == StatusCode::OK { Ok(self) } else { Err(self.refusal(operation)) }
-    }
-
-    /// What an answer that is no success means.
-    pub(crate) fn refusal(&self, operation: &'static str) -> Error {
-        let said = self.said();
-        let enterprise = ["\"ns\"", "\"partition\"", "Enterprise"].iter().any(|word| said.contains(word));
-        let kind = match self.status.as_u16() {
-            401 | 403 => ErrorKind::PermissionDenied,
-            400 if enterprise => ErrorKind::Unsupported,
-            400 => ErrorKind::Invalid,
-            // A filter that does not parse; it never will.
-            500 if said.contains("boolean expression") || said.contains("Failed to create") => {
-                ErrorKind::Invalid
-            }
-            429 | 500..=599 => ErrorKind::Unavailable,
-            _ => ErrorKind::Protocol,
-        };
-        let message = format!("{} answered {}: {said}", self.agent, self.status.as_u16());
-        Error::new(kind, BACKEND, operation, message)
-    }
-
-    /// An answer whose content is not what the API promises.
-    pub(crate) fn malformed(&self, operation: &'static str, error: serde_json::Error) -> Error {
-        let message = format!("{} answered with something else than Consul's JSON", self.agent);
-        Error::new(ErrorKind::Protocol, BACKEND, operation, message).with_source(error)
-    }
-
-    /// The beginning of the body, fit for a line of text.
-    pub(crate) fn said(&self) -> String {
-        let text = String::from_utf8_lossy(&self.body[..self.body.len().min(800)]);
-        let line: String =
-            text.trim().chars().map(|c| if c.is_control() { ' ' } else { c }).take(200).collect();
-        if line.is_empty() { "(nothing)".into() } else { line }
     }
 }
 

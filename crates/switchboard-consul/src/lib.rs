@@ -22,22 +22,26 @@
 //! | agent restarted and empty | the next renewal puts the instance back | the missing are kept for [`rejoin_grace`](ConsulBuilder::rejoin_grace) |
 //! | token refused | `PermissionDenied`; a token file is read again first | the error, then on with backoff |
 //! | truncated or foreign content | `Protocol` | the error, then on with backoff |
-//! | index missing, backward, or always new | | read again from the start, at most 2 requests a second after the first 10 |
+//! | index missing, backward, or always new | | read again from the start, at most 2 requests a second after the first 20 |
 //!
 //! `docs/consul.md` has what an operator needs.
 
 mod address;
 mod agent;
+mod agent_api;
+mod answer;
 mod backend;
 mod check;
 mod client;
 mod config;
+mod entry;
 mod go_micro;
 mod options;
 mod pace;
 mod query;
 mod record;
 mod registration;
+mod settings;
 mod token;
 mod watch;
 

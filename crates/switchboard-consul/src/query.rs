@@ -11,8 +11,8 @@ use switchboard_core::{Instance, ServiceName, Snapshot};
 
 use crate::Consistency;
 use crate::client::{Request, segment};
-use crate::config::Settings;
-use crate::record;
+use crate::entry;
+use crate::settings::Settings;
 
 /// Something that can be read once, or watched.
 pub(crate) trait Query: Send + 'static {
@@ -143,7 +143,7 @@ impl Query for Instances {
 
 impl Instances {
     fn read(&self, json: &str) -> serde_json::Result<Seen> {
-        let read = record::decode(json)?;
+        let read = entry::decode(json)?;
         let instance = match read.instance {
             Ok(instance) => Some(Arc::new(instance)),
             Err(invalid) => {

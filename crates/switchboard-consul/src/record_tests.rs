@@ -1,7 +1,8 @@
 use proptest::prelude::*;
-use switchboard_core::{InstanceBuilder, Value};
+use switchboard_core::{Health, InstanceBuilder, Value};
 
 use super::*;
+use crate::entry::decode;
 
 /// The health entry Consul makes of a registration.
 fn entry(instance: &Instance, wire: Wire) -> Result<String, Invalid> {

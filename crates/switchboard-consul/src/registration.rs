@@ -4,27 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use reqwest::StatusCode;
 use switchboard_core::{Error, ErrorKind, InstanceId, InstanceKey, Invalid, Result};
 use tokio::time::{Instant, timeout};
 
 use crate::BACKEND;
-use crate::client::{Answer, Client, Failure, Request, segment};
+use crate::agent_api::{Draft, REGISTER, deregister_foreign, put, remove};
+use crate::client::Client;
 
-const REGISTER: &str = "register";
-const DEREGISTER: &str = "deregister";
 /// How long a renewal is held up by an agent that the instance has left.
 const SWEEP_LIMIT: Duration = Duration::from_secs(2);
-
-/// An instance ready to be sent.
-pub(crate) struct Draft {
-    pub(crate) key: InstanceKey,
-    pub(crate) body: Vec<u8>,
-    /// The ids of its checks.
-    pub(crate) checks: Vec<String>,
-    /// The one of them to pass, if there is a TTL.
-    pub(crate) ttl_check: Option<String>,
-}
 
 /// Everything registered through this handle.
 #[derive(Debug, Default)]
@@ -143,17 +131,15 @@ impl Held {
     }
 
     async fn register(&mut self, client: &Client, draft: &Draft, move_after: Duration) -> Result<()> {
-        if let Some((agent, body)) = self.at.take() {
-            let same = body == draft.body;
-            let (body, result) = match put(client, agent, draft, same).await {
-                Ok(()) => (draft.body.clone(), Ok(())),
-                // Whether the agent took what is new is unknown, so the next call must send it in full.
-                Err(failure) => (if same { body } else { Vec::new() }, Err(failure)),
-            };
-            self.at = Some((agent, body));
-            let failure = match result {
+        if let Some((agent, body)) = &mut self.at {
+            let (agent, same) = (*agent, *body == draft.body);
+            if !same {
+                // Until it is done, what the agent knows is unknown; the call may also be abandoned.
+                body.clear();
+            }
+            let failure = match put(client, agent, draft, same).await {
                 Ok(()) => {
-                    self.away_since = None;
+                    (self.at, self.away_since) = (Some((agent, draft.body.clone())), None);
                     return Ok(());
                 }
                 Err(failure) => failure,
@@ -180,6 +166,8 @@ impl Held {
             (0..client.agents.len()).partition(|agent| self.strays.contains(agent));
         let mut result = None;
         for agent in fresh.into_iter().chain(left) {
+            // The call may be abandoned after the agent has heard it.
+            let known = !self.strays.insert(agent);
             match put(client, agent, draft, false).await {
                 Ok(()) => {
                     self.strays.remove(&agent);
@@ -187,8 +175,8 @@ impl Held {
                     return Ok(());
                 }
                 Err(failure) => {
-                    if !failure.unheard && !failure.answered {
-                        self.strays.insert(agent);
+                    if !known && failure.untouched {
+                        self.strays.remove(&agent);
                     }
                     let settled = !failure.error.is_transient();
                     result = Some(failure.error);
@@ -223,112 +211,4 @@ impl Held {
         }
         Ok(())
     }
-}
-
-/// Registers, or only renews if the agent was told the `same` before.
-async fn put(client: &Client, agent: usize, draft: &Draft, same: bool) -> Result<(), Failure> {
-    if same && renew(client, agent, draft).await? {
-        return Ok(());
-    }
-    let request = Request::put("/v1/agent/service/register").body(draft.body.clone());
-    let answer = client.send(REGISTER, agent, &request).await?;
-    accepted(&answer, REGISTER)?;
-    // The agent keeps the status a check had, which may be critical.
-    if draft.ttl_check.is_some() && !renew(client, agent, draft).await? {
-        let message = "the agent lost the registration as soon as it had taken it";
-        let error = Error::new(ErrorKind::Unavailable, BACKEND, REGISTER, message);
-        return Err(Failure { error, unheard: false, answered: true });
-    }
-    remove_old_checks(client, agent, draft).await
-}
-
-/// Removes the checks of an earlier registration that this one lacks, which nobody would ever pass again.
-///
-/// Consul's own `replace-existing-checks` would also end maintenance.
-async fn remove_old_checks(client: &Client, agent: usize, draft: &Draft) -> Result<(), Failure> {
-    let id = segment(draft.key.id().as_str());
-    // Its status says how the instance is, and not how the request went.
-    let answer =
-        client.send(REGISTER, agent, &Request::get(format!("/v1/agent/health/service/id/{id}"))).await?;
-    let Ok(state) = serde_json::from_slice::<AgentHealth>(&answer.body) else {
-        return accepted(&answer, REGISTER);
-    };
-    for check in state.checks.unwrap_or_default() {
-        if draft.checks.contains(&check.id) || check.id.starts_with("_service_maintenance:") {
-            continue;
-        }
-        let request = Request::put(format!("/v1/agent/check/deregister/{}", segment(&check.id)));
-        let answer = client.send(REGISTER, agent, &request).await?;
-        if answer.status != StatusCode::NOT_FOUND {
-            accepted(&answer, REGISTER)?;
-        }
-    }
-    Ok(())
-}
-
-/// <https://developer.hashicorp.com/consul/api-docs/agent/service#get-local-service-health-by-id>
-#[derive(serde::Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct AgentHealth {
-    checks: Option<Vec<AgentCheck>>,
-}
-
-#[derive(serde::Deserialize)]
-struct AgentCheck {
-    #[serde(rename = "CheckID")]
-    id: String,
-}
-
-/// Passes the TTL check, or looks whether the instance is there; `false` if the agent does not know it.
-async fn renew(client: &Client, agent: usize, draft: &Draft) -> Result<bool, Failure> {
-    let request = match &draft.ttl_check {
-        Some(check) => Request::put(format!("/v1/agent/check/pass/{}", segment(check))),
-        None => Request::get(format!("/v1/agent/service/{}", segment(draft.key.id().as_str()))),
-    };
-    let answer = client.send(REGISTER, agent, &request).await?;
-    let unknown = answer.status == StatusCode::NOT_FOUND
-        || (answer.status == StatusCode::INTERNAL_SERVER_ERROR
-            && ["does not have associated TTL", "Unknown check"]
-                .iter()
-                .any(|said| answer.said().contains(said)));
-    if unknown {
-        return Ok(false);
-    }
-    accepted(&answer, REGISTER)?;
-    Ok(true)
-}
-
-/// Removes what this handle registered; gone already is gone.
-async fn remove(client: &Client, agent: usize, id: &InstanceId) -> Result<(), Failure> {
-    let request = Request::put(format!("/v1/agent/service/deregister/{}", segment(id.as_str())));
-    let answer = client.send(DEREGISTER, agent, &request).await?;
-    if answer.status == StatusCode::NOT_FOUND || answer.said().contains("Unknown service") {
-        return Ok(());
-    }
-    accepted(&answer, DEREGISTER)
-}
-
-/// Removes what another program registered, wherever it is, but nothing that only has the same id.
-async fn deregister_foreign(client: &Client, key: &InstanceKey) -> Result<()> {
-    let request = Request::get(format!("/v1/agent/service/{}", segment(key.id().as_str())));
-    for agent in 0..client.agents.len() {
-        let answer = client.send(DEREGISTER, agent, &request).await.map_err(|failure| failure.error)?;
-        if answer.status == StatusCode::NOT_FOUND {
-            continue;
-        }
-        let answer = answer.success(DEREGISTER)?;
-        let service: serde_json::Value =
-            serde_json::from_slice(&answer.body).map_err(|error| answer.malformed(DEREGISTER, error))?;
-        if service["Service"].as_str() == Some(key.service().as_str()) {
-            remove(client, agent, key.id()).await.map_err(|failure| failure.error)?;
-        }
-    }
-    Ok(())
-}
-
-fn accepted(answer: &Answer, operation: &'static str) -> Result<(), Failure> {
-    if answer.status == StatusCode::OK {
-        return Ok(());
-    }
-    Err(Failure { error: answer.refusal(operation), unheard: false, answered: true })
 }

@@ -15,7 +15,8 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::BACKEND;
-use crate::client::{Answer, Client};
+use crate::answer::Answer;
+use crate::client::Client;
 use crate::pace::{Backoff, Pace};
 use crate::query::Query;
 
@@ -142,16 +143,13 @@ impl<Q: Query> Watch<Q> {
 
     async fn ask(&mut self) -> Result<Answer> {
         let (client, operation) = (&self.shared.client, self.operation);
-        let permit = match self.index {
-            0 => None,
-            _ => {
-                let permit = self.shared.blocking.clone().try_acquire_owned().ok();
-                if permit.is_none() {
-                    sleep(POLL_EVERY.mul_f64(0.75 + fastrand::f64() / 2.0)).await;
-                }
-                permit
+        let mut permit = None;
+        if self.index > 0 {
+            permit = self.shared.blocking.clone().try_acquire_owned().ok();
+            if permit.is_none() {
+                sleep(POLL_EVERY.mul_f64(0.75 + fastrand::f64() / 2.0)).await;
             }
-        };
+        }
         let mut request = self.query.request().clone();
         if permit.is_some() {
             let grace = self.grace_ends.map(|end| end.saturating_duration_since(Instant::now()));

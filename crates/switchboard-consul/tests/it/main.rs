@@ -2,6 +2,8 @@
 
 // A figure that a test measures is worth seeing with `--nocapture`.
 #![allow(clippy::print_stdout)]
+// Helpers of tests are tests, which clippy does not see.
+#![allow(clippy::unwrap_used)]
 
 mod conformance;
 mod faults;

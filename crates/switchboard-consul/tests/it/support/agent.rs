@@ -12,6 +12,9 @@ use reqwest::StatusCode;
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
+/// The longest anything may take here; far more than it does.
+pub(crate) const LIMIT: Duration = Duration::from_secs(30);
+
 /// Ends with the test, however the test ends: a shell holds the agent and kills it when its standard input closes,
 /// which the kernel does for a test that was killed. It removes the files too, unless a line asks for another start.
 const KEEPER: &str = r#""$@" >"$AGENT_DIR/log" 2>&1 & pid=$!
@@ -97,11 +100,14 @@ impl Agent {
             .unwrap();
         agent.scheme = "https";
         agent.arguments.push("-dev".into());
+        let file = |name: &str| serde_json::to_string(&dir.join(name)).unwrap();
         agent.hcl(&format!(
-            "ports {{ http = -1, https = {} }}\nca_file = {ca:?}\ncert_file = {:?}\nkey_file = {:?}\nverify_incoming_https = true",
+            "ports {{ http = -1, https = {} }}\nca_file = {}\ncert_file = {}\nkey_file = {}\n\
+             verify_incoming_https = true",
             agent.http,
-            dir.join("dc1-server-consul-0.pem"),
-            dir.join("dc1-server-consul-0-key.pem"),
+            file("consul-agent-ca.pem"),
+            file("dc1-server-consul-0.pem"),
+            file("dc1-server-consul-0-key.pem"),
         ));
         agent.start();
         agent.ready().await;
@@ -185,7 +191,7 @@ impl Agent {
 
     /// Waits until it answers and its cluster has a leader.
     pub(crate) async fn ready(&self) {
-        let end = Instant::now() + super::LIMIT;
+        let end = Instant::now() + LIMIT;
         while !self.get("/v1/status/leader").await.is_ok_and(|leader| leader.trim().len() > 2) {
             assert!(Instant::now() < end, "no agent: {}", self.log());
             sleep(Duration::from_millis(10)).await;
@@ -201,7 +207,7 @@ impl Agent {
     }
 
     async fn until_ok(&self, path: &str) {
-        let end = Instant::now() + super::LIMIT;
+        let end = Instant::now() + LIMIT;
         while self.get(path).await.is_err() {
             assert!(Instant::now() < end, "{path}: {}", self.log());
             sleep(Duration::from_millis(10)).await;

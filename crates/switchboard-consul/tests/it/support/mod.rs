@@ -10,8 +10,7 @@ use switchboard_consul::{ConsulBuilder, ConsulRegistry};
 use switchboard_core::{Instance, RegisterOptions, ServiceName, Snapshot};
 use tokio::time::{Instant, sleep, timeout};
 
-/// The longest anything may take here; far more than it does.
-pub(crate) const LIMIT: Duration = Duration::from_secs(30);
+pub(crate) use agent::LIMIT;
 
 pub(crate) fn builder(address: &str) -> ConsulBuilder {
     ConsulRegistry::builder().ignore_env().address(address)

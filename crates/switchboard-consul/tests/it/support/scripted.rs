@@ -1,5 +1,6 @@
 //! An HTTP server that answers as a test says, for what a real agent cannot be made to do.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -55,6 +56,7 @@ impl Reply {
 pub(crate) struct Server {
     pub(crate) address: String,
     asked: Arc<Mutex<Vec<Asked>>>,
+    open: Arc<AtomicUsize>,
     task: JoinHandle<()>,
 }
 
@@ -65,13 +67,25 @@ impl Server {
         let address = listener.local_addr().unwrap().to_string();
         let asked: Arc<Mutex<Vec<Asked>>> = Arc::default();
         let (log, script) = (asked.clone(), Arc::new(script));
+        let open: Arc<AtomicUsize> = Arc::default();
+        let count = open.clone();
         let task = tokio::spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
-                connections.spawn(serve(stream, log.clone(), script.clone()));
+                let (served, count) = (serve(stream, log.clone(), script.clone()), count.clone());
+                count.fetch_add(1, Ordering::SeqCst);
+                connections.spawn(async move {
+                    served.await;
+                    count.fetch_sub(1, Ordering::SeqCst);
+                });
             }
         });
-        Self { address, asked, task }
+        Self { address, asked, open, task }
+    }
+
+    /// The connections open now.
+    pub(crate) fn open(&self) -> usize {
+        self.open.load(Ordering::SeqCst)
     }
 
     pub(crate) fn asked(&self) -> Vec<Asked> {
@@ -150,7 +164,11 @@ async fn serve(
                     true,
                 )
             }
-            Reply::Hang => std::future::pending().await,
+            Reply::Hang => {
+                // Until the other side has enough of it.
+                let _ = stream.read_buf(&mut buffer).await;
+                return;
+            }
             Reply::Reset | Reply::Late(..) => return,
         };
         if stream.write_all(text.as_bytes()).await.is_err() || ends {

@@ -1,6 +1,7 @@
 use switchboard_core::ErrorKind;
 
 use super::*;
+use crate::{ConsulBuilder, ConsulRegistry};
 
 fn env(pairs: &'static [(&str, &str)]) -> Settings {
     Settings::from_env(|name| pairs.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).into()))
