@@ -1,6 +1,6 @@
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
@@ -10,12 +10,19 @@ use crate::filter::Subject;
 use crate::group::Group;
 use crate::hub::millis;
 use crate::member::{Member, Members};
-use crate::pick::UNTIMED;
+use crate::pick::Start;
 use crate::stats::{FULL, Millis};
 use crate::{Candidate, Context, Filter, Pick, PickError, Picker, Request, Strategy, lane, strategy};
 
 /// How often a pick that is not wanted (already tried, or starting slowly) is drawn again.
 const DRAWS: u32 = 4;
+
+/// While picks on a lane come closer together than this, in nanoseconds, not all are timed: the clock would cost as much
+/// as the rest of the pick, and there are more than enough to learn from.
+const DENSE: u64 = 25_000;
+
+/// Of picks that come so densely, this many go untimed after each that is timed.
+const SKIP: u32 = 7;
 
 /// How many derived variants are kept; beyond that the oldest goes.
 const DERIVED: usize = 64;
@@ -27,10 +34,20 @@ pub(crate) struct Variant {
     pub(crate) filters: Vec<Filter>,
     timed: bool,
     current: ArcSwap<Current>,
-    turns: Box<[CachePadded<AtomicU64>]>,
+    lanes: Box<[CachePadded<Lane>]>,
     panicking: AtomicBool,
     /// Variants made of this one for single calls, oldest first.
     derived: Mutex<VecDeque<Arc<Variant>>>,
+}
+
+/// What picks on one lane write, besides the candidates.
+#[derive(Default)]
+struct Lane {
+    turn: AtomicU64,
+    /// When the last timed pick was made, in the hub's nanoseconds.
+    timed: AtomicU64,
+    /// How many picks are still to go untimed.
+    skip: AtomicU32,
 }
 
 /// What a pick reads: made whole, swapped whole.
@@ -61,11 +78,12 @@ pub(crate) struct Selection {
 
 impl Variant {
     pub(crate) fn new(group: Arc<Group>, strategy: Arc<dyn Strategy>, filters: Vec<Filter>) -> Arc<Self> {
-        let turns = (0..lane::count()).map(|_| CachePadded::new(AtomicU64::new(fastrand::u32(..).into())));
+        let lane =
+            |_| CachePadded::new(Lane { turn: AtomicU64::new(fastrand::u32(..).into()), ..Lane::default() });
         let variant = Arc::new(Self {
             timed: strategy.needs_latency(),
             current: ArcSwap::from_pointee(Current::nothing()),
-            turns: turns.collect(),
+            lanes: (0..lane::count()).map(lane).collect(),
             panicking: AtomicBool::new(false),
             derived: Mutex::default(),
             group,
@@ -105,8 +123,9 @@ impl Variant {
         let (Some(picker), Some(candidates)) = (&current.picker, current.lanes.get(lane)) else {
             return Err(self.nothing(&current));
         };
-        let (started, now) = if self.timed { self.clock() } else { (UNTIMED, Millis(0)) };
-        let context = Context { key: request.key, turn: &self.turns[lane], now };
+        let (started, now) =
+            if self.timed { self.clock(&self.lanes[lane]) } else { (Start::Untimed, Millis(0)) };
+        let context = Context { key: request.key, turn: &self.lanes[lane].turn, now };
         let mut index = wrap(picker.pick(candidates, &context), candidates.len());
         if current.ramping || !request.avoid.is_empty() {
             index = settle(&current, &**picker, candidates, index, request, context);
@@ -118,9 +137,21 @@ impl Variant {
         Ok(Pick::new(candidate, started))
     }
 
-    fn clock(&self) -> (u64, Millis) {
-        let nanos = self.group.hub.nanos();
-        (nanos, millis(nanos))
+    /// The time for a pick on this lane. Two threads of one lane may skip one too many or too few.
+    #[inline]
+    fn clock(&self, lane: &Lane) -> (Start, Millis) {
+        let skip = lane.skip.load(Relaxed);
+        let last = lane.timed.load(Relaxed);
+        if skip > 0 {
+            lane.skip.store(skip - 1, Relaxed);
+            return (Start::Skipped, millis(last));
+        }
+        let now = self.group.hub.nanos();
+        lane.timed.store(now, Relaxed);
+        if now.saturating_sub(last) < DENSE {
+            lane.skip.store(SKIP, Relaxed);
+        }
+        (Start::At(now), millis(now))
     }
 
     #[cold]
