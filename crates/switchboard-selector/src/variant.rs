@@ -17,12 +17,15 @@ use crate::{Candidate, Context, Filter, Pick, PickError, Picker, Request, Strate
 /// How often a pick that is not wanted (already tried, or starting slowly) is drawn again.
 const DRAWS: u32 = 4;
 
-/// While picks on a lane come closer together than this, in nanoseconds, not all are timed: the clock would cost as much
-/// as the rest of the pick, and there are more than enough to learn from.
+/// While picks on a lane come closer together than this, in nanoseconds, the clock is not read for each: it would cost as
+/// much as the rest of the pick.
 const DENSE: u64 = 25_000;
 
-/// Of picks that come so densely, this many go untimed after each that is timed.
+/// Of picks that come so densely, this many do without the clock after each that reads it.
 const SKIP: u32 = 7;
+
+/// An instance is timed all the same if the lane has not timed it for so many milliseconds, or nobody ever has.
+const OVERDUE: u32 = 10;
 
 /// How many derived variants are kept; beyond that the oldest goes.
 const DERIVED: usize = 64;
@@ -41,7 +44,6 @@ pub(crate) struct Variant {
 }
 
 /// What picks on one lane write, besides the candidates.
-#[derive(Default)]
 struct Lane {
     turn: AtomicU64,
     /// When the last timed pick was made, in the hub's nanoseconds.
@@ -78,8 +80,7 @@ pub(crate) struct Selection {
 
 impl Variant {
     pub(crate) fn new(group: Arc<Group>, strategy: Arc<dyn Strategy>, filters: Vec<Filter>) -> Arc<Self> {
-        let lane =
-            |_| CachePadded::new(Lane { turn: AtomicU64::new(fastrand::u32(..).into()), ..Lane::default() });
+        let lane = |_| CachePadded::new(Lane::new());
         let variant = Arc::new(Self {
             timed: strategy.needs_latency(),
             current: ArcSwap::from_pointee(Current::nothing()),
@@ -131,9 +132,7 @@ impl Variant {
             index = settle(&current, &**picker, candidates, index, request, context);
         }
         let candidate = candidates[index].clone();
-        if self.timed {
-            candidate.note_picked(now);
-        }
+        let started = if self.timed { self.time(&candidate, started, now) } else { started };
         Ok(Pick::new(candidate, started))
     }
 
@@ -148,10 +147,25 @@ impl Variant {
         }
         let now = self.group.hub.nanos();
         lane.timed.store(now, Relaxed);
-        if now.saturating_sub(last) < DENSE {
+        if now.wrapping_sub(last) < DENSE {
             lane.skip.store(SKIP, Relaxed);
         }
         (Start::At(now), millis(now))
+    }
+
+    /// Times the pick of `candidate`, which may do without only if enough is known of it.
+    #[inline]
+    fn time(&self, candidate: &Candidate, started: Start, now: Millis) -> Start {
+        let skipped = matches!(started, Start::Skipped);
+        if skipped && candidate.unpicked_for(now) < OVERDUE && !candidate.stats().latency().is_unknown() {
+            return started;
+        }
+        let nanos = match started {
+            Start::At(nanos) => nanos,
+            _ => self.group.hub.nanos(),
+        };
+        candidate.note_picked(millis(nanos));
+        Start::At(nanos)
     }
 
     #[cold]
@@ -223,6 +237,17 @@ impl Variant {
             unhealthy,
             filtered: filtered.iter().map(Vec::len).sum(),
         }));
+    }
+}
+
+impl Lane {
+    fn new() -> Self {
+        Self {
+            turn: AtomicU64::new(fastrand::u32(..).into()),
+            // Far from any moment that will be: the first pick is not dense.
+            timed: AtomicU64::new(u64::MAX / 2),
+            skip: AtomicU32::new(0),
+        }
     }
 }
 
