@@ -1,5 +1,6 @@
 //! The loop that keeps one instance registered.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
@@ -27,7 +28,8 @@ pub(crate) async fn run(
     status: &watch::Sender<Status>,
     mut stop: oneshot::Receiver<()>,
 ) -> Result<()> {
-    let mut keeper = Keeper { registrar, status, retries: None };
+    let stopping = AtomicBool::new(false);
+    let mut keeper = Keeper { registrar, status, stopping: &stopping, retries: None };
     let mut wait = Duration::ZERO;
     loop {
         tokio::select! {
@@ -41,6 +43,7 @@ pub(crate) async fn run(
             biased;
             next = &mut renewal => wait = next,
             _ = &mut stop => {
+                stopping.store(true, Ordering::Relaxed);
                 let patience = Instant::now() + registrar.shutdown_limit / 2;
                 let _ = timeout_at(patience, renewal).await;
                 break;
@@ -53,6 +56,7 @@ pub(crate) async fn run(
 struct Keeper<'a> {
     registrar: &'a Registrar,
     status: &'a watch::Sender<Status>,
+    stopping: &'a AtomicBool,
     retries: Option<ExponentialBackoff>,
 }
 
@@ -64,6 +68,9 @@ impl Keeper<'_> {
             self.withdraw(&why).await;
             // Even what is registered only once comes back when its check passes.
             return if interval.is_zero() { WITHOUT_INTERVAL } else { interval };
+        }
+        if self.stopping.load(Ordering::Relaxed) {
+            return Duration::MAX;
         }
         match self.register().await {
             Ok(()) => {

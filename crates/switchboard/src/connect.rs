@@ -76,6 +76,9 @@ impl Connector {
         #[cfg(feature = "mdns")]
         let connector = connector
             .scheme("mdns", |url| async move { switchboard_mdns::MdnsRegistry::from_url(&url).await });
+        #[cfg(feature = "consul")]
+        let connector = connector
+            .scheme("consul", |url| async move { switchboard_consul::ConsulRegistry::from_url(&url) });
         connector
     }
 
@@ -168,13 +171,18 @@ mod tests {
         for (url, message) in [
             ("greeter", "registry URL: has no scheme; write one such as mdns: or consul://127.0.0.1:8500"),
             ("memory:?a=1", "memory parameter \"a\": is unknown; there are: none"),
-            #[cfg(feature = "mdns")]
-            ("zookeeper:", "registry scheme \"zookeeper\": is unknown; there are: mdns, memory"),
             #[cfg(not(feature = "mdns"))]
             (
                 "mdns:",
                 "registry scheme \"mdns\": needs the feature \"mdns\" of the crate switchboard, which is off",
             ),
+            #[cfg(not(feature = "consul"))]
+            (
+                "consul:",
+                "registry scheme \"consul\": needs the feature \"consul\" of the crate switchboard, which is off",
+            ),
+            #[cfg(all(feature = "mdns", feature = "consul"))]
+            ("zookeeper:", "registry scheme \"zookeeper\": is unknown; there are: consul, mdns, memory"),
         ] {
             let error = connect(url).await.unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Invalid);
