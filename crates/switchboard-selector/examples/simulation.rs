@@ -136,9 +136,9 @@ async fn call(balancer: &Balancer, servers: &BTreeMap<String, Server>) -> (Durat
     let pick = balancer.pick_for(&Request::new().key(fastrand::u64(..).to_le_bytes())).unwrap();
     let answered = servers[pick.id().as_str()].serve().await;
     if answered {
-        pick.success()
+        pick.success();
     } else {
-        pick.failure(FailureKind::Response)
+        pick.failure(FailureKind::Response);
     }
     (begin.elapsed(), answered)
 }
