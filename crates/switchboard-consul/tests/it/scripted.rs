@@ -23,6 +23,8 @@ fn is_blocking(target: &str) -> bool {
     target.contains("index=")
 }
 
+type Script = Box<dyn Fn(usize) -> Reply + Send + Sync>;
+
 /// The requests that a watch makes in three seconds, and the snapshots it gives.
 async fn asked_in_three_seconds(script: impl Fn(usize) -> Reply + Send + Sync + 'static) -> (usize, usize) {
     let server = Server::start(move |number, _| script(number)).await;
@@ -41,7 +43,7 @@ async fn asked_in_three_seconds(script: impl Fn(usize) -> Reply + Send + Sync + 
 #[tokio::test]
 async fn a_broken_index_makes_few_requests() {
     let same = || found(&["1"]);
-    let cases: [(&str, Box<dyn Fn(usize) -> Reply + Send + Sync>); 5] = [
+    let cases: [(&str, Script); 5] = [
         ("always a new index", Box::new(move |n| Reply::ok(100 + n as u64, &same()))),
         ("index 0", Box::new(move |_| Reply::ok(0, &same()))),
         ("no index", Box::new(move |_| Reply::status(200, &same()))),
@@ -110,7 +112,8 @@ async fn what_is_missing_after_an_outage_is_kept_for_a_while_and_scale_to_zero_i
 
 #[tokio::test]
 async fn faults_are_typed_for_calls_and_ambient_for_watches() {
-    let faults: [(&str, fn() -> Reply, ErrorKind); 9] = [
+    type Fault = fn() -> Reply;
+    let faults: [(&str, Fault, ErrorKind); 9] = [
         ("403", || Reply::status(403, "Permission denied"), ErrorKind::PermissionDenied),
         ("429", || Reply::status(429, "Your IP is issuing too many requests"), ErrorKind::Unavailable),
         ("500", || Reply::status(500, "No cluster leader"), ErrorKind::Unavailable),

@@ -45,7 +45,7 @@ impl Reply {
         Self::Full { status, headers: Vec::new(), body: body.into() }
     }
 
-    pub(crate) fn header(mut self, name: &'static str, value: impl ToString) -> Self {
+    pub(crate) fn header(mut self, name: &'static str, value: impl std::fmt::Display) -> Self {
         if let Self::Full { headers, .. } = &mut self {
             headers.push((name, value.to_string()));
         }
@@ -148,8 +148,9 @@ async fn serve(
         }
         let (text, ends) = match reply {
             Reply::Full { status, headers, body } => {
-                let headers: String =
+                let headers: Vec<_> =
                     headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+                let headers = headers.concat();
                 (
                     format!("HTTP/1.1 {status} X\r\n{headers}content-length: {}\r\n\r\n{body}", body.len()),
                     false,
