@@ -12,8 +12,8 @@ pub(crate) enum Need {
     Namespaces,
     /// Avahi's daemon and tools, and a D-Bus daemon for them.
     Avahi,
-    /// Python 3 with the package `zeroconf`.
-    Zeroconf,
+    /// Python 3 that can make virtual environments; the tests install python-zeroconf into one of their own.
+    Python,
     /// The Consul binary.
     Consul,
     /// The Go toolchain.
@@ -30,39 +30,12 @@ impl Need {
             Self::Avahi => installed("avahi-daemon --version", "avahi-daemon")
                 .and_then(|()| installed("avahi-browse --version", "avahi-utils"))
                 .and_then(|()| installed("dbus-daemon --version", "dbus")),
-            Self::Zeroconf => zeroconf(),
+            Self::Python => installed("python3 -m ensurepip --version", "python3-venv"),
             Self::Consul => consul(),
             Self::Go if succeeds("go version") => Ok(()),
             Self::Go => Err("the Go toolchain is missing; get it from your package manager or go.dev".into()),
         }
     }
-}
-
-/// The virtual environment that holds the Python packages of the tests.
-const PYTHON: &str = "target/python";
-
-fn zeroconf() -> Result<(), String> {
-    let python = format!("{PYTHON}/bin/python3");
-    if has_zeroconf(&python) {
-        return Ok(());
-    }
-    if !succeeds("python3 --version") {
-        return Err("Python 3 is missing; get it from your package manager".into());
-    }
-    println!("Installing the Python package zeroconf into {PYTHON}");
-    succeeds(&format!("python3 -m venv {PYTHON}"));
-    succeeds(&format!("{python} -m pip install --quiet zeroconf"));
-    if has_zeroconf(&python) {
-        Ok(())
-    } else {
-        Err(format!(
-            "the Python package zeroconf is missing; `python3 -m venv {PYTHON}` and `pip install zeroconf` in it"
-        ))
-    }
-}
-
-fn has_zeroconf(python: &str) -> bool {
-    command(python).args(["-c", "import zeroconf"]).output().is_ok_and(|output| output.status.success())
 }
 
 fn consul() -> Result<(), String> {

@@ -16,7 +16,28 @@ struct Group {
     outside: bool,
 }
 
-const GROUPS: [Group; 2] = [
+const GROUPS: [Group; 5] = [
+    Group {
+        what: "mDNS between machines (network namespaces)",
+        choose: "-p switchboard-tests --test namespaces",
+        filter: "--skip avahi --skip zeroconf --test-threads 16",
+        needs: &[Need::Namespaces],
+        outside: true,
+    },
+    Group {
+        what: "Avahi as a peer",
+        choose: "-p switchboard-tests --test namespaces",
+        filter: "avahi",
+        needs: &[Need::Namespaces, Need::Avahi],
+        outside: true,
+    },
+    Group {
+        what: "python-zeroconf as a peer",
+        choose: "-p switchboard-tests --test namespaces",
+        filter: "zeroconf",
+        needs: &[Need::Namespaces, Need::Python],
+        outside: true,
+    },
     Group {
         what: "Consul, with a real agent",
         choose: "-p switchboard-consul --all-features --test it",

@@ -50,6 +50,7 @@ pub fn run(criterion: &mut Criterion, size: usize) {
         ("p2c peak EWMA", with(options().strategy(PeakEwma))),
     ];
     for (name, balancer) in plain {
+        learn(&balancer, size);
         measure::pick(criterion, name, size, |_| balancer.pick());
     }
     let hash = with(options().strategy(ConsistentHash));
@@ -59,6 +60,13 @@ pub fn run(criterion: &mut Criterion, size: usize) {
         verdict.pick().expect("an instance").success();
     });
     drop(selector);
+}
+
+/// Gives each instance verdicts, as it has them in use; without any, latency is never known.
+fn learn(balancer: &Balancer, size: usize) {
+    for _ in 0..size * 20 {
+        balancer.pick().expect("an instance").success();
+    }
 }
 
 /// What a change costs at 10,000 instances.

@@ -27,8 +27,7 @@
 //!
 //! Every service is announced under the type `_switchboard._tcp.local.`, with the instance id as instance label (in lower
 //! case, dots as hyphens) and everything else in the TXT record, one readable `key=value` each: `service`, `id`,
-//! `version`, `weight`, `tags`, `endpoints`, `m.<key>`. The service's name is also a subtype
-//! (`_greeter._sub._switchboard._tcp`) for other tools.
+//! `version`, `weight`, `tags`, `endpoints`, `m.<key>`.
 //!
 //! A service name that starts with `_`, such as `_http._tcp`, is that DNS-SD type itself. Its metadata is the TXT record;
 //! it has no version, tags, weight or endpoints, its instances' ids are their labels, and it is not listed by

@@ -66,8 +66,6 @@ fn check_plain(service: &ServiceName) -> Result<(), Invalid> {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Announcement {
     pub(crate) kind: ServiceType,
-    /// The type as announced: with the subtype of the service's name, if that can be one.
-    ty_domain: String,
     /// The instance label.
     pub(crate) label: String,
     pub(crate) port: u16,
@@ -90,28 +88,26 @@ impl Announcement {
             .collect();
         // SRV has one port, address records have no order, and neither can name another network's host.
         let spell = ips.len() != 1 || instance.addresses().len() != 1;
-        let (txt, ty_domain, label) = match &kind {
+        let (txt, label) = match &kind {
             ServiceType::Own => {
-                let ty_domain =
-                    subtype(instance.service()).map(|subtype| format!("{subtype}._sub.{OWN_TYPE}"));
                 // A dot or capital in a label is legal, but costs the second announcement and the renaming on conflict.
                 // The id itself is in the TXT record.
                 let label = instance.id().as_str().to_lowercase().replace(['.', '\\'], "-");
-                (txt::encode(instance, spell)?, ty_domain.unwrap_or_else(|| OWN_TYPE.into()), label)
+                (txt::encode(instance, spell)?, label)
             }
             ServiceType::Plain(_) => {
                 if ips.len() != instance.addresses().len() {
                     let why = "cannot be announced: a plain DNS-SD type has one port, and addresses of this link only";
                     return Err(Invalid::new(format!("addresses {:?}", instance.addresses()), why));
                 }
-                (txt::encode_plain(instance)?, kind.domain(), instance.id().to_string())
+                (txt::encode_plain(instance)?, instance.id().to_string())
             }
         };
         if label.len() > MAX_LABEL {
             let why = format!("is {} bytes long, the limit of a DNS label is {MAX_LABEL}", label.len());
             return Err(Invalid::quoting("instance id", &label, why));
         }
-        Ok(Self { kind, ty_domain, label, port, ips, txt })
+        Ok(Self { kind, label, port, ips, txt })
     }
 
     /// Moves to another label, for when this host already announces another instance under this one.
@@ -140,20 +136,14 @@ impl Announcement {
     pub(crate) fn service_info(&self, host: &str, probe: bool) -> Result<ServiceInfo, mdns_sd::Error> {
         let ips = self.ips.as_slice();
         let txt: Vec<TxtProperty> = self.txt.iter().map(|(key, value)| (key, value).into()).collect();
-        let mut info = ServiceInfo::new(&self.ty_domain, &self.label, host, ips, self.port, txt)?;
+        // No subtype: of what has one, mdns-sd now and then fails to tell that its records lapsed.
+        let mut info = ServiceInfo::new(&self.kind.domain(), &self.label, host, ips, self.port, txt)?;
         if self.ips.is_empty() {
             info = info.enable_addr_auto();
         }
         info.set_requires_probe(probe);
         Ok(info)
     }
-}
-
-/// The subtype label (RFC 6763 §7.1) by which other tools can browse for one of our services.
-fn subtype(service: &ServiceName) -> Option<String> {
-    let label = format!("_{}", service.as_str().replace('.', "-"));
-    let plain = label.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'));
-    (plain && label.len() <= MAX_LABEL).then_some(label)
 }
 
 /// The instance that `resolved` announces, or why it is none of ours.

@@ -3,6 +3,7 @@ use std::sync::Arc;
 use switchboard_core::{InstanceId, Result, ServiceName};
 use switchboard_watcher::View;
 
+use crate::pick::Start;
 use crate::variant::Variant;
 use crate::{FailureKind, Filter, InstanceReport, Pick, PickError, Request, Strategy};
 
@@ -86,7 +87,7 @@ impl Balancer {
     pub fn mark(&self, id: &InstanceId, outcome: Result<(), FailureKind>) -> bool {
         let found = self.variant.find(id);
         if let Some(candidate) = &found {
-            candidate.hub().judge(candidate, None, outcome);
+            candidate.hub().judge(candidate, Start::Untimed, outcome);
         }
         found.is_some()
     }

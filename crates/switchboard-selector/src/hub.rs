@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use crate::FailureKind;
 use crate::candidate::Candidate;
+use crate::pick::Start;
 use crate::stats::Millis;
 use crate::telemetry::Telemetry;
 
@@ -55,34 +56,20 @@ impl Hub {
         millis(self.nanos())
     }
 
-    /// Takes in what came of a call. `started` is in this hub's nanoseconds, `None` if the pick was not timed.
-    pub(crate) fn judge(
-        &self,
-        candidate: &Candidate,
-        started: Option<u64>,
-        outcome: Result<(), FailureKind>,
-    ) {
-        let stats = candidate.stats();
+    /// Takes in what came of a call.
+    pub(crate) fn judge(&self, candidate: &Candidate, started: Start, outcome: Result<(), FailureKind>) {
         self.telemetry.verdict(outcome);
         candidate.count(outcome.is_ok());
-        let now = started.map(|started| (self.nanos(), started));
-        #[allow(clippy::cast_precision_loss)]
-        let elapsed = now.map(|(now, started)| (now.saturating_sub(started) as f32, millis(now)));
+        self.learn(candidate, started, outcome.is_ok());
+        let consecutive = &candidate.stats().consecutive;
         match outcome {
             Ok(()) => {
-                if stats.consecutive.load(Relaxed) != 0 {
-                    stats.consecutive.store(0, Relaxed);
-                }
-
-                if let Some((nanos, now)) = elapsed {
-                    stats.latency().observe(nanos, now, self.decay);
+                if consecutive.load(Relaxed) != 0 {
+                    consecutive.store(0, Relaxed);
                 }
             }
             Err(kind) => {
-                if let Some((nanos, now)) = elapsed {
-                    stats.latency().observe(nanos.max(FAILURE_COST), now, self.decay);
-                }
-                let row = stats.consecutive.fetch_add(1, Relaxed).wrapping_add(1);
+                let row = consecutive.fetch_add(1, Relaxed).wrapping_add(1);
                 if self.consecutive != 0 && row % self.consecutive == 0 {
                     self.wake.notify_one();
                 }
@@ -91,6 +78,20 @@ impl Hub {
                 }
             }
         }
+    }
+
+    #[allow(clippy::cast_precision_loss)] // an average needs no more than the 24 bits of f32
+    fn learn(&self, candidate: &Candidate, started: Start, succeeded: bool) {
+        let started = match started {
+            Start::At(nanos) => Some(nanos),
+            // That a call failed is known without its time.
+            Start::Skipped if !succeeded => None,
+            Start::Skipped | Start::Untimed => return,
+        };
+        let now = self.nanos();
+        let took = started.map_or(0.0, |started| now.saturating_sub(started) as f32);
+        let cost = if succeeded { took } else { took.max(FAILURE_COST) };
+        candidate.stats().latency().observe(cost, millis(now), self.decay);
     }
 
     fn hint(&self, candidate: &Candidate) {

@@ -6,8 +6,16 @@ use switchboard_core::Instance;
 
 use crate::Candidate;
 
-/// The start of a pick that is not timed.
-pub(crate) const UNTIMED: u64 = u64::MAX;
+/// When a pick was made.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Start {
+    /// At this moment, in the hub's nanoseconds.
+    At(u64),
+    /// Latencies are learned, but not from this pick.
+    Skipped,
+    /// Latencies are not learned.
+    Untimed,
+}
 
 /// A chosen instance, and the call made to it.
 ///
@@ -16,7 +24,7 @@ pub(crate) const UNTIMED: u64 = u64::MAX;
 #[must_use = "the call counts as in flight only while the pick lives"]
 pub struct Pick {
     candidate: Arc<Candidate>,
-    started: u64,
+    started: Start,
 }
 
 /// Why a call failed. A reply that says "no" for reasons of the application's own is a success: the instance works.
@@ -32,7 +40,7 @@ pub enum FailureKind {
 }
 
 impl Pick {
-    pub(crate) fn new(candidate: Arc<Candidate>, started: u64) -> Self {
+    pub(crate) fn new(candidate: Arc<Candidate>, started: Start) -> Self {
         candidate.begin();
         Self { candidate, started }
     }
@@ -60,8 +68,7 @@ impl Pick {
     }
 
     fn judge(&self, outcome: Result<(), FailureKind>) {
-        let started = (self.started != UNTIMED).then_some(self.started);
-        self.candidate.hub().judge(&self.candidate, started, outcome);
+        self.candidate.hub().judge(&self.candidate, self.started, outcome);
     }
 }
 

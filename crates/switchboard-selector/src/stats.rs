@@ -59,6 +59,10 @@ impl Stats {
 pub(crate) struct Latency(AtomicU64);
 
 impl Latency {
+    pub(crate) fn is_unknown(&self) -> bool {
+        self.0.load(Relaxed) == 0
+    }
+
     /// The average in nanoseconds, decayed to `now`; `None` before the first measurement.
     #[inline]
     pub(crate) fn at(&self, now: Millis, decay: Duration) -> Option<f32> {

@@ -1,6 +1,6 @@
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
@@ -10,12 +10,22 @@ use crate::filter::Subject;
 use crate::group::Group;
 use crate::hub::millis;
 use crate::member::{Member, Members};
-use crate::pick::UNTIMED;
+use crate::pick::Start;
 use crate::stats::{FULL, Millis};
 use crate::{Candidate, Context, Filter, Pick, PickError, Picker, Request, Strategy, lane, strategy};
 
 /// How often a pick that is not wanted (already tried, or starting slowly) is drawn again.
 const DRAWS: u32 = 4;
+
+/// While picks on a lane come closer together than this, in nanoseconds, the clock is not read for each: it would cost as
+/// much as the rest of the pick.
+const DENSE: u64 = 25_000;
+
+/// Of picks that come so densely, this many do without the clock after each that reads it.
+const SKIP: u32 = 7;
+
+/// An instance is timed all the same if the lane has not timed it for so many milliseconds, or nobody ever has.
+const OVERDUE: u32 = 10;
 
 /// How many derived variants are kept; beyond that the oldest goes.
 const DERIVED: usize = 64;
@@ -27,10 +37,19 @@ pub(crate) struct Variant {
     pub(crate) filters: Vec<Filter>,
     timed: bool,
     current: ArcSwap<Current>,
-    turns: Box<[CachePadded<AtomicU64>]>,
+    lanes: Box<[CachePadded<Lane>]>,
     panicking: AtomicBool,
     /// Variants made of this one for single calls, oldest first.
     derived: Mutex<VecDeque<Arc<Variant>>>,
+}
+
+/// What picks on one lane write, besides the candidates.
+struct Lane {
+    turn: AtomicU64,
+    /// When the last timed pick was made, in the hub's nanoseconds.
+    timed: AtomicU64,
+    /// How many picks are still to go untimed.
+    skip: AtomicU32,
 }
 
 /// What a pick reads: made whole, swapped whole.
@@ -61,11 +80,11 @@ pub(crate) struct Selection {
 
 impl Variant {
     pub(crate) fn new(group: Arc<Group>, strategy: Arc<dyn Strategy>, filters: Vec<Filter>) -> Arc<Self> {
-        let turns = (0..lane::count()).map(|_| CachePadded::new(AtomicU64::new(fastrand::u32(..).into())));
+        let lane = |_| CachePadded::new(Lane::new());
         let variant = Arc::new(Self {
             timed: strategy.needs_latency(),
             current: ArcSwap::from_pointee(Current::nothing()),
-            turns: turns.collect(),
+            lanes: (0..lane::count()).map(lane).collect(),
             panicking: AtomicBool::new(false),
             derived: Mutex::default(),
             group,
@@ -105,22 +124,48 @@ impl Variant {
         let (Some(picker), Some(candidates)) = (&current.picker, current.lanes.get(lane)) else {
             return Err(self.nothing(&current));
         };
-        let (started, now) = if self.timed { self.clock() } else { (UNTIMED, Millis(0)) };
-        let context = Context { key: request.key, turn: &self.turns[lane], now };
+        let (started, now) =
+            if self.timed { self.clock(&self.lanes[lane]) } else { (Start::Untimed, Millis(0)) };
+        let context = Context { key: request.key, turn: &self.lanes[lane].turn, now };
         let mut index = wrap(picker.pick(candidates, &context), candidates.len());
         if current.ramping || !request.avoid.is_empty() {
             index = settle(&current, &**picker, candidates, index, request, context);
         }
         let candidate = candidates[index].clone();
-        if self.timed {
-            candidate.note_picked(now);
-        }
+        let started = if self.timed { self.time(&candidate, started, now) } else { started };
         Ok(Pick::new(candidate, started))
     }
 
-    fn clock(&self) -> (u64, Millis) {
-        let nanos = self.group.hub.nanos();
-        (nanos, millis(nanos))
+    /// The time for a pick on this lane. Two threads of one lane may skip one too many or too few.
+    #[inline]
+    fn clock(&self, lane: &Lane) -> (Start, Millis) {
+        let skip = lane.skip.load(Relaxed);
+        let last = lane.timed.load(Relaxed);
+        if skip > 0 {
+            lane.skip.store(skip - 1, Relaxed);
+            return (Start::Skipped, millis(last));
+        }
+        let now = self.group.hub.nanos();
+        lane.timed.store(now, Relaxed);
+        if now.wrapping_sub(last) < DENSE {
+            lane.skip.store(SKIP, Relaxed);
+        }
+        (Start::At(now), millis(now))
+    }
+
+    /// Times the pick of `candidate`, which may do without only if enough is known of it.
+    #[inline]
+    fn time(&self, candidate: &Candidate, started: Start, now: Millis) -> Start {
+        let skipped = matches!(started, Start::Skipped);
+        if skipped && candidate.unpicked_for(now) < OVERDUE && !candidate.stats().latency().is_unknown() {
+            return started;
+        }
+        let nanos = match started {
+            Start::At(nanos) => nanos,
+            _ => self.group.hub.nanos(),
+        };
+        candidate.note_picked(millis(nanos));
+        Start::At(nanos)
     }
 
     #[cold]
@@ -192,6 +237,17 @@ impl Variant {
             unhealthy,
             filtered: filtered.iter().map(Vec::len).sum(),
         }));
+    }
+}
+
+impl Lane {
+    fn new() -> Self {
+        Self {
+            turn: AtomicU64::new(fastrand::u32(..).into()),
+            // Far from any moment that will be: the first pick is not dense.
+            timed: AtomicU64::new(u64::MAX / 2),
+            skip: AtomicU32::new(0),
+        }
     }
 }
 

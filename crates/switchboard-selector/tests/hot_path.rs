@@ -91,7 +91,9 @@ async fn threads_keep_the_turns_even_and_the_counts_true() {
                     }
                     drop(held);
                     let mut picked = picked.lock().unwrap();
-                    own.into_iter().for_each(|(id, count)| *picked.entry(id).or_default() += count);
+                    for (id, count) in own {
+                        *picked.entry(id).or_default() += count;
+                    }
                 });
             }
         });

@@ -17,8 +17,9 @@ use crate::{Directory, DirectoryBuilder, Freshness, View};
 /// live view while it lingers. Through an outage a lookup answers the last good snapshot; one for which there is
 /// none is the registry's error. Watches of one name share one watch beneath. Everything else passes through.
 ///
-/// What another program changes is seen as soon as the registry's watch tells it, which may be a moment later than a
-/// lookup of the registry itself would.
+/// A lookup sees all that the registry's watch has told by then. With a registry across a network that may be a moment
+/// later than a lookup of the registry itself would. A service that was looked up is watched until the directory's
+/// [`linger`](DirectoryBuilder::linger) is over; one that was only watched, until the last watch is dropped.
 pub struct Cached<R> {
     registry: R,
     directory: Directory,
@@ -60,7 +61,7 @@ impl<R: Registry> Registry for Cached<R> {
     }
 
     async fn lookup(&self, service: &ServiceName) -> Result<Snapshot> {
-        self.directory.service(service)?.first().await
+        self.directory.service(service)?.latest().await
     }
 
     async fn services(&self) -> Result<BTreeSet<ServiceName>> {
@@ -68,7 +69,7 @@ impl<R: Registry> Registry for Cached<R> {
     }
 
     fn watch(&self, service: &ServiceName) -> SnapshotStream {
-        match self.directory.service(service) {
+        match self.directory.passing(service) {
             Ok(view) => follow(view),
             Err(error) => futures::stream::once(async { Err(error) }).boxed(),
         }

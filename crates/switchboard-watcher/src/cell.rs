@@ -1,4 +1,5 @@
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::ArcSwap;
 use switchboard_core::{ServiceName, Snapshot};
@@ -15,6 +16,11 @@ pub(crate) struct Cell {
     written: watch::Sender<u64>,
     /// How many views there are.
     leases: watch::Sender<usize>,
+    /// Whether it is watched for a while after the last view is dropped.
+    lingers: AtomicBool,
+    /// How often somebody asked whether all that was heard is written, and how often the task has said yes.
+    asked: watch::Sender<u64>,
+    answered: watch::Sender<u64>,
 }
 
 #[derive(Clone, Debug)]
@@ -31,6 +37,9 @@ impl Cell {
             state: ArcSwap::from_pointee(state),
             written: watch::Sender::new(0),
             leases: watch::Sender::new(0),
+            lingers: AtomicBool::new(false),
+            asked: watch::Sender::new(0),
+            answered: watch::Sender::new(0),
         }
     }
 
@@ -56,6 +65,34 @@ impl Cell {
 
     pub(crate) fn leases(&self) -> watch::Receiver<usize> {
         self.leases.subscribe()
+    }
+
+    /// Waits until the task has written all that the registry's stream has ready by now.
+    pub(crate) async fn caught_up(&self) {
+        let mut answered = self.answered.subscribe();
+        let mut turn = 0;
+        self.asked.send_modify(|asked| {
+            *asked += 1;
+            turn = *asked;
+        });
+        // Cannot fail: this holds the sender.
+        let _ = answered.wait_for(|answered| *answered >= turn).await;
+    }
+
+    pub(crate) fn questions(&self) -> watch::Receiver<u64> {
+        self.asked.subscribe()
+    }
+
+    pub(crate) fn answer(&self, turn: u64) {
+        self.answered.send_replace(turn);
+    }
+
+    pub(crate) fn set_lingering(&self) {
+        self.lingers.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn lingers(&self) -> bool {
+        self.lingers.load(Ordering::Relaxed)
     }
 
     pub(crate) fn lease(&self) {

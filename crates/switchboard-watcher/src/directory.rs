@@ -126,7 +126,14 @@ impl Directory {
         let service = service
             .try_into()
             .map_err(|error| Error::invalid("directory", "service", &Invalid::from(error)))?;
-        self.inner.view(service)
+        let view = self.inner.view(service)?;
+        view.set_lingering();
+        Ok(view)
+    }
+
+    /// A view after which nothing lingers, unless others want it to.
+    pub(crate) fn passing(&self, service: &ServiceName) -> Result<View> {
+        self.inner.view(service.clone())
     }
 
     /// Tells the registry that a client could not reach an instance, without waiting.

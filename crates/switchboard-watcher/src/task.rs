@@ -27,6 +27,7 @@ pub(crate) struct Task {
     waits: Waits,
     guard: Guard,
     leases: watch::Receiver<usize>,
+    questions: watch::Receiver<u64>,
     /// When the last view was dropped, while there is none.
     idle_since: Option<Instant>,
 }
@@ -53,6 +54,7 @@ impl Task {
             waits: Waits::new(settings.backoff.clone()),
             guard: Guard::new(settings.mass_removal),
             leases: cell.leases(),
+            questions: cell.questions(),
             idle_since: None,
             cell,
             directory,
@@ -79,6 +81,11 @@ impl Task {
             }
             () = at(alarm) => self.on_time(Instant::now()),
             item = self.source.next() => self.hear(item),
+            // After the stream, so only when it has nothing ready.
+            _ = self.questions.changed() => {
+                self.cell.answer(*self.questions.borrow_and_update());
+                ControlFlow::Continue(())
+            }
         }
     }
 
@@ -93,7 +100,8 @@ impl Task {
     }
 
     fn idle_until(&self) -> Option<Instant> {
-        self.idle_since.and_then(|since| since.checked_add(self.settings.linger))
+        let linger = if self.cell.lingers() { self.settings.linger } else { Duration::ZERO };
+        self.idle_since.and_then(|since| since.checked_add(linger))
     }
 
     /// When the last good snapshot is too old to be kept.
@@ -203,6 +211,7 @@ impl Drop for Task {
             directory.forget(&self.cell);
         }
         self.cell.update(|state| state.status.freshness = Freshness::Closed);
+        self.cell.answer(u64::MAX);
     }
 }
 

@@ -1,6 +1,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::Stream;
 use futures::stream::unfold;
@@ -11,6 +12,9 @@ use tokio::time::timeout;
 use crate::cell::{Cell, State};
 use crate::directory::Inner;
 use crate::{Freshness, Status};
+
+/// How long a reader waits for the task to write what it has heard.
+const CATCH_UP: Duration = Duration::from_millis(100);
 
 /// One service, live.
 ///
@@ -59,8 +63,10 @@ impl View {
         self.wait(|state| state.status.error().filter(|error| lasting(error)).cloned()).await
     }
 
-    /// Waits until the registry has said something: a snapshot, or an error.
-    pub(crate) async fn first(&self) -> Result<Snapshot> {
+    /// What the registry has said last: a snapshot if there is one, else its error, waiting for either.
+    pub(crate) async fn latest(&self) -> Result<Snapshot> {
+        // The limit is for a stream that never stops to breathe.
+        let _ = timeout(CATCH_UP, self.cell.caught_up()).await;
         self.wait(|state| state.status.error().cloned()).await
     }
 
@@ -126,6 +132,10 @@ impl View {
                 }
             }
         })
+    }
+
+    pub(crate) fn set_lingering(&self) {
+        self.cell.set_lingering();
     }
 
     pub(crate) fn state(&self) -> Arc<State> {

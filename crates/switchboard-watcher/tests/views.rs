@@ -9,7 +9,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use support::{Scripted, instance, name, settle, snapshot, unavailable};
 use switchboard_core::{Change, Error, ErrorKind, MemoryRegistry, RegisterOptions, Registry};
-use switchboard_watcher::{Backoff, Directory, Freshness, MassRemoval};
+use switchboard_watcher::{Backoff, Directory, Freshness, MassRemoval, View};
 use tokio::time::{Instant, advance};
 
 fn seconds(count: u64) -> Duration {
@@ -21,7 +21,7 @@ async fn many_callers_share_one_watch() {
     let registry = Scripted::new();
     let directory = Directory::new(registry.clone());
     let views: Vec<_> = (0..100).map(|_| directory.service("a").unwrap()).collect();
-    let ready = futures::future::join_all(views.iter().map(|view| view.ready()));
+    let ready = futures::future::join_all(views.iter().map(View::ready));
     let speak = async {
         settle().await;
         registry.say(Ok(snapshot("a", &["1"])));

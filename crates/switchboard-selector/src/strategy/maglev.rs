@@ -156,7 +156,9 @@ mod tests {
 
     fn counts(table: &[u32], n: usize) -> Vec<u32> {
         let mut counts = vec![0; n];
-        table.iter().for_each(|&owner| counts[owner as usize] += 1);
+        for &owner in table {
+            counts[owner as usize] += 1;
+        }
         counts
     }
 

@@ -121,7 +121,9 @@ mod tests {
         let round = round(&weights);
         assert!(round.len() <= 131_072 + weights.len(), "{}", round.len());
         let mut counts = vec![0_u32; weights.len()];
-        round.iter().for_each(|&index| counts[index as usize] += 1);
+        for index in round {
+            counts[index as usize] += 1;
+        }
         assert!(counts.iter().all(|&count| count > 0));
         assert_eq!(counts.iter().max(), Some(&counts[0]));
     }

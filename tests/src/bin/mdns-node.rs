@@ -1,0 +1,112 @@
+//! One registry that does as it is told: `mdns-node URL [COMMAND]…`, and further commands on standard input, one a line.
+//!
+//! | command | does | reports |
+//! |---|---|---|
+//! | `register INSTANCE` | registers an instance, as JSON | `registered`, `key`, `took` |
+//! | `deregister SERVICE ID` | deregisters | `deregistered` |
+//! | `lookup SERVICE` | looks up | `looked-up`, `instances`, `took` |
+//! | `watch SERVICE` | follows a service | `snapshot`, `service`, `instances`, each time it changes |
+//! | `suspect SERVICE ID` | hints that an instance is not reachable | `suspected` |
+//! | `close` | closes the registry and ends | `closed` |
+//!
+//! Every report is a JSON line with `event`, and `at`: seconds on the machine's monotonic clock. A failure is an `error`
+//! with `operation` and `message`. The end of standard input ends the program like a crash: without a goodbye.
+
+use std::io::Write;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use rustix::time::{ClockId, clock_gettime};
+use serde_json::{Value, json};
+use switchboard_core::{Error, Instance, InstanceId, InstanceKey, RegisterOptions, Registry, ServiceName};
+use switchboard_mdns::MdnsRegistry;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::time::Instant;
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+#[tokio::main]
+async fn main() -> Result<(), Failure> {
+    tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+        .with_writer(std::io::stderr)
+        .init();
+    let mut arguments = std::env::args().skip(1);
+    let url = arguments.next().ok_or("usage: mdns-node URL [COMMAND]…")?;
+    let registry = Arc::new(MdnsRegistry::from_url(&url.parse().map_err(Error::from)?).await?);
+    report("open", json!({}));
+    for command in arguments {
+        start(&registry, command);
+    }
+    let mut lines = BufReader::new(tokio::io::stdin()).lines();
+    while let Some(line) = lines.next_line().await? {
+        if line == "close" {
+            registry.close().await?;
+            report("closed", json!({}));
+            return Ok(());
+        }
+        start(&registry, line);
+    }
+    std::process::exit(0)
+}
+
+fn start(registry: &Arc<MdnsRegistry>, command: String) {
+    let registry = registry.clone();
+    tokio::spawn(async move {
+        if let Err(error) = run(&registry, &command).await {
+            let operation = command.split(' ').next();
+            report("error", json!({ "operation": operation, "message": error.to_string() }));
+        }
+    });
+}
+
+async fn run(registry: &MdnsRegistry, command: &str) -> Result<(), Failure> {
+    let (verb, rest) = command.split_once(' ').ok_or_else(|| format!("no command: {command:?}"))?;
+    let begun = Instant::now();
+    match verb {
+        "register" => {
+            let instance: Instance = serde_json::from_str(rest)?;
+            registry.register(&instance, &RegisterOptions::new()).await?;
+            report("registered", json!({ "key": instance.key().to_string(), "took": seconds(begun) }));
+        }
+        "deregister" => {
+            registry.deregister(&key(rest)?).await?;
+            report("deregistered", json!({ "took": seconds(begun) }));
+        }
+        "lookup" => {
+            let found = registry.lookup(&ServiceName::new(rest)?).await?;
+            report("looked-up", json!({ "service": rest, "instances": found.all(), "took": seconds(begun) }));
+        }
+        "watch" => {
+            let mut snapshots = registry.watch(&ServiceName::new(rest)?);
+            while let Some(snapshot) = snapshots.next().await {
+                report("snapshot", json!({ "service": rest, "instances": snapshot?.all() }));
+            }
+        }
+        "suspect" => {
+            registry.suspect(&key(rest)?).await;
+            report("suspected", json!({}));
+        }
+        _ => return Err(format!("no command: {verb:?}").into()),
+    }
+    Ok(())
+}
+
+fn key(text: &str) -> Result<InstanceKey, Failure> {
+    let (service, id) = text.split_once(' ').ok_or("wants SERVICE ID")?;
+    Ok(InstanceKey::new(ServiceName::new(service)?, InstanceId::new(id)?))
+}
+
+fn seconds(since: Instant) -> f64 {
+    since.elapsed().as_secs_f64()
+}
+
+fn report(event: &str, mut line: Value) {
+    let now = clock_gettime(ClockId::Monotonic);
+    let at = Duration::new(now.tv_sec.unsigned_abs(), u32::try_from(now.tv_nsec).unwrap_or_default());
+    line["event"] = event.into();
+    line["at"] = at.as_secs_f64().into();
+    // A reader that is gone is the end of standard input soon.
+    let _ = writeln!(std::io::stdout(), "{line}");
+}

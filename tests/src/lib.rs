@@ -1,0 +1,18 @@
+//! The tools of Switchboard's tests against real peers and real faults: network namespaces, programs run in them, and
+//! other people's mDNS.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`netns`] | namespaces joined by bridges, and what breaks in them |
+//! | [`program`] | a program in a namespace that takes commands and reports in JSON lines |
+//! | [`peers`] | our own node, Avahi, python-zeroconf |
+//! | [`packet`] | DNS packets, right and wrong |
+//! | [`usage`] | what a process and its namespace have used |
+//!
+//! Everything here is for tests, so it panics with the reason when something cannot be had.
+
+pub mod netns;
+pub mod packet;
+pub mod peers;
+pub mod program;
+pub mod usage;

@@ -1,0 +1,188 @@
+//! Other people's mDNS, started in a namespace: Avahi and python-zeroconf.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::netns::Machine;
+use crate::program::Program;
+
+/// The version of python-zeroconf the tests speak with.
+const ZEROCONF: &str = "zeroconf==0.154.0";
+
+/// python-zeroconf in `machine`; its commands are in `peers/zeroconf_peer.py`.
+///
+/// # Panics
+///
+/// When python-zeroconf cannot be installed.
+pub fn zeroconf(machine: &Machine<'_>, scratch: &Path) -> Program {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers/zeroconf_peer.py");
+    let mut program = Program::start("zeroconf", machine.command(python(scratch)).arg(script));
+    program.until("start", Duration::from_secs(20), |event| (event["event"] == "open").then_some(()));
+    program
+}
+
+/// A Python that has zeroconf, made once in `scratch`.
+fn python(scratch: &Path) -> &'static Path {
+    static PYTHON: OnceLock<PathBuf> = OnceLock::new();
+    PYTHON.get_or_init(|| {
+        let home = scratch.join("peers-venv");
+        let python = home.join("bin/python");
+        let ready = home.join(ZEROCONF);
+        if !ready.exists() {
+            run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&home));
+            run(Command::new(&python).args(["-m", "pip", "install", "--quiet", ZEROCONF]));
+            fs::write(&ready, "").unwrap_or_else(|error| panic!("{}: {error}", ready.display()));
+        }
+        python
+    })
+}
+
+fn run(command: &mut Command) {
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// A service that Avahi announces.
+#[derive(Debug)]
+pub struct AvahiService<'a> {
+    /// The instance label.
+    pub name: &'a str,
+    /// The DNS-SD type.
+    pub kind: &'a str,
+    /// The port.
+    pub port: u16,
+    /// The TXT strings.
+    pub txt: &'a [&'a str],
+}
+
+/// Avahi with a message bus of its own, so that `avahi-browse` works; dropping it ends both.
+#[derive(Debug)]
+pub struct Avahi<'a> {
+    machine: &'a Machine<'a>,
+    directory: tempfile::TempDir,
+    running: Vec<Child>,
+}
+
+impl<'a> Avahi<'a> {
+    /// Starts Avahi in `machine`, announcing `services`.
+    ///
+    /// # Panics
+    ///
+    /// When `avahi-daemon` or `dbus-daemon` is missing or does not start.
+    pub fn start(machine: &'a Machine<'a>, services: &[AvahiService<'_>]) -> Self {
+        let directory = tempfile::tempdir().unwrap_or_else(|error| panic!("no temporary directory: {error}"));
+        let write = |name: &str, text: &str| {
+            let path = directory.path().join(name);
+            fs::write(&path, text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+            path
+        };
+        let socket = directory.path().join("bus");
+        let bus = write("bus.conf", &bus_config(&socket));
+        write("avahi-daemon.conf", &format!("[server]\nhost-name={}\nuse-ipv6=no\n", machine.netns()));
+        let _ = fs::create_dir(directory.path().join("services"));
+        for (number, service) in services.iter().enumerate() {
+            write(&format!("services/{number}.service"), &service_file(service));
+        }
+        let mut avahi = Self { machine, directory, running: Vec::new() };
+        avahi.run(
+            machine.command("dbus-daemon").arg("--nofork").arg(format!("--config-file={}", bus.display())),
+        );
+        wait_for("the message bus", || socket.exists());
+        // Avahi's paths are fixed at its build; in a mount namespace of its own they can mean something else.
+        let script = "mount --bind \"$1\" /etc/avahi && mount -t tmpfs tmpfs /run && exec avahi-daemon --no-drop-root --no-chroot --no-rlimits";
+        let directory = avahi.directory.path().to_owned();
+        avahi.run(
+            avahi
+                .on_bus(machine.command("unshare"))
+                .args(["--mount", "sh", "-c", script, "sh"])
+                .arg(directory),
+        );
+        let mut ask = avahi.on_bus(machine.command("avahi-browse"));
+        ask.args(["-t", "_none._tcp"]);
+        wait_for("avahi-daemon", || ask.output().is_ok_and(|output| output.status.success()));
+        avahi
+    }
+
+    /// What `avahi-browse` resolves of a type now, one line each:
+    /// `=;interface;protocol;name;type;domain;host;address;port;"txt" "txt"…`, with strange characters as `\ddd`.
+    ///
+    /// # Panics
+    ///
+    /// When `avahi-browse` cannot be run.
+    pub fn browse(&self, kind: &str) -> Vec<String> {
+        let mut command = self.machine.command("timeout");
+        let command = self.on_bus_mut(&mut command).args(["5", "avahi-browse", "-rpt", kind]);
+        let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        let text = String::from_utf8_lossy(&output.stdout);
+        text.split('\n').filter(|line| line.starts_with('=')).map(str::to_owned).collect()
+    }
+
+    fn run(&mut self, command: &mut Command) {
+        let command = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        self.running.push(command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}")));
+    }
+
+    fn on_bus_mut<'c>(&self, command: &'c mut Command) -> &'c mut Command {
+        let address = format!("unix:path={}", self.directory.path().join("bus").display());
+        command.env("DBUS_SYSTEM_BUS_ADDRESS", address)
+    }
+
+    fn on_bus(&self, mut command: Command) -> Command {
+        self.on_bus_mut(&mut command);
+        command
+    }
+}
+
+impl Drop for Avahi<'_> {
+    fn drop(&mut self) {
+        for mut child in self.running.drain(..).rev() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// `key=value` as `avahi-browse` prints it: quoted, bytes outside printable ASCII as `\ddd`.
+pub fn printed(txt: &str) -> String {
+    let byte = |byte: u8| match byte {
+        b' '..=b'~' => char::from(byte).to_string(),
+        _ => format!("\\{byte:03}"),
+    };
+    let text: String = txt.bytes().map(byte).collect();
+    format!("\"{text}\"")
+}
+
+fn wait_for(what: &str, mut done: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !done() {
+        assert!(Instant::now() < deadline, "{what} did not start");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn bus_config(socket: &Path) -> String {
+    format!(
+        "<busconfig><type>system</type><listen>unix:path={}</listen><auth>EXTERNAL</auth>\
+         <policy context=\"default\"><allow own=\"*\"/><allow send_destination=\"*\"/><allow eavesdrop=\"true\"/>\
+         <allow user=\"*\"/></policy></busconfig>",
+        socket.display()
+    )
+}
+
+fn service_file(service: &AvahiService<'_>) -> String {
+    let AvahiService { name, kind, port, txt } = service;
+    let txt: String = txt.iter().map(|txt| format!("<txt-record>{}</txt-record>", escape(txt))).collect();
+    format!(
+        "<?xml version=\"1.0\" encoding=\"utf-8\"?><!DOCTYPE service-group SYSTEM \"avahi-service.dtd\">\
+         <service-group><name>{}</name><service><type>{kind}</type><port>{port}</port>{txt}</service></service-group>",
+        escape(name)
+    )
+}
+
+fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('\n', "&#10;")
+}

@@ -1,0 +1,145 @@
+//! Interfaces that come and go, several of them, and none.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use switchboard_tests::netns::World;
+
+use crate::{LIMIT, greeter, instances, node, register, took, until_at, until_gone, until_seen};
+
+/// An address for everything: the registry announces what the machine has.
+fn with_addresses(id: &str, addresses: &[&str]) -> serde_json::Value {
+    json!({ "service": "greeter", "id": id, "addresses": addresses })
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_changed_address_reaches_readers() {
+    let world = World::new();
+    let (here, there) = (world.machine("here", "10.0.0.1/24"), world.machine("there", "10.0.0.2/24"));
+    let (mut server, mut client) = (node(&here), node(&there));
+    register(&mut server, &greeter("1", "10.0.0.1:80"));
+    client.tell("watch greeter");
+    until_seen(&mut client, "greeter", "1", LIMIT);
+
+    // The machine moves; then the program registers where it is now.
+    here.ip("address del 10.0.0.1/24 dev eth0");
+    here.ip("address add 10.0.0.9/24 dev eth0");
+    let changed = Instant::now();
+    server.tell(format!("register {}", greeter("1", "10.0.0.9:80")));
+    took("address changed until seen", changed, until_at(&mut client, "greeter", "1", "10.0.0.9:80", LIMIT));
+    let mut told = client.log().iter().filter_map(|event| instances(&event.value, "greeter"));
+    assert!(told.all(|all| all.len() == 1), "an update, not a gap");
+}
+
+#[test]
+#[ignore = "needs root"]
+fn an_address_that_comes_back_is_announced_again() {
+    let world = World::new();
+    let (here, there) = (world.machine("here", "10.0.0.1/24"), world.machine("there", "10.0.0.2/24"));
+    let (mut server, mut client) = (node(&here), node(&there));
+    register(&mut server, &greeter("1", "10.0.0.1:80"));
+    here.ip("address del 10.0.0.1/24 dev eth0");
+    // Long enough for the daemon, which looks every two seconds, to notice.
+    thread::sleep(Duration::from_secs(5));
+    here.ip("address add 10.0.0.1/24 dev eth0");
+    let back = Instant::now();
+    // The client begins now, so what it finds was announced or answered since.
+    client.tell("watch greeter");
+    took("address back until seen", back, until_at(&mut client, "greeter", "1", "10.0.0.1:80", LIMIT));
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_link_that_was_down_is_used_again_on_both_sides() {
+    let world = World::new();
+    let (here, there) = (world.machine("here", "10.0.0.1/24"), world.machine("there", "10.0.0.2/24"));
+    let (mut server, mut client) = (node(&here), node(&there));
+    for (node, id, address) in [(&mut server, "1", "10.0.0.1:80"), (&mut client, "2", "10.0.0.2:80")] {
+        register(node, &greeter(id, address));
+        node.tell("watch greeter");
+    }
+    until_seen(&mut client, "greeter", "1", LIMIT);
+    until_seen(&mut server, "greeter", "2", LIMIT);
+
+    there.ip("link set eth0 down");
+    let down = Instant::now();
+    took("own link down until the other is gone", down, until_gone(&mut client, "greeter", "1", LIMIT));
+    there.ip("link set eth0 up");
+    let up = Instant::now();
+    took("own link up until the other is back", up, until_seen(&mut client, "greeter", "1", LIMIT).1);
+
+    // A fresh reader beside the server, so that nothing remembered can help, finds the one whose link was down.
+    let other = world.machine("other", "10.0.0.3/24");
+    let mut reader = node(&other);
+    reader.tell("watch greeter");
+    until_at(&mut reader, "greeter", "2", "10.0.0.2:80", LIMIT);
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_reader_on_each_link_gets_the_address_of_its_own_link_first() {
+    let world = World::new();
+    world.add_bridge("br1");
+    let server = world.machine("server", "10.0.0.1/24");
+    server.plug("eth1", "br1", "10.1.0.1/24");
+    let first = world.machine("first", "10.0.0.2/24");
+    let second = world.bare("second");
+    second.loopback_up();
+    second.plug("eth0", "br1", "10.1.0.2/24");
+
+    let (mut server, mut first, mut second) = (node(&server), node(&first), node(&second));
+    register(&mut server, &with_addresses("1", &["10.0.0.1:80", "10.1.0.1:80"]));
+    first.tell("watch greeter");
+    second.tell("watch greeter");
+    until_at(&mut first, "greeter", "1", "10.0.0.1:80", LIMIT);
+    until_at(&mut second, "greeter", "1", "10.1.0.1:80", LIMIT);
+    // And by a lookup, once all that was to be heard has been.
+    for (reader, address) in [(&mut first, "10.0.0.1:80"), (&mut second, "10.1.0.1:80")] {
+        reader.tell("lookup greeter");
+        let (found, _) = until_seen(reader, "greeter", "1", LIMIT);
+        assert_eq!(found["addresses"][0], address);
+        assert_eq!(found["addresses"].as_array().map(Vec::len), Some(2), "the other is kept as well");
+    }
+}
+
+#[test]
+#[ignore = "needs root"]
+fn loopback_is_enough() {
+    let world = World::new();
+    let machine = world.bare("alone");
+    machine.loopback_up();
+    let (mut server, mut client) = (node(&machine), node(&machine));
+    register(&mut server, &greeter("1", "127.0.0.1:80"));
+    client.tell("watch greeter");
+    until_at(&mut client, "greeter", "1", "127.0.0.1:80", LIMIT);
+    server.tell("close");
+    until_gone(&mut client, "greeter", "1", LIMIT);
+}
+
+#[test]
+#[ignore = "needs root"]
+fn without_any_interface_it_opens_and_waits_for_one() {
+    let world = World::new();
+    let here = world.bare("here");
+    let there = world.machine("there", "10.0.0.2/24");
+    let mut server = node(&here);
+    server.tell(format!("register {}", greeter("1", "10.0.0.1:80")));
+    let (message, _) = server.until("refusal", LIMIT, |event| {
+        (event["event"] == "error").then(|| event["message"].as_str().unwrap_or_default().to_owned())
+    });
+    assert!(message.contains("unavailable") && message.contains("no interface"), "{message}");
+    server.tell("lookup greeter");
+    let (found, _) = server.until("lookup", LIMIT, |event| instances(event, "greeter").cloned());
+    assert!(found.is_empty());
+
+    here.plug("eth0", "br0", "10.0.0.1/24");
+    let up = Instant::now();
+    server.tell(format!("register {}", greeter("1", "10.0.0.1:80")));
+    server.until("registration", LIMIT, |event| (event["event"] == "registered").then_some(()));
+    took("first interface until registered", up, Instant::now());
+    let mut client = node(&there);
+    client.tell("watch greeter");
+    until_at(&mut client, "greeter", "1", "10.0.0.1:80", LIMIT);
+}

@@ -1,0 +1,72 @@
+//! Real peers and real faults, between network namespaces.
+//!
+//! All in one binary, because most of them wait most of the time: run it with many threads,
+//! `cargo test -p switchboard-tests --test namespaces -- --ignored --test-threads 16`. It takes three minutes, the
+//! lapse of a record's TTL. With `--nocapture` it prints what took how long.
+
+mod faults;
+mod links;
+mod peers;
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use switchboard_tests::netns::Machine;
+use switchboard_tests::program::Program;
+
+/// Longer than anything takes but the lapse of a TTL.
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// One of our registries in `machine`, opened.
+fn node(machine: &Machine<'_>) -> Program {
+    let mut node =
+        Program::start(machine.netns(), machine.command(env!("CARGO_BIN_EXE_mdns-node")).arg("mdns:"));
+    node.until("start", LIMIT, |event| (event["event"] == "open").then_some(()));
+    node
+}
+
+/// Registers an instance and waits for it to be done.
+fn register(node: &mut Program, instance: &Value) -> Instant {
+    node.tell(format!("register {instance}"));
+    node.until("registration", LIMIT, |event| (event["event"] == "registered").then_some(())).1
+}
+
+fn greeter(id: &str, address: &str) -> Value {
+    json!({ "service": "greeter", "id": id, "addresses": [address] })
+}
+
+/// The instances of `service` that an event of a watch or lookup tells.
+fn instances<'a>(event: &'a Value, service: &str) -> Option<&'a Vec<Value>> {
+    (event["service"] == service).then(|| event["instances"].as_array())?
+}
+
+/// Waits until the instance is seen, by a watch or a lookup; gives it.
+fn until_seen(node: &mut Program, service: &str, id: &str, limit: Duration) -> (Value, Instant) {
+    node.until(&format!("{service}/{id}"), limit, |event| {
+        instances(event, service)?.iter().find(|instance| instance["id"] == id).cloned()
+    })
+}
+
+/// Waits until the instance is seen at `address` first of all.
+fn until_at(node: &mut Program, service: &str, id: &str, address: &str, limit: Duration) -> Instant {
+    let what = format!("{service}/{id} at {address}");
+    let at = |event: &Value| {
+        let found = instances(event, service)?.iter().find(|instance| instance["id"] == id)?;
+        (found["addresses"][0] == address).then_some(())
+    };
+    node.until(&what, limit, at).1
+}
+
+/// Waits until the instance is not seen any more.
+fn until_gone(node: &mut Program, service: &str, id: &str, limit: Duration) -> Instant {
+    node.until(&format!("end of {service}/{id}"), limit, |event| {
+        (!instances(event, service)?.iter().any(|instance| instance["id"] == id)).then_some(())
+    })
+    .1
+}
+
+/// Prints how long something took; for the record, not to be judged.
+#[expect(clippy::print_stdout, reason = "the figures are what --nocapture is for")]
+fn took(what: &str, from: Instant, to: Instant) {
+    println!("{what}: {:.2} s", to.saturating_duration_since(from).as_secs_f64());
+}
