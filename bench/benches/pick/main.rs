@@ -24,7 +24,7 @@ fn main() {
     let mut criterion = Criterion::default()
         .warm_up_time(Duration::from_millis(200))
         .measurement_time(Duration::from_millis(600))
-        .sample_size(20)
+        .sample_size(60)
         .without_plots()
         .configure_from_args();
     for size in SIZES {

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use crate::FailureKind;
 use crate::candidate::Candidate;
 use crate::pick::Start;
-use crate::stats::Millis;
+use crate::stats::{Decay, Millis};
 use crate::telemetry::Telemetry;
 
 /// The registry hears of the same instance at most this often.
@@ -23,7 +23,7 @@ const FAILURE_COST: f32 = 1e9;
 #[derive(Debug)]
 pub(crate) struct Hub {
     pub(crate) service: ServiceName,
-    pub(crate) decay: Duration,
+    pub(crate) decay: Decay,
     /// So many failures in a row wake the group; 0: never.
     pub(crate) consecutive: u32,
     pub(crate) wake: Notify,
@@ -37,7 +37,7 @@ impl Hub {
         Self {
             telemetry: Telemetry::new(&service),
             service,
-            decay,
+            decay: Decay::over(decay),
             consecutive,
             wake: Notify::new(),
             epoch: Instant::now(),

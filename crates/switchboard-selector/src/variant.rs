@@ -25,7 +25,7 @@ const DENSE: u64 = 25_000;
 const SKIP: u32 = 7;
 
 /// An instance is timed all the same if the lane has not timed it for so many milliseconds, or nobody ever has.
-const OVERDUE: u32 = 10;
+const OVERDUE: u32 = 50;
 
 /// How many derived variants are kept; beyond that the oldest goes.
 const DERIVED: usize = 64;

@@ -55,7 +55,7 @@ pub trait Strategy: Any + fmt::Debug + Send + Sync {
 
     /// Whether picks are to be timed, which costs reading the clock twice a call. Without it
     /// [`Candidate::latency`] stays unknown. While picks on a lane are less than 25 µs apart, one in eight is timed, and
-    /// any of an instance that was not timed in the last 10 ms. Default: no.
+    /// any of an instance that was not timed in the last 50 ms. Default: no.
     fn needs_latency(&self) -> bool {
         false
     }
