@@ -160,7 +160,7 @@ impl Announcer {
                         tracing::debug!(%ip, "an address came or went");
                         self.announce_anew().await;
                         if let Some(own) = own.upgrade() {
-                            own.ask_again();
+                            own.ask_again(std::time::Instant::now());
                         }
                     }
                     Ok(DaemonEvent::Error(error)) => tracing::warn!(%error, "mDNS reports an error"),

@@ -213,7 +213,10 @@ impl Registry for MdnsRegistry {
             }
             if let Err(error) = self.shared.daemon.verify(&fullname, VERIFY_WITHIN).await {
                 tracing::debug!(instance = %key, %error, "could not ask whether it is still there");
+                return;
             }
+            // mdns-sd does not always tell when nobody has answered; what it still knows by then tells.
+            browse.ask_again(std::time::Instant::now() + VERIFY_WITHIN);
         }
     }
 

@@ -1,6 +1,6 @@
 //! One browse of one DNS-SD type: a thread that always drains mdns-sd, and the snapshots it makes of what it hears.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -16,8 +16,20 @@ use crate::requery::Requery;
 /// The most instances of one type that are kept; more than any link can carry, and a limit for a hostile one.
 const MAX_INSTANCES: usize = 100_000;
 
-/// After a gap in what was heard, how long an instance has to be heard again.
-const CONFIRM_WITHIN: Duration = Duration::from_secs(5);
+/// The most events that wait here to be looked at. mdns-sd ends a subscription of which 1,000 wait in its channel.
+const MAX_INBOX: usize = 2 * MAX_INSTANCES;
+
+/// How long events are taken in before others get to see to something.
+const TAKE_FOR: Duration = Duration::from_millis(5);
+
+/// A new snapshot costs time for every instance in it. After making one, this many times as long goes by before the next.
+const PUBLISH_PAUSE: u32 = 10;
+
+/// How long to wait before subscribing again after a subscription was lost: at first, and at most.
+const RESUBSCRIBE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(2));
+
+/// How often to look whether somebody wants the network to be asked.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// A running browse; dropping it ends the thread and forgets what was heard.
 pub(crate) struct Browse {
@@ -69,9 +81,9 @@ impl Browse {
         self.shared.heard().fullname(key)
     }
 
-    /// Asks the network again, now.
-    pub(crate) fn ask_again(&self) {
-        self.shared.heard().requery.soon();
+    /// Asks the network again, about a second after `at`.
+    pub(crate) fn ask_again(&self, at: Instant) {
+        self.shared.heard().requery.at(at);
     }
 }
 
@@ -86,31 +98,49 @@ impl Drop for Browse {
 
 impl Shared {
     fn run(&self, mut events: Receiver<ServiceEvent>) {
+        let mut inbox = VecDeque::new();
+        let mut touched = HashSet::new();
+        let mut publish_at = Instant::now();
         let mut next = None;
+        let mut pause = RESUBSCRIBE.0;
         loop {
-            let wait = self.heard().wait(Instant::now());
-            match events.recv_timeout(wait) {
-                Ok(event) => self.take(std::iter::once(event).chain(events.try_iter())),
+            let now = Instant::now();
+            if now >= publish_at && !touched.is_empty() {
+                self.publish(&mut touched);
+                publish_at = Instant::now() + now.elapsed() * PUBLISH_PAUSE;
+            }
+            if !inbox.is_empty() {
+                self.take(&mut inbox, &events, &mut touched);
+                continue;
+            }
+            let due = self.heard().requery.due().min(now + LOOK);
+            let wake = if touched.is_empty() { due } else { due.min(publish_at) };
+            match events.recv_timeout(wake.saturating_duration_since(now)) {
+                Ok(event) => inbox.push_back(event),
                 Err(RecvTimeoutError::Timeout) => {
-                    self.publish(Heard::drop_unconfirmed);
-                    if self.heard().requery.is_due(Instant::now()) {
+                    if next.is_none() && self.heard().requery.is_due(Instant::now()) {
                         // Browsing again without a stop asks again; the old channel ends when the new one begins.
-                        match self.browse() {
-                            Some(receiver) => next = Some(receiver),
-                            None => return,
+                        next = self.browse();
+                        if next.is_none() {
+                            return;
                         }
                     }
                 }
                 Err(RecvTimeoutError::Disconnected) => {
-                    let receiver = next.take().or_else(|| {
-                        // The daemon found the channel full, or is gone. What was said meanwhile is lost.
-                        self.heard().doubt_all(Instant::now());
-                        self.browse()
-                    });
-                    match receiver {
-                        Some(receiver) => events = receiver,
-                        None => return,
+                    if next.is_none() {
+                        // The daemon found the channel full, or is gone. What was said meanwhile is lost, and said again
+                        // by the next subscription: it begins with all that the daemon knows.
+                        pause = if self.heard().is_complete() {
+                            RESUBSCRIBE.0
+                        } else {
+                            RESUBSCRIBE.1.min(pause * 2)
+                        };
+                        thread::sleep(pause);
+                        next = self.browse();
                     }
+                    let Some(receiver) = next.take() else { return };
+                    events = receiver;
+                    self.heard().begin();
                 }
             }
         }
@@ -122,34 +152,46 @@ impl Shared {
         if *stopped { None } else { self.daemon.browse_blocking(&self.kind.domain()) }
     }
 
-    fn take(&self, events: impl Iterator<Item = ServiceEvent>) {
-        self.publish(|heard| {
-            let mut touched = HashSet::new();
-            for event in events {
-                match event {
-                    ServiceEvent::ServiceResolved(resolved) => match record::decode(&self.kind, &resolved) {
-                        Ok(instance) => heard.add(&resolved, instance, &mut touched),
-                        Err(error) => {
-                            tracing::debug!(name = resolved.fullname, %error, "heard something that is no instance");
-                            heard.remove(&resolved.fullname, &mut touched);
-                        }
-                    },
-                    ServiceEvent::ServiceRemoved(_, fullname) => {
-                        heard.remove(&fullname, &mut touched);
-                        heard.requery.lost(Instant::now());
-                    }
-                    _ => {}
-                }
-            }
-            touched
-        });
+    /// Takes what is in the inbox and what comes meanwhile, for a moment.
+    fn take(
+        &self,
+        inbox: &mut VecDeque<ServiceEvent>,
+        events: &Receiver<ServiceEvent>,
+        touched: &mut HashSet<ServiceName>,
+    ) {
+        let mut heard = self.heard();
+        let begun = Instant::now();
+        while begun.elapsed() < TAKE_FOR {
+            // Emptying the channel comes before everything else: the daemon waits for nobody.
+            let room = MAX_INBOX.saturating_sub(inbox.len());
+            inbox.extend(events.try_iter().take(room));
+            let Some(event) = inbox.pop_front() else { return };
+            self.take_one(event, &mut heard, touched);
+        }
     }
 
-    /// Makes a change and publishes the services it touched.
-    fn publish(&self, change: impl FnOnce(&mut Heard) -> HashSet<ServiceName>) {
-        let mut heard = self.heard();
-        let touched = change(&mut heard);
-        self.store.publish(touched.into_iter().map(|service| heard.snapshot(service)));
+    fn take_one(&self, event: ServiceEvent, heard: &mut Heard, touched: &mut HashSet<ServiceName>) {
+        match event {
+            ServiceEvent::ServiceResolved(resolved) => match record::decode(&self.kind, &resolved) {
+                Ok(instance) => heard.add(&resolved, instance, touched),
+                Err(error) => {
+                    tracing::debug!(name = resolved.fullname, %error, "heard something that is no instance");
+                    heard.remove(&resolved.fullname, touched);
+                }
+            },
+            ServiceEvent::ServiceRemoved(_, fullname) => {
+                heard.remove(&fullname, touched);
+                heard.requery.lost(Instant::now());
+            }
+            ServiceEvent::SearchStarted(_) => heard.started(touched),
+            _ => {}
+        }
+    }
+
+    /// Makes the changes to these services known.
+    fn publish(&self, touched: &mut HashSet<ServiceName>) {
+        let heard = self.heard();
+        self.store.publish(touched.drain().map(|service| heard.snapshot(service)));
     }
 
     fn heard(&self) -> MutexGuard<'_, Heard> {
@@ -166,16 +208,18 @@ impl Shared {
 struct Heard {
     services: BTreeMap<ServiceName, BTreeMap<String, Arc<Instance>>>,
     names: BTreeMap<String, ServiceName>,
-    /// Names not heard again since a gap, and until when they may be.
-    doubted: Option<(Instant, HashSet<String>)>,
+    /// While a new subscription says what the daemon knows: the names it has not said yet.
+    unsaid: Option<HashSet<String>>,
+    /// How often the subscription has said that a search started.
+    starts: usize,
     requery: Requery,
 }
 
 impl Heard {
     fn add(&mut self, resolved: &ResolvedService, instance: Instance, touched: &mut HashSet<ServiceName>) {
         let fullname = &resolved.fullname;
-        if let Some((_, doubted)) = &mut self.doubted {
-            doubted.remove(fullname);
+        if let Some(unsaid) = &mut self.unsaid {
+            unsaid.remove(fullname);
         }
         let service = instance.service().clone();
         if self.names.get(fullname).is_some_and(|before| *before != service) {
@@ -218,24 +262,27 @@ impl Heard {
         Snapshot::new(service, entries.map(|(_, instance)| instance.clone()))
     }
 
-    fn doubt_all(&mut self, now: Instant) {
-        self.doubted = Some((now + CONFIRM_WITHIN, self.names.keys().cloned().collect()));
+    /// A new subscription begins: what it does not say is gone.
+    fn begin(&mut self) {
+        self.unsaid = Some(self.names.keys().cloned().collect());
+        self.starts = 0;
     }
 
-    fn drop_unconfirmed(&mut self) -> HashSet<ServiceName> {
-        let mut touched = HashSet::new();
-        if let Some((_, doubted)) = self.doubted.take_if(|(deadline, _)| *deadline <= Instant::now()) {
-            for fullname in doubted {
-                self.remove(&fullname, &mut touched);
+    /// mdns-sd says that a search started when a subscription begins, then says all it knows, and says it again when
+    /// it sends the first question.
+    fn started(&mut self, touched: &mut HashSet<ServiceName>) {
+        self.starts += 1;
+        if self.is_complete() {
+            for fullname in self.unsaid.take().into_iter().flatten() {
+                self.remove(&fullname, touched);
+                self.requery.lost(Instant::now());
             }
         }
-        touched
+        self.requery.known(self.names.len());
     }
 
-    /// How long there is nothing to do but listen.
-    fn wait(&self, now: Instant) -> Duration {
-        let requery = self.requery.due();
-        let next = self.doubted.as_ref().map_or(requery, |(deadline, _)| requery.min(*deadline));
-        next.saturating_duration_since(now)
+    /// Whether the subscription has said all that the daemon knew when it began.
+    fn is_complete(&self) -> bool {
+        self.starts > 1
     }
 }

@@ -153,8 +153,9 @@ pub(crate) fn decode(kind: &ServiceType, resolved: &ResolvedService) -> Result<I
     let txt: Vec<Heard<'_>> =
         resolved.txt_properties.iter().map(|property| (property.key(), property.val())).collect();
     let (builder, mut addresses) = match kind {
-        ServiceType::Own => txt::decode(&txt, &label)
-            .ok_or_else(|| Invalid::quoting("announcement", &label, "names no service in its TXT record"))?,
+        ServiceType::Own => txt::decode(&txt, &label).ok_or_else(|| {
+            Invalid::quoting("announcement", &label, "names no service of ours in its TXT record")
+        })?,
         ServiceType::Plain(service) => {
             (txt::decode_plain(&txt, Instance::builder(service).id(label)), Vec::new())
         }

@@ -145,7 +145,9 @@ pub(crate) fn decode(record: &[Heard<'_>], label: &str) -> Option<(InstanceBuild
         let (_, value) = record.iter().find(|(key, _)| key.eq_ignore_ascii_case(wanted))?;
         value.and_then(|value| std::str::from_utf8(value).ok())
     };
-    let mut builder = Instance::builder(text("service")?).id(text("id").unwrap_or(label));
+    // With an underscore it would be a DNS-SD type, whose instances are announced as what they are.
+    let service = text("service").filter(|service| !service.starts_with('_'))?;
+    let mut builder = Instance::builder(service).id(text("id").unwrap_or(label));
     if let Some(version) = text("version") {
         builder = builder.version(version);
     }
