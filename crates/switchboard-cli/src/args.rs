@@ -62,6 +62,10 @@ pub(crate) enum Command {
     Pick(Pick),
     /// Send an HTTP request to a picked instance
     Call(Call),
+    /// Find out why nothing shows up
+    Doctor(Doctor),
+    /// Watch everything live, on the full screen
+    Top,
     /// Print the completions of a shell
     Completions(Completions),
     /// Print the manual page, or write all of them into a directory
@@ -231,6 +235,12 @@ pub(crate) struct Call {
     pub(crate) https: bool,
     #[command(flatten)]
     pub(crate) choice: Choice,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Doctor {
+    /// The service that is missed; its rights are what a token is asked for
+    pub(crate) service: Option<ServiceName>,
 }
 
 #[derive(Debug, Args)]

@@ -48,6 +48,12 @@ impl Failure {
     }
 }
 
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let code = if error.kind() == ErrorKind::Invalid { USAGE } else { FAILED };
@@ -119,10 +125,7 @@ mod tests {
     fn a_chain_says_each_thing_once() {
         let error = Error::new(ErrorKind::Unavailable, "consul", "lookup", "cannot connect to h:1")
             .with_source(io::Error::other("connection refused"));
-        assert_eq!(
-            chain(&error),
-            "consul: lookup: unavailable: cannot connect to h:1: connection refused"
-        );
+        assert_eq!(chain(&error), "consul: lookup: unavailable: cannot connect to h:1: connection refused");
         let twice = Error::new(ErrorKind::Unavailable, "a", "b", "why").with_source(io::Error::other("why"));
         assert_eq!(chain(&twice), "a: b: unavailable: why");
     }

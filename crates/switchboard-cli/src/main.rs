@@ -2,12 +2,14 @@
 
 mod args;
 mod commands;
+mod doctor;
 mod failure;
 mod health_check;
 mod network;
 mod output;
 mod process;
 mod session;
+mod top;
 
 use std::process::ExitCode;
 
@@ -47,6 +49,8 @@ async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         Command::Run(args) => commands::run::run(&session, args).await,
         Command::Pick(args) => commands::pick::run(&session, &args).await,
         Command::Call(args) => commands::call::run(&session, &args).await,
+        Command::Doctor(args) => doctor::run(&session, &args).await,
+        Command::Top => top::run(&session).await,
         Command::Completions(args) => commands::generate::completions(&args),
         Command::Man(args) => commands::generate::man(&args),
     }

@@ -45,14 +45,12 @@ impl Session {
         operation: &'static str,
         work: impl Future<Output = Result<T, Error>>,
     ) -> Result<T, Error> {
-        match timeout(self.timeout, spinning("waiting for the registry", work)).await {
-            Ok(done) => done,
-            Err(_) => {
-                let limit = humantime::format_duration(self.timeout);
-                let message = format!("the registry did not answer within {limit}");
-                Err(Error::new(ErrorKind::Unavailable, "switchboard", operation, message))
-            }
-        }
+        let late = |_| {
+            let limit = humantime::format_duration(self.timeout);
+            let message = format!("the registry did not answer within {limit}");
+            Error::new(ErrorKind::Unavailable, "switchboard", operation, message)
+        };
+        timeout(self.timeout, spinning("waiting for the registry", work)).await.map_err(late)?
     }
 }
 

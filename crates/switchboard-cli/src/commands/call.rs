@@ -150,8 +150,9 @@ fn header(text: &str) -> Result<(HeaderName, HeaderValue), Failure> {
         text.split_once(':').ok_or_else(|| Failure::usage("-H: a header is not `Name: value`"))?;
     let name: HeaderName =
         name.trim().parse().map_err(|_| Failure::usage(format!("-H: {name:?} is no header name")))?;
-    let value = HeaderValue::from_str(value.trim())
-        .map_err(|_| Failure::usage(format!("-H: the value of {name} has a character that is not allowed")))?;
+    let value = HeaderValue::from_str(value.trim()).map_err(|_| {
+        Failure::usage(format!("-H: the value of {name} has a character that is not allowed"))
+    })?;
     Ok((name, value))
 }
 
@@ -193,13 +194,19 @@ async fn json(instance: &Instance, mut response: Response) -> Result<(), Failure
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await.map_err(broken)? {
         if body.len() + chunk.len() > MAX_JSON_BODY {
-            return Err(Failure::failed(format!("the body is longer than {MAX_JSON_BODY} bytes; leave out --json")));
+            return Err(Failure::failed(format!(
+                "the body is longer than {MAX_JSON_BODY} bytes; leave out --json"
+            )));
         }
         body.extend_from_slice(&chunk);
     }
     let mut headers = BTreeMap::new();
     for (name, value) in response.headers() {
-        headers.entry(name.as_str()).and_modify(|all: &mut String| all.push_str(", ")).or_default().push_str(&shown(value));
+        headers
+            .entry(name.as_str())
+            .and_modify(|all: &mut String| all.push_str(", "))
+            .or_default()
+            .push_str(&shown(value));
     }
     output::json(&Answer {
         service: instance.service().as_str(),

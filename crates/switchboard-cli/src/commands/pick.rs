@@ -15,7 +15,7 @@ use switchboard::{Instance, Registry, ServiceName};
 use crate::args::{self, Choice, StrategyName};
 use crate::failure::Failure;
 use crate::output::{self, Listing, Look};
-use crate::session::{Session, spinning};
+use crate::session::Session;
 
 #[derive(Serialize)]
 struct Row<'a> {
@@ -40,16 +40,22 @@ pub(crate) async fn run(session: &Session, args: &args::Pick) -> Result<ExitCode
         picks.entry(instance.id().clone()).or_insert_with(|| (instance.clone(), 0)).1 += 1;
         pick.success();
     }
-    let rows: Vec<Row<'_>> = picks.values().map(|(instance, picks)| row(instance, *picks, args.count)).collect();
+    let rows: Vec<Row<'_>> =
+        picks.values().map(|(instance, picks)| row(instance, *picks, args.count)).collect();
     if session.json {
         output::json(&rows)?;
         return Ok(ExitCode::SUCCESS);
     }
-    let heads: &[&str] = if args.count == 1 { &["ID", "ADDRESS"] } else { &["ID", "ADDRESS", "PICKS", "SHARE"] };
+    let heads: &[&str] =
+        if args.count == 1 { &["ID", "ADDRESS"] } else { &["ID", "ADDRESS", "PICKS", "SHARE"] };
     let mut listing = Listing::new(heads);
     for row in rows {
-        let mut cells =
-            vec![row.id.to_owned(), row.address, row.picks.to_string(), format!("{:.1} %", row.share * 100.0)];
+        let mut cells = vec![
+            row.id.to_owned(),
+            row.address,
+            row.picks.to_string(),
+            format!("{:.1} %", row.share * 100.0),
+        ];
         cells.truncate(heads.len());
         listing.row(Look::Plain, cells);
     }
@@ -86,7 +92,7 @@ impl Choice {
             (None, Some(_)) => StrategyName::Hash,
             (None, None) => StrategyName::Random,
         };
-        let directory = Directory::builder(registry).ready_timeout(session.timeout).build();
+        let directory = Directory::builder(registry.clone()).ready_timeout(session.timeout).build();
         // A long-running client ramps new instances up; to this one all are new.
         let builder = Selector::builder(directory).without_slow_start();
         let builder = match strategy {
@@ -103,7 +109,16 @@ impl Choice {
         let filters = filters.chain(self.filter.meta.iter().map(|(key, value)| Filter::label(key, value)));
         let selector = filters.fold(builder, switchboard::selector::SelectorBuilder::filter).build();
         let balancer = selector.service(service)?;
-        spinning("waiting for the registry", balancer.ready()).await?;
+        // On mDNS a lookup listens longer for a service not heard of yet than a view does before it calls it absent.
+        let found = session.limited("lookup", registry.lookup(service)).await?;
+        let mut view = balancer.view().clone();
+        let caught_up = async {
+            while view.ready().await?.is_empty() && !found.is_empty() {
+                view.changed().await;
+            }
+            balancer.ready().await
+        };
+        session.limited("watch", caught_up).await?;
         Ok(balancer)
     }
 }

@@ -95,9 +95,8 @@ impl Details {
         registry: Arc<dyn Registry>,
         instance: Instance,
     ) -> Registrar {
-        let mut registrar = Registrar::new(registry, instance)
-            .start_limit(session.timeout)
-            .shutdown_limit(session.timeout);
+        let mut registrar =
+            Registrar::new(registry, instance).start_limit(session.timeout).shutdown_limit(session.timeout);
         if let Some(interval) = self.interval {
             registrar = registrar.interval(interval);
         }

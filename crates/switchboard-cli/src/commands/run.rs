@@ -162,8 +162,7 @@ async fn hosts(session: &Session, host: Option<&str>, port: u16) -> Result<Vec<A
 fn loopback_only(session: &Session) -> Result<bool, Failure> {
     let url = session.url()?;
     let interfaces = url.params("mdns").take_all("interface");
-    let loopback = |name: &String| {
-        name == "lo" || name.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
-    };
+    let loopback =
+        |name: &String| name == "lo" || name.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
     Ok(url.scheme() == "mdns" && !interfaces.is_empty() && interfaces.iter().all(loopback))
 }

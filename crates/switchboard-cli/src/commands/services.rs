@@ -51,10 +51,8 @@ pub(crate) async fn run(session: &Session) -> Result<ExitCode, Failure> {
             some if some < snapshot.len() => Look::Doubtful,
             _ => Look::Plain,
         };
-        listing.row(
-            look,
-            vec![snapshot.service().to_string(), snapshot.len().to_string(), healthy.to_string()],
-        );
+        listing
+            .row(look, vec![snapshot.service().to_string(), snapshot.len().to_string(), healthy.to_string()]);
     }
     listing.print()?;
     Ok(ExitCode::SUCCESS)
