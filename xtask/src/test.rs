@@ -7,7 +7,7 @@ use crate::netns::{Namespace, isolated};
 /// Tests that need something beyond Rust; they are marked `#[ignore = "needs …"]`.
 struct Group {
     what: &'static str,
-    /// The arguments for cargo that choose them.
+    /// The arguments for cargo that choose them in the workspace; built once, with all features, for all groups.
     choose: &'static str,
     /// The arguments for the test harness that choose among those.
     filter: &'static str,
@@ -16,38 +16,40 @@ struct Group {
     outside: bool,
 }
 
+const CARGO_TEST: &str = "cargo test --offline --workspace --all-features";
+
 const GROUPS: [Group; 5] = [
     Group {
         what: "mDNS between machines (network namespaces)",
-        choose: "-p switchboard-tests --test namespaces",
+        choose: "--test namespaces",
         filter: "--skip avahi --skip zeroconf --test-threads 16",
         needs: &[Need::Namespaces],
         outside: true,
     },
     Group {
         what: "Avahi as a peer",
-        choose: "-p switchboard-tests --test namespaces",
+        choose: "--test namespaces",
         filter: "avahi",
         needs: &[Need::Namespaces, Need::Avahi],
         outside: true,
     },
     Group {
         what: "python-zeroconf as a peer",
-        choose: "-p switchboard-tests --test namespaces",
+        choose: "--test namespaces",
         filter: "zeroconf",
         needs: &[Need::Namespaces, Need::Python],
         outside: true,
     },
     Group {
         what: "Consul, with a real agent",
-        choose: "-p switchboard-consul --all-features --test it",
+        choose: "--test it",
         filter: "--skip interop",
         needs: &[Need::Consul],
         outside: false,
     },
     Group {
         what: "go-micro, with a real program of its",
-        choose: "-p switchboard-consul --all-features --test it",
+        choose: "--test it",
         filter: "interop",
         needs: &[Need::Consul, Need::Go],
         outside: true,
@@ -77,7 +79,7 @@ fn run_all() -> Result<Count, String> {
     let mut count = Count::default();
     // Built first, with the network that a namespace does not have.
     execute("cargo test --workspace --all-features --no-run")?;
-    count.add(namespace.as_ref(), "cargo test --offline --workspace --all-features")?;
+    count.add(namespace.as_ref(), &format!("{CARGO_TEST} --no-fail-fast"))?;
     for group in &GROUPS {
         let missing: Vec<String> = group.needs.iter().filter_map(|need| need.provide().err()).collect();
         if missing.is_empty() {
