@@ -56,7 +56,11 @@ pub(crate) async fn run(session: &Session, args: &args::Doctor) -> Result<ExitCo
     let url = session.url()?;
     let mut findings = match url.scheme() {
         "mdns" => mdns::examine(&url).await,
-        "consul" => consul::examine(&url, args.service.as_ref(), session.timeout).await,
+        "consul" => {
+            // Nothing is sent yet. A URL with a mistake in it ends here, before any of it is shown.
+            session.connect().await?;
+            consul::examine(&url, args.service.as_ref(), session.timeout).await
+        }
         _ => Vec::new(),
     };
     // What is known to be broken below would only be said again, and cost its time limit.
