@@ -54,6 +54,20 @@ fn a_program_is_found_called_and_gone_with_its_end() {
 }
 
 #[test]
+fn a_call_goes_to_another_instance_when_one_is_dead() {
+    let at = mdns();
+    let (_running, ..) = serve(&at);
+    // The discard port, where nobody listens.
+    let dead = Running::start(switchboard(&at, &["register", "web", "127.0.0.1:9", "--id", "dead"]));
+    dead.line_with("registered");
+    let call = ["call", "web", "/", "--strategy", "round-robin"];
+    let said = until(&at, &call, |said| said.err.contains("trying another"));
+    assert_eq!((said.code, said.out.as_str()), (Some(0), "GET / \n"), "{said:?}");
+    drop(dead);
+    assert!(said.err.starts_with("switchboard: web/dead at 127.0.0.1:9 did not answer: "), "{said:?}");
+}
+
+#[test]
 fn a_program_that_is_killed_is_gone_from_the_registry() {
     let at = mdns();
     let (running, pid, _) = serve(&at);

@@ -12,7 +12,8 @@ struct Terminal(String);
 impl Terminal {
     fn new() -> Self {
         let terminal = Self(format!("sb-{:08x}", fastrand::u32(..)));
-        terminal.tmux("-f /dev/null new-session -d -x 100 -y 24 sh");
+        terminal.tmux("-f /dev/null new-session -d -x 100 -y 24 -e PS1=ready: sh");
+        terminal.until(&["ready:"]);
         terminal
     }
 
