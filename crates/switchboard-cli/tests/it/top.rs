@@ -12,8 +12,9 @@ struct Terminal(String);
 impl Terminal {
     fn new() -> Self {
         let terminal = Self(format!("sb-{:08x}", fastrand::u32(..)));
-        terminal.tmux("-f /dev/null new-session -d -x 100 -y 24 -e PS1=ready: sh");
-        terminal.until(&["ready:"]);
+        terminal.tmux("-f /dev/null new-session -d -x 100 -y 24 sh");
+        // The prompt.
+        terminal.wait("a prompt", |screen| !screen.trim().is_empty());
         terminal
     }
 
@@ -22,13 +23,17 @@ impl Terminal {
     }
 
     fn until(&self, parts: &[&str]) -> String {
+        self.wait(&format!("{parts:?}"), |screen| parts.iter().all(|part| screen.contains(part)))
+    }
+
+    fn wait(&self, what: &str, accept: impl Fn(&str) -> bool) -> String {
         let end = Instant::now() + LIMIT;
         loop {
             let screen = self.tmux("capture-pane -p");
-            if parts.iter().all(|part| screen.contains(part)) {
+            if accept(&screen) {
                 return screen;
             }
-            assert!(Instant::now() < end, "no {parts:?} in\n{screen}");
+            assert!(Instant::now() < end, "no {what} in\n{screen}");
             std::thread::sleep(std::time::Duration::from_millis(50));
         }
     }

@@ -1,5 +1,6 @@
 //! What needs no registry: help, mistakes, secrets, pipes.
 
+use std::fmt::Write as _;
 use std::process::Stdio;
 
 use crate::support::{golden, run, said, switchboard};
@@ -24,7 +25,7 @@ fn help_of_every_command() {
     for command in COMMANDS {
         let help = run("memory:", &[command, "-h"]);
         assert_eq!(help.code, Some(0));
-        all.push_str(&format!("\n==== {command}\n\n{}", help.out));
+        write!(all, "\n==== {command}\n\n{}", help.out).unwrap();
     }
     golden("help.txt", &all, &[]);
 }
@@ -66,7 +67,7 @@ fn mistakes_are_one_line_with_the_cause_and_an_exit_code() {
         let said = run(registry, arguments);
         assert_eq!(said.err.lines().count(), 1, "{arguments:?}: {said:?}");
         assert_eq!(said.out, "", "{arguments:?}");
-        all.push_str(&format!("{registry} {arguments:?}\n  {} {}", said.code.unwrap(), said.err));
+        write!(all, "{registry} {arguments:?}\n  {} {}", said.code.unwrap(), said.err).unwrap();
     }
     golden("mistakes.txt", &all, &[]);
 }

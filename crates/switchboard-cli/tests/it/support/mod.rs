@@ -96,7 +96,7 @@ impl Running {
             match self.lines.recv_timeout(left) {
                 Ok(line) if line.contains(part) => return line,
                 Ok(line) => before.push(line),
-                Err(_) => panic!("no line with {part:?}, but {before:?}"),
+                Err(error) => panic!("no line with {part:?}, but {before:?}: {error}"),
             }
         }
     }
