@@ -2,6 +2,7 @@
 //!
 //! Multicast DNS has no authentication, so a well-formed lie is believed; what is tested is that it stays where it
 //! belongs, and that what is not well-formed is nothing at all.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::time::Duration;

@@ -21,6 +21,7 @@ pub(crate) struct Arguments {
 }
 
 #[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Global options")]
 pub(crate) struct Global {
     /// The registry: `mdns:`, `mdns:?interface=lo`, `consul://127.0.0.1:8500`, …
     #[arg(

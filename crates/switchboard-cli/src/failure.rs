@@ -57,7 +57,13 @@ impl std::fmt::Display for Failure {
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let code = if error.kind() == ErrorKind::Invalid { USAGE } else { FAILED };
-        Self { message: chain(&error), code, silent: false }
+        // This program's name stands before every message.
+        let message = chain(&error);
+        let message = match message.strip_prefix("switchboard: ") {
+            Some(own) => own.into(),
+            None => message,
+        };
+        Self { message, code, silent: false }
     }
 }
 

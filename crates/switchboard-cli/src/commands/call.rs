@@ -12,7 +12,7 @@ use switchboard::{Host, Instance, InstanceId};
 use tokio::time::Instant;
 
 use crate::args;
-use crate::failure::{Failure, chain};
+use crate::failure::Failure;
 use crate::output::{self, Look};
 use crate::session::{Session, spinning};
 
@@ -105,22 +105,28 @@ impl<'a> Message<'a> {
         key: Option<&str>,
     ) -> Result<(Pick, Response), Failure> {
         let mut tried: Vec<InstanceId> = Vec::new();
+        let mut failed: Option<Failure> = None;
         loop {
             let request = Request::new().avoid(&tried);
             let pick = balancer.pick_for(&key.map_or(request, |key| request.key(key)))?;
+            if let Some(failure) = failed.take() {
+                if tried.contains(pick.id()) {
+                    return Err(failure);
+                }
+                output::complain(&format!("{failure}; trying another"));
+            }
             let error = match spinning("waiting for the answer", self.exchange(client, &pick)).await? {
                 Ok(response) => return Ok((pick, response)),
                 Err(error) => error.without_url(),
             };
-            let (id, unheard) = (pick.instance().id().clone(), error.is_connect());
-            let what = format!("{} at {}", pick.instance().key(), pick.instance().address());
-            pick.failure(if unheard { FailureKind::Connection } else { FailureKind::Timeout });
-            let again = tried.contains(&id);
-            tried.push(id);
-            if !unheard || again || tried.len() >= TRIES {
-                return Err(Failure::failed(format!("{what} did not answer")).because(&error));
+            let what = format!("{} at {} did not answer", pick.instance().key(), pick.instance().address());
+            let failure = Failure::failed(what).because(&error);
+            tried.push(pick.id().clone());
+            pick.failure(if error.is_timeout() { FailureKind::Timeout } else { FailureKind::Connection });
+            if !error.is_connect() || tried.len() >= TRIES {
+                return Err(failure);
             }
-            output::complain(&format!("{what} did not answer: {}; trying another", chain(&error)));
+            failed = Some(failure);
         }
     }
 

@@ -13,7 +13,7 @@ use crate::failure::{Failure, chain};
 use crate::health_check::HealthCheck;
 use crate::output::{self, Look};
 use crate::process::Signals;
-use crate::session::Session;
+use crate::session::{Session, spinning};
 
 pub(crate) async fn run(session: &Session, args: args::Register) -> Result<ExitCode, Failure> {
     let mut signals = signals()?;
@@ -27,7 +27,7 @@ pub(crate) async fn run(session: &Session, args: args::Register) -> Result<ExitC
     let report = Report { session, key: instance.key(), address, to: To::Output };
     let registrar = details.registrar(session, registry.clone(), instance);
     let running = tokio::select! {
-        started = check.attach(registrar).start() => started?,
+        started = spinning("registering", check.attach(registrar).start()) => started?,
         // Dropping the start withdraws what it may have registered; closing makes sure.
         () = signals.end() => {
             registry.close().await?;

@@ -43,11 +43,13 @@ pub(crate) async fn run(session: &Session, args: args::Run) -> Result<ExitCode, 
     let place = Place { session, args: &args, registry: &registry, hosts: &hosts };
     let mut running = None;
     let ended = accompany(&place, &mut program, &mut signals, &mut running).await;
-    if let Some(running) = running {
-        if let Err(failure) = leave(running, &registry).await {
-            // The program's own end is what counts.
-            failure.exit();
-        }
+    let left = match running {
+        Some(running) => leave(running, &registry).await,
+        None => registry.close().await.map_err(Failure::from),
+    };
+    if let Err(failure) = left {
+        // Told, but the program's own end is what counts.
+        failure.exit();
     }
     let status = ended?;
     Ok(process::exit_code(status).into())

@@ -5,13 +5,14 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use reqwest::header::HeaderValue;
 use reqwest::{Certificate, Client, Identity, RequestBuilder};
 use switchboard::{Params, RegistryUrl};
 
 pub(crate) struct Agent {
     pub(crate) base: String,
     client: Client,
-    pub(crate) token: Option<String>,
+    pub(crate) token: Option<HeaderValue>,
 }
 
 impl Agent {
@@ -23,7 +24,7 @@ impl Agent {
         if setting(&mut params, "tls_server_name", "CONSUL_TLS_SERVER_NAME").is_some() {
             return Err("with another server name in the certificate".into());
         }
-        let (client, token) = (client(&mut params, limit)?, token(&mut params)?);
+        let (client, token) = (client(&mut params, limit)?, token(&mut params)?.map(hidden).transpose()?);
         let rest = url.rest().trim_start_matches("//");
         let list = if rest.is_empty() { env("CONSUL_HTTP_ADDR").unwrap_or_default() } else { rest.into() };
         let list = if list.is_empty() { "127.0.0.1:8500".into() } else { list };
@@ -44,7 +45,7 @@ impl Agent {
 
     fn with_token(&self, request: RequestBuilder) -> RequestBuilder {
         match &self.token {
-            Some(token) => request.header("x-consul-token", token),
+            Some(token) => request.header("x-consul-token", token.clone()),
             None => request,
         }
     }
@@ -92,6 +93,15 @@ fn token(params: &mut Params) -> Result<Option<String>, String> {
         Some(path) => file(path),
         None => Ok(env("CONSUL_HTTP_TOKEN")),
     }
+}
+
+/// The token as a header that no log shows.
+#[allow(clippy::needless_pass_by_value, reason = "as map gives it")]
+fn hidden(token: String) -> Result<HeaderValue, String> {
+    let mut value =
+        HeaderValue::from_str(&token).map_err(|_| "with a token that no HTTP header can carry".to_owned())?;
+    value.set_sensitive(true);
+    Ok(value)
 }
 
 fn setting(params: &mut Params, name: &'static str, variable: &str) -> Option<String> {

@@ -20,7 +20,8 @@ use crate::session::Session;
 pub(crate) struct Finding {
     check: &'static str,
     status: Status,
-    finding: String,
+    #[serde(rename = "finding")]
+    what: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     advice: Option<String>,
 }
@@ -35,15 +36,15 @@ enum Status {
 
 impl Finding {
     fn ok(check: &'static str, finding: impl Into<String>) -> Self {
-        Self { check, status: Status::Ok, finding: finding.into(), advice: None }
+        Self { check, status: Status::Ok, what: finding.into(), advice: None }
     }
 
     fn warning(check: &'static str, finding: impl Into<String>, advice: impl Into<String>) -> Self {
-        Self { check, status: Status::Warning, finding: finding.into(), advice: Some(advice.into()) }
+        Self { check, status: Status::Warning, what: finding.into(), advice: Some(advice.into()) }
     }
 
     fn problem(check: &'static str, finding: impl Into<String>, advice: impl Into<String>) -> Self {
-        Self { check, status: Status::Problem, finding: finding.into(), advice: Some(advice.into()) }
+        Self { check, status: Status::Problem, what: finding.into(), advice: Some(advice.into()) }
     }
 
     fn is_problem(&self) -> bool {
@@ -56,7 +57,11 @@ pub(crate) async fn run(session: &Session, args: &args::Doctor) -> Result<ExitCo
     let url = session.url()?;
     let mut findings = match url.scheme() {
         "mdns" => mdns::examine(&url).await,
-        "consul" => consul::examine(&url, args.service.as_ref(), session.timeout).await,
+        "consul" => {
+            // Nothing is sent yet. A URL with a mistake in it ends here, before any of it is shown.
+            session.connect().await?;
+            consul::examine(&url, args.service.as_ref(), session.timeout).await
+        }
         _ => Vec::new(),
     };
     // What is known to be broken below would only be said again, and cost its time limit.
@@ -109,13 +114,13 @@ async fn registry(session: &Session, service: Option<&ServiceName>) -> Finding {
 }
 
 fn show(findings: &[Finding]) -> Result<(), Failure> {
-    for Finding { check, status, finding, advice } in findings {
+    for Finding { check, status, what, advice } in findings {
         let (word, look) = match status {
             Status::Ok => ("ok", Look::Good),
             Status::Warning => ("warning", Look::Doubtful),
             Status::Problem => ("PROBLEM", Look::Bad),
         };
-        output::line(look, &output::clean(&format!("{word:8} {check:11} {finding}")))?;
+        output::line(look, &output::clean(&format!("{word:8} {check:11} {what}")))?;
         if let Some(advice) = advice {
             output::line(Look::Plain, &output::clean(&format!("{:20} -> {advice}", "")))?;
         }

@@ -85,6 +85,7 @@ fn press(model: &mut Model, key: KeyEvent) -> bool {
     true
 }
 
+#[allow(clippy::needless_pass_by_value, reason = "as map_err gives it")]
 fn lost(error: io::Error) -> Failure {
     Failure::failed("cannot use the terminal").because(&error)
 }

@@ -1,0 +1,58 @@
+//! The same on Consul.
+
+use rustix::process::Signal;
+
+use crate::support::agent::Agent;
+use crate::support::{Running, golden, run, switchboard, until};
+
+#[test]
+#[ignore = "needs consul"]
+fn what_curl_puts_there_shows_with_all_its_parts() {
+    let agent = Agent::dev("");
+    let legacy = r#"{"ID":"legacy-1","Name":"legacy","Address":"10.1.2.3","Port":9000,"Tags":["blue","v2"],
+        "Meta":{"version":"2.0","zone":"b"},"Weights":{"Passing":5,"Warning":2},
+        "Check":{"TTL":"600s","Status":"warning"}}"#;
+    agent.ask("PUT", "/v1/agent/service/register", legacy);
+    let json = ["instances", "legacy", "--json"];
+    golden("legacy.json", &until(&agent.url(), &json, |said| said.out.contains("legacy-1")).out, &[]);
+    golden("legacy.txt", &run(&agent.url(), &["instances", "legacy"]).out, &[]);
+}
+
+#[test]
+#[ignore = "needs consul"]
+fn a_registration_is_passing_and_gone_after_sigterm() {
+    let agent = Agent::dev("");
+    let hello =
+        ["register", "hello", "127.0.0.1:8080", "--id", "h1", "--version", "1.2.0", "--meta", "zone=a"];
+    let hello = Running::start(switchboard(&agent.url(), &hello));
+    hello.line_with("registered hello/h1");
+    let path = "/v1/health/service/hello?passing";
+    agent.until(path, |answer| answer.contains("\"ID\":\"h1\"") || answer.contains("\"ID\": \"h1\""));
+    let watch = Running::start(switchboard(&agent.url(), &["watch", "hello"]));
+    assert_eq!(watch.line(), "+ hello/h1 at 127.0.0.1:8080 version 1.2.0 passing");
+    hello.signal(Signal::TERM);
+    assert_eq!(hello.end().0.code(), Some(0));
+    assert_eq!(watch.line(), "- hello/h1");
+    agent.until("/v1/agent/services", |answer| answer.trim_end().ends_with("{}"));
+}
+
+#[test]
+#[ignore = "needs consul"]
+fn doctor_names_a_refused_token_and_a_missing_leader() {
+    let doctor = |url: &str, name: &str, port: u16| {
+        let said = run(url, &["doctor"]);
+        assert_eq!(said.code, Some(1), "{said:?}");
+        golden(name, &said.out, &[(&port.to_string(), "PORT")]);
+    };
+    let none = Agent::without_leader();
+    doctor(&none.url(), "doctor-leader.txt", none.port);
+
+    let acl = Agent::dev(
+        r#"acl { enabled = true, default_policy = "deny", tokens { master = "root", agent = "root" } }"#,
+    );
+    let said = until(&format!("{}?token=wrong", acl.url()), &["doctor"], |said| said.out.contains("refuses"));
+    assert_eq!(said.code, Some(1), "{said:?}");
+    assert!(said.out.contains("PROBLEM  token       Consul refuses the token: ACL not found\n"), "{said:?}");
+    let said = until(&format!("{}?token=root", acl.url()), &["doctor", "web"], |said| said.code == Some(0));
+    assert!(said.out.contains("service \"web\" can be found and registered"), "{said:?}");
+}

@@ -1,0 +1,129 @@
+//! What needs no registry: help, mistakes, secrets, pipes.
+
+use std::fmt::Write as _;
+use std::process::Stdio;
+
+use crate::support::{golden, run, said, switchboard};
+
+const COMMANDS: [&str; 11] = [
+    "services",
+    "instances",
+    "watch",
+    "register",
+    "run",
+    "pick",
+    "call",
+    "doctor",
+    "top",
+    "completions",
+    "man",
+];
+
+#[test]
+fn help_of_every_command() {
+    let mut all = run("memory:", &["--help"]).out;
+    for command in COMMANDS {
+        let help = run("memory:", &[command, "-h"]);
+        assert_eq!(help.code, Some(0));
+        write!(all, "\n==== {command}\n\n{}", help.out).unwrap();
+    }
+    golden("help.txt", &all, &[]);
+}
+
+#[test]
+fn mistakes_are_one_line_with_the_cause_and_an_exit_code() {
+    let cases: &[(&str, &[&str])] = &[
+        ("memory:", &[]),
+        ("memory:", &["servces"]),
+        ("memory:", &["services", "--jsn"]),
+        ("memory:", &["instances"]),
+        ("memory:", &["instances", ""]),
+        ("memory:", &["instances", "a", "--meta", "zone"]),
+        ("memory:", &["services", "--timeout", "5"]),
+        ("greeter", &["services"]),
+        ("zookeeper://h", &["services"]),
+        ("consul://127.0.0.1:1", &["services"]),
+        ("consul://127.0.0.1:8500?zz=1", &["services"]),
+        ("memory:", &["register", "a", "127.0.0.1"]),
+        ("memory:", &["register", "a", "127.0.0.1:0"]),
+        ("memory:", &["register", "a", "127.0.0.1:1", "--weight", "0"]),
+        ("memory:", &["register", "a", "127.0.0.1:1", "--ttl", "5s", "--interval", "10s"]),
+        ("memory:", &["register", "a", "127.0.0.1:1", "--check-http", "/up"]),
+        ("memory:", &["run", "a"]),
+        ("memory:", &["run", "a", "--", "no-such-program"]),
+        ("memory:", &["pick", "a"]),
+        ("memory:", &["pick", "a", "-n", "0"]),
+        ("memory:", &["pick", "a", "--strategy", "hash"]),
+        ("memory:", &["pick", "a", "--strategy", "random", "--key", "k"]),
+        ("memory:", &["call", "a", "/"]),
+        ("memory:", &["call", "a", "path"]),
+        ("memory:", &["call", "a", "/", "-H", "hunter2"]),
+        ("memory:", &["top"]),
+        ("memory:", &["top", "--json"]),
+        ("memory:", &["man", "no-such-directory"]),
+    ];
+    let mut all = String::new();
+    for (registry, arguments) in cases {
+        let said = run(registry, arguments);
+        assert_eq!(said.err.lines().count(), 1, "{arguments:?}: {said:?}");
+        assert_eq!(said.out, "", "{arguments:?}");
+        write!(all, "{registry} {arguments:?}\n  {} {}", said.code.unwrap(), said.err).unwrap();
+    }
+    golden("mistakes.txt", &all, &[]);
+}
+
+#[test]
+fn nothing_found_is_no_failure() {
+    for (arguments, err) in [
+        (&["services"][..], "switchboard: no services at memory:; `switchboard doctor` may know why\n"),
+        (&["instances", "a"], "switchboard: service \"a\": no instance at memory:\n"),
+    ] {
+        let text = run("memory:", arguments);
+        assert_eq!((text.code, text.out.as_str(), text.err.as_str()), (Some(0), "", err));
+        let json = run("memory:", &[arguments, &["--json"]].concat());
+        assert_eq!((json.code, json.out.as_str(), json.err.as_str()), (Some(0), "[]\n", ""));
+    }
+}
+
+#[test]
+fn no_secret_is_shown() {
+    let secret = "hunter2hunter2";
+    for registry in [
+        format!("consul://user:{secret}@127.0.0.1:1"),
+        format!("consul://127.0.0.1:1?token={secret}"),
+        format!("consul://127.0.0.1:1?token={secret}&token_file=x"),
+        secret.to_owned(),
+    ] {
+        for arguments in [&["services", "-vvv"][..], &["--help"], &["doctor"], &["services", "--x"]] {
+            let shown = run(&registry, arguments);
+            assert!(!shown.out.contains(secret) && !shown.err.contains(secret), "{arguments:?}: {shown:?}");
+            let named = run("memory:", &[&["--registry", registry.as_str()], arguments].concat());
+            assert!(!named.out.contains(secret) && !named.err.contains(secret), "{arguments:?}: {named:?}");
+        }
+    }
+}
+
+#[test]
+fn a_closed_pipe_is_silent() {
+    for arguments in [&["instances", "a", "--json"][..], &["completions", "zsh"], &["man"], &["--help"]] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = switchboard("memory:", arguments).stdout(writer).stderr(Stdio::piped()).spawn().unwrap();
+        let said = said(output.wait_with_output().unwrap());
+        assert_eq!((said.code, said.err.as_str()), (Some(0), ""), "{arguments:?}");
+    }
+}
+
+#[test]
+fn completions_and_manual_pages_name_every_command() {
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let script = run("memory:", &["completions", shell]).out;
+        assert!(COMMANDS.iter().all(|command| script.contains(command)), "{shell}");
+    }
+    let page = run("memory:", &["man"]).out;
+    assert!(page.contains(".TH switchboard 1"), "{page}");
+    let dir = tempfile::tempdir().unwrap();
+    let written = run("memory:", &["man", dir.path().to_str().unwrap()]);
+    assert_eq!(written.code, Some(0), "{written:?}");
+    assert!(COMMANDS.iter().all(|command| dir.path().join(format!("switchboard-{command}.1")).exists()));
+}
