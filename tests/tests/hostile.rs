@@ -219,7 +219,7 @@ async fn malformed_packets_are_nothing() {
         scene.send(packet.bytes());
         breathe(number).await;
     }
-    let _ = scene.attacker.send_to(&[0; 60_000], (Ipv4Addr::new(224, 0, 0, 251), scene.port));
+    let _ = scene.attacker.send_to(&vec![0; 60_000], (Ipv4Addr::new(224, 0, 0, 251), scene.port));
     scene.check_unharmed().await;
     scene.end().await;
 }
