@@ -1,7 +1,6 @@
 //! What this registry announces: laid out, announced, kept up when interfaces change, withdrawn when a TTL lapses.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -38,12 +37,12 @@ pub(crate) struct Announcer {
     announced: watch::Sender<()>,
     /// Told whenever a TTL was set.
     leased: Notify,
-    hosts: Hosts,
 }
 
 struct Registered {
     instance: Instance,
     announcement: Announcement,
+    host: String,
     /// The full name given to the daemon, escaped: the one `unregister` wants.
     fullname: String,
     /// The full name it goes by after a conflict.
@@ -63,7 +62,6 @@ impl Announcer {
             order: tokio::sync::Mutex::default(),
             announced: watch::Sender::new(()),
             leased: Notify::new(),
-            hosts: Hosts::default(),
         })
     }
 
@@ -197,13 +195,19 @@ impl Announcer {
             let bytes = announcement.txt_len();
             tracing::warn!(instance = %key, bytes, limit = ONE_FRAME, "a TXT record this long travels in fragments");
         }
-        let host = self.hosts.name(&announcement.ips);
+        // A host name stands for one set of addresses, and goes with its instance: mdns-sd's goodbye takes both back.
+        let host = match before {
+            Some(before) if before.announcement.ips == announcement.ips => before.host.clone(),
+            // A random name needs no probing, and cannot be confused with the machine's own, whose addresses others announce.
+            _ => format!("sb-{}.local.", uuid::Uuid::new_v4().simple()),
+        };
         let info = announcement.service_info(&host, probe).map_err(|error| {
             Error::new(ErrorKind::Invalid, BACKEND, "register", "mDNS cannot carry this").with_source(error)
         })?;
         let entry = Registered {
             instance: instance.clone(),
             announcement,
+            host,
             fullname: info.get_fullname().to_owned(),
             renamed: before.and_then(|before| before.renamed.clone()),
             announced: false,
@@ -339,22 +343,5 @@ fn find_free_label<'a>(
         }
         announcement.clone_from(&wanted);
         announcement.relabel(number);
-    }
-}
-
-/// Host names: instances share one if they share their addresses, for each host name stands for one set of them.
-#[derive(Default)]
-struct Hosts {
-    names: Mutex<BTreeMap<Vec<IpAddr>, String>>,
-}
-
-impl Hosts {
-    fn name(&self, ips: &[IpAddr]) -> String {
-        let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
-        // A random name needs no probing, and cannot be confused with the machine's own, whose addresses others announce.
-        let name = names
-            .entry(ips.to_vec())
-            .or_insert_with(|| format!("sb-{}.local.", uuid::Uuid::new_v4().simple()));
-        name.clone()
     }
 }
