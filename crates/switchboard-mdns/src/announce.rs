@@ -331,14 +331,11 @@ fn lapse(ttl: Option<Duration>) -> Option<Instant> {
 }
 
 /// Puts a number behind the label if this host already has another instance under it.
-fn find_free_label<'a>(
-    announcement: &mut Announcement,
-    others: impl Iterator<Item = &'a Announcement> + Clone,
-) {
+fn find_free_label<'a>(announcement: &mut Announcement, others: impl Iterator<Item = &'a Announcement>) {
     let wanted = announcement.clone();
+    let same_kind: Vec<_> = others.filter(|other| other.kind == wanted.kind).collect();
     for number in 2.. {
-        let mut same_kind = others.clone().filter(|other| other.kind == announcement.kind);
-        if !same_kind.any(|other| other.label == announcement.label) {
+        if !same_kind.iter().any(|other| other.label == announcement.label) {
             return;
         }
         announcement.clone_from(&wanted);

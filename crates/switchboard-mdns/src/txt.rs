@@ -128,12 +128,12 @@ fn check(record: &[Property]) -> Result<(), Invalid> {
     }
     let mut keys: Vec<String> = record.iter().map(|(key, _)| key.to_ascii_lowercase()).collect();
     keys.sort_unstable();
-    if let Some(pair) = keys.windows(2).find(|pair| pair[0] == pair[1]) {
-        return Err(Invalid::quoting(
-            "TXT key",
-            &pair[0],
-            "is there twice; DNS-SD compares keys without case",
-        ));
+    let twice = keys.windows(2).find_map(|pair| match pair {
+        [a, b] if a == b => Some(a),
+        _ => None,
+    });
+    if let Some(key) = twice {
+        return Err(Invalid::quoting("TXT key", key, "is there twice; DNS-SD compares keys without case"));
     }
     let len = wire_len(record);
     if len > MAX_RECORD {
