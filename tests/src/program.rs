@@ -116,7 +116,8 @@ impl Program {
     fn story(&mut self, message: &str) -> String {
         let log = self.log();
         let told = &log[log.len().saturating_sub(12)..];
-        let told: String = told.iter().map(|event| format!("\n  {}", event.value)).collect();
+        let told: Vec<String> = told.iter().map(|event| format!("\n  {}", event.value)).collect();
+        let told = told.concat();
         format!("{}: {message}; it said last:{told}", self.name)
     }
 }

@@ -19,10 +19,12 @@ pub async fn deregisters_its_own_and_only_that(backend: &dyn Backend) -> Outcome
     let (mut watch, mut watch_other) = (two.watch(&service), two.watch(&other));
     watch.until("both instances", |now| now.len() == 2).await;
     watch_other.until("the instance", |now| now.len() == 1).await;
-    one.close().await;
+    watch.mark();
+    watch.during(one.close()).await;
     watch.until("the closed handle's instance gone", |now| now.get(own.id()).is_none()).await;
     watch_other.until_empty().await;
     watch.rest().await;
+    watch.never_missed(&foreign);
     two.finds(&foreign).await;
     world.done().await
 }

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use futures::future::join_all;
 use switchboard_core::{Endpoint, Health, Instance, InstanceBuilder, Value};
 
 use crate::invalid::kept_or_refused;
@@ -101,15 +102,18 @@ pub async fn labels_are_exact(backend: &dyn Backend) -> Outcome {
 pub async fn extreme_weights(backend: &dyn Backend) -> Outcome {
     let (world, one, two) = World::two(backend, "content::extreme_weights").await;
     let service = world.service("greeter");
-    for builder in [
-        world.builder(&service).weight(u16::MAX),
-        world.builder(&service).weight(1).warning_weight(0),
-        world.builder(&service).weight(2).warning_weight(2),
-    ] {
+    let builder = || world.builder(&service);
+    let weights = [
+        builder().weight(u16::MAX),
+        builder().weight(1).warning_weight(0),
+        builder().weight(2).warning_weight(2),
+    ];
+    join_all(weights.map(async |builder| {
         let instance = world.built(builder);
         one.register(&instance).await;
         two.finds(&instance).await;
-    }
+    }))
+    .await;
     world.done().await
 }
 

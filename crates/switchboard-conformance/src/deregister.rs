@@ -23,7 +23,8 @@ pub async fn a_deregistered_instance_is_gone(backend: &dyn Backend) -> Outcome {
     world.done().await
 }
 
-/// Of two instances of one service, and one of another, only the one deregistered goes.
+/// Of two instances of one service, and one of another, only the one deregistered goes, and the others are not missed for a
+/// moment.
 pub async fn only_that_instance_goes(backend: &dyn Backend) -> Outcome {
     let (world, one, two) = World::two(backend, "deregister::only_that_instance_goes").await;
     let service = world.service("greeter");
@@ -32,11 +33,17 @@ pub async fn only_that_instance_goes(backend: &dyn Backend) -> Outcome {
     for instance in [&goes, &stays, &elsewhere] {
         one.register(instance).await;
     }
-    let mut watch = two.watch(&service);
+    let (mut watch, mut watch_elsewhere) = (two.watch(&service), two.watch(elsewhere.service()));
     watch.until("both instances", |now| now.len() == 2).await;
-    one.deregister(&goes.key()).await;
+    watch_elsewhere.until("the instance", |now| now.len() == 1).await;
+    watch.mark();
+    watch_elsewhere.mark();
+    watch.during(one.deregister(&goes.key())).await;
     watch.until("one instance gone", |now| now.get(goes.id()).is_none()).await;
     watch.rest().await;
+    watch_elsewhere.rest().await;
+    watch.never_missed(&stays);
+    watch_elsewhere.never_missed(&elsewhere);
     two.finds(&stays).await;
     two.finds(&elsewhere).await;
     world.done().await

@@ -1,10 +1,13 @@
 use std::fmt::Debug;
+use std::future::Future;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
+use futures::future::{Either, select};
 use futures::stream::BoxStream;
-use switchboard_core::{Change, ErrorKind, Result, Snapshot};
+use switchboard_core::{Change, ErrorKind, Instance, Result, Snapshot};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::world::Rules;
@@ -59,6 +62,18 @@ impl<T: Clone + PartialEq + Debug> Follow<T> {
                 self.broken(&format!(
                     "did not tell of {wanted} within {limit:?}; the last it told was {last:#?}"
                 ));
+            }
+        }
+    }
+
+    /// Reads whatever comes while `work` is being done, so that not even a passing state is missed.
+    pub(crate) async fn during<W>(&mut self, work: impl Future<Output = W>) -> W {
+        let mut work = pin!(work);
+        loop {
+            let far = Instant::now() + self.rules.profile.answer;
+            match select(work.as_mut(), pin!(self.read(far))).await {
+                Either::Left((done, _)) => return done,
+                Either::Right(_) => {}
             }
         }
     }
@@ -134,6 +149,17 @@ impl Follow<Snapshot> {
     /// Forgets what was read but for the latest.
     pub(crate) fn mark(&mut self) {
         self.seen.drain(..self.seen.len().saturating_sub(1));
+    }
+
+    /// Everything told since the last [`mark`](Self::mark) must have held `instance`.
+    pub(crate) fn never_missed(&self, instance: &Instance) {
+        if self.seen.iter().any(|seen| seen.get(instance.id()).is_none()) {
+            self.broken(&format!(
+                "missed {:?}, which was there all the time: {:#?}",
+                instance.key(),
+                self.seen
+            ));
+        }
     }
 
     /// What changed since the last [`mark`](Self::mark), or since the first item.

@@ -124,8 +124,8 @@ pub(crate) async fn kept_or_refused(
     }
 }
 
-/// Two numbers at least.
-fn names_size_and_limit(world: &World<'_>, message: &str) {
+/// A refusal must name them both: two numbers at least.
+pub(crate) fn names_size_and_limit(world: &World<'_>, message: &str) {
     let plain = message.replace([',', '_'], "");
     let numbers = plain.split(|c: char| !c.is_ascii_digit()).filter(|digits| !digits.is_empty()).count();
     world.ensure(numbers >= 2, || {

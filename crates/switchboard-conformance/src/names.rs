@@ -1,8 +1,9 @@
 //! Names and ids of every allowed form.
 
-use switchboard_core::{ErrorKind, ServiceName};
+use futures::future::join_all;
+use switchboard_core::{ErrorKind, RegisterOptions, ServiceName};
 
-use crate::invalid::kept_or_refused;
+use crate::invalid::{kept_or_refused, names_size_and_limit};
 use crate::world::{Handle, World};
 use crate::{Backend, Outcome};
 
@@ -40,12 +41,9 @@ pub async fn case_is_significant(backend: &dyn Backend) -> Outcome {
 /// `Invalid`. They are never taken for other names.
 pub async fn odd_names_are_kept_or_refused(backend: &dyn Backend) -> Outcome {
     let (world, one, two) = World::two(backend, "names::odd_names_are_kept_or_refused").await;
-    for odd in
-        ["a b", "a/b", "../a", "a?b=c&d#e", "a%2Fb", "größe", "a\"b'c`", "a\\.b", "a*", "a:b@c", "a,b;c"]
-    {
-        let name = world.service(odd);
-        kept_or_refused_name(&world, &one, &two, &name).await;
-    }
+    let odd =
+        ["a b", "a/b", "../a", "a?b=c&d#e", "a%2Fb", "größe", "a\"b'c`", "a\\.b", "a*", "a:b@c", "a,b;c"];
+    join_all(odd.map(async |odd| kept_or_refused_name(&world, &one, &two, &world.service(odd)).await)).await;
     world.done().await
 }
 
@@ -53,7 +51,9 @@ pub async fn odd_names_are_kept_or_refused(backend: &dyn Backend) -> Outcome {
 pub async fn longest_names_are_kept_or_refused(backend: &dyn Backend) -> Outcome {
     let (world, one, two) = World::two(backend, "names::longest_names_are_kept_or_refused").await;
     let name = world.parsed(&format!("{}{}", "n".repeat(255 - world.suffix().len()), world.suffix()));
-    kept_or_refused_name(&world, &one, &two, &name).await;
+    for refused in kept_or_refused_name(&world, &one, &two, &name).await {
+        names_size_and_limit(&world, &refused);
+    }
     world.done().await
 }
 
@@ -76,20 +76,26 @@ async fn named(backend: &dyn Backend, case: &'static str, name: impl Fn(&str) ->
     world.done().await
 }
 
-/// As a service's name, then as an id.
-async fn kept_or_refused_name(world: &World<'_>, one: &Handle, two: &Handle, name: &ServiceName) {
+/// As a service's name, then as an id. Gives the refusals.
+async fn kept_or_refused_name(
+    world: &World<'_>,
+    one: &Handle,
+    two: &Handle,
+    name: &ServiceName,
+) -> Vec<String> {
+    let mut refusals = Vec::new();
     match two.try_lookup(name).await {
         Ok(found) => {
             world.ensure(found.is_empty(), || format!("nobody registered {name:?}, lookup gave {found:#?}"));
-            kept_or_refused(world, one, two, world.builder(name)).await;
+            refusals.extend(kept_or_refused(world, one, two, world.builder(name)).await);
         }
         refused => {
-            two.must_fail("lookup", ErrorKind::Invalid, refused);
-            let instance = world.instance(name);
-            let refused = one.try_register(&instance, &switchboard_core::RegisterOptions::new()).await;
-            one.must_fail("register of what lookup refused", ErrorKind::Invalid, refused);
+            refusals.push(two.must_fail("lookup", ErrorKind::Invalid, refused));
+            let refused = one.try_register(&world.instance(name), &RegisterOptions::new()).await;
+            refusals.push(one.must_fail("register of what lookup refuses", ErrorKind::Invalid, refused));
         }
     }
     let service = world.service("greeter");
-    kept_or_refused(world, one, two, world.builder(&service).id(name.as_str())).await;
+    refusals.extend(kept_or_refused(world, one, two, world.builder(&service).id(name.as_str())).await);
+    refusals
 }

@@ -34,7 +34,7 @@ pub async fn two_instances_of_one_service(backend: &dyn Backend) -> Outcome {
     let service = world.service("greeter");
     let (first, second) = (
         world.built(world.builder(&service).version("1")),
-        world.built(world.builder(&service).version("2").address(world.address(7002))),
+        world.built(world.builder(&service).version("2").clear_addresses().address(world.address(7002))),
     );
     one.register(&first).await;
     one.register(&second).await;

@@ -12,14 +12,12 @@ pub async fn a_live_instance_stays(backend: &dyn Backend) -> Outcome {
     one.register(&instance).await;
     let mut watch = two.watch(instance.service());
     watch.until("the instance", |now| now.len() == 1).await;
-    watch.rest().await;
+    watch.mark();
     one.suspect(&instance.key()).await;
     two.suspect(&instance.key()).await;
     watch.listen(world.profile().suspicion).await;
     watch.rest().await;
-    world.ensure(watch.seen().iter().all(|seen| seen.len() == 1), || {
-        format!("a suspected instance that is alive was missed: {:#?}", watch.seen())
-    });
+    watch.never_missed(&instance);
     two.finds(&instance).await;
     world.done().await
 }

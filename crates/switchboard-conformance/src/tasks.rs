@@ -7,7 +7,7 @@ use crate::world::World;
 
 /// How many watches are opened and dropped, one after another: clearly more than the tasks a backend may share
 /// among them or keep for a while, such as the one behind a pooled connection.
-pub(crate) const WATCHES: usize = 12;
+pub(crate) const WATCHES: usize = 6;
 /// How many handles are opened and closed; more than the shared tasks too, and fewer because they cost more.
 pub(crate) const HANDLES: usize = 4;
 const SHARED: usize = 2;

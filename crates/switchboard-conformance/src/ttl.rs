@@ -5,6 +5,7 @@ use std::time::Duration;
 use switchboard_core::{Instance, Snapshot};
 use tokio::time::{Instant, sleep};
 
+use crate::follow::Follow;
 use crate::world::{Handle, World};
 use crate::{Backend, Outcome};
 
@@ -19,9 +20,7 @@ pub async fn a_lapse_reaches_watchers(backend: &dyn Backend) -> Outcome {
     watch.first().await;
     let started = Instant::now();
     one.register_for(&instance, ttl).await;
-    watch.until("the instance", |now| is_up(now, &instance)).await;
-    let limit = ttl + world.profile().expiry;
-    watch.until_within(limit, "the lapse", |now| has_lapsed(&world, now, &instance)).await;
+    lapse(&world, &mut watch, &instance).await;
     let lasted = started.elapsed();
     // A tenth for backends that measure time in coarse steps.
     world.ensure(lasted >= ttl / 10 * 9, || format!("with a TTL of {ttl:?} it lasted only {lasted:?}"));
@@ -72,8 +71,9 @@ pub async fn a_renewal_in_time_keeps_it(backend: &dyn Backend) -> Outcome {
     let Some(ttl) = backend.profile().ttl else { return NO_TTL };
     let (world, one, two) = World::two(backend, "ttl::a_renewal_in_time_keeps_it").await;
     let instance = world.instance(&world.service("greeter"));
-    one.register_for(&instance, ttl).await;
     let mut watch = two.watch(instance.service());
+    watch.first().await;
+    one.register_for(&instance, ttl).await;
     watch.until("the instance", |now| is_up(now, &instance)).await;
     watch.mark();
     let until = Instant::now() + ttl * 2;
@@ -97,11 +97,10 @@ pub async fn registering_after_a_lapse_puts_it_back(backend: &dyn Backend) -> Ou
     let Some(ttl) = backend.profile().ttl else { return NO_TTL };
     let (world, one, two) = World::two(backend, "ttl::registering_after_a_lapse_puts_it_back").await;
     let instance = world.instance(&world.service("greeter"));
-    one.register_for(&instance, ttl).await;
     let mut watch = two.watch(instance.service());
-    watch.until("the instance", |now| is_up(now, &instance)).await;
-    lapse(&world, &two, &instance).await;
-    watch.until("the lapse", |now| has_lapsed(&world, now, &instance)).await;
+    watch.first().await;
+    one.register_for(&instance, ttl).await;
+    lapse(&world, &mut watch, &instance).await;
     one.register(&instance).await;
     two.finds(&instance).await;
     watch.until("the instance back", |now| is_up(now, &instance)).await;
@@ -115,8 +114,13 @@ pub async fn without_a_ttl_it_stays(backend: &dyn Backend) -> Outcome {
     let service = world.service("greeter");
     let (stays, lapses) = (world.instance(&service), world.instance(&service));
     one.register(&stays).await;
+    let mut watch = two.watch(&service);
+    watch.until("the instance", |now| is_up(now, &stays)).await;
+    watch.mark();
     one.register_for(&lapses, ttl).await;
-    lapse(&world, &two, &lapses).await;
+    lapse(&world, &mut watch, &lapses).await;
+    watch.rest().await;
+    watch.never_missed(&stays);
     two.finds(&stays).await;
     world.done().await
 }
@@ -129,8 +133,13 @@ pub async fn the_last_registration_decides(backend: &dyn Backend) -> Outcome {
     let (stays, lapses) = (world.instance(&service), world.instance(&service));
     one.register_for(&stays, ttl).await;
     one.register(&stays).await;
+    let mut watch = two.watch(&service);
+    watch.until("the instance", |now| is_up(now, &stays)).await;
+    watch.mark();
     one.register_for(&lapses, ttl).await;
-    lapse(&world, &two, &lapses).await;
+    lapse(&world, &mut watch, &lapses).await;
+    watch.rest().await;
+    watch.never_missed(&stays);
     two.finds(&stays).await;
     world.done().await
 }
@@ -141,10 +150,10 @@ async fn renew(handle: &Handle, instance: &Instance, ttl: Duration) {
     sleep(ttl / 4).await;
 }
 
-/// Waits until an instance that was registered with a TTL has lapsed.
-async fn lapse(world: &World<'_>, handle: &Handle, instance: &Instance) {
+/// Waits until an instance that was just registered with a TTL has come and lapsed.
+async fn lapse(world: &World<'_>, watch: &mut Follow<Snapshot>, instance: &Instance) {
+    watch.until("the instance", |now| is_up(now, instance)).await;
     let limit = world.profile().ttl.unwrap_or_default() + world.profile().expiry;
-    let mut watch = handle.watch(instance.service());
     watch.until_within(limit, "the lapse", |now| has_lapsed(world, now, instance)).await;
 }
 

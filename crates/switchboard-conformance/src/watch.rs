@@ -104,9 +104,9 @@ pub async fn another_services_changes_are_silent(backend: &dyn Backend) -> Outco
     one.register(&here).await;
     let mut watch = two.watch(here.service());
     watch.until("the instance", |now| now.len() == 1).await;
-    watch.rest().await;
     watch.mark();
     one.register(&elsewhere).await;
+    watch.rest().await;
     one.deregister(&elsewhere.key()).await;
     watch.rest().await;
     let told = watch.seen();

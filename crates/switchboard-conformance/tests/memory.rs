@@ -49,7 +49,8 @@ mod shared {
 
     /// One world for all the tests, so that they prove not to disturb each other.
     fn world() -> MemoryRegistry {
-        MemoryRegistry::from_url(&"memory:conformance".parse().unwrap()).unwrap()
+        let url = "memory:conformance".parse().expect("a URL");
+        MemoryRegistry::from_url(&url).expect("the URL of a memory registry")
     }
 
     suite!(Shared(world()));

@@ -70,7 +70,7 @@ impl Instance {
         &self.service
     }
 
-    /// The id, unique among the service's instances.
+    /// The id, which tells it from the service's other instances; see [`InstanceId`].
     pub fn id(&self) -> &InstanceId {
         &self.id
     }
@@ -283,6 +283,30 @@ impl InstanceBuilder {
     pub fn clear_addresses(self) -> Self {
         self.map(|draft| {
             draft.addresses.clear();
+            Ok(())
+        })
+    }
+
+    /// Forgets the tags given so far.
+    pub fn clear_tags(self) -> Self {
+        self.map(|draft| {
+            draft.tags.clear();
+            Ok(())
+        })
+    }
+
+    /// Forgets the metadata given so far.
+    pub fn clear_metadata(self) -> Self {
+        self.map(|draft| {
+            draft.metadata.clear();
+            Ok(())
+        })
+    }
+
+    /// Forgets the endpoints given so far.
+    pub fn clear_endpoints(self) -> Self {
+        self.map(|draft| {
+            draft.endpoints.clear();
             Ok(())
         })
     }

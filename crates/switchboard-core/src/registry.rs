@@ -36,8 +36,9 @@ pub trait Registry: Debug + Display + Send + Sync + 'static {
     /// - The same key with other content replaces it; watchers see one update, never a gap.
     /// - If the backend has lost it (a restarted agent, a lapsed TTL), this puts it back.
     ///
-    /// When it returns `Ok`, another process's [`lookup`](Self::lookup) finds the instance. The instance's
-    /// [`health`](Instance::health) is ignored: the registry decides.
+    /// When it returns `Ok`, another process's [`lookup`](Self::lookup) finds the instance as it is now. The TTL of the last
+    /// call counts; a call without one removes it. The instance's [`health`](Instance::health) is ignored: the
+    /// registry decides.
     async fn register(&self, instance: &Instance, options: &RegisterOptions) -> Result<()>;
 
     /// Removes an instance. Succeeds when it is already gone, or never was.

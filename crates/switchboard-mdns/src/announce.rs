@@ -86,25 +86,26 @@ impl Announcer {
         };
         let out = async { while !self.is_announced(&key) && announced.changed().await.is_ok() {} };
         let done = async {
-            if kind == Ok(ServiceType::Own) {
-                let out_and_not_looped_back = async {
-                    out.await;
-                    sleep(HEAR_OURSELVES).await;
-                };
-                tokio::select! {
-                    () = heard(own, instance) => sleep(HEARD_BY_OTHERS).await,
-                    () = out_and_not_looped_back => {}
-                }
-            } else {
+            if kind != Ok(ServiceType::Own) {
                 out.await;
+                return Ok(());
+            }
+            let out_but_not_looped_back = async {
+                out.await;
+                sleep(HEAR_OURSELVES).await;
+            };
+            tokio::select! {
+                heard = heard(own, instance) => heard,
+                () = out_but_not_looped_back => Ok(()),
             }
         };
-        if timeout(ANNOUNCE_WITHIN, done).await.is_err() {
+        let Ok(done) = timeout(ANNOUNCE_WITHIN, done).await else {
             self.withdraw(&key).await?;
             let seconds = ANNOUNCE_WITHIN.as_secs();
             let message = format!("{key} could be announced on no interface within {seconds} s");
             return Err(Error::new(ErrorKind::Unavailable, BACKEND, "register", message));
-        }
+        };
+        done?;
         if let Some(registered) = self.registered().get_mut(&key) {
             registered.confirmed = registered.instance == *instance;
         }
@@ -189,18 +190,17 @@ impl Announcer {
         if let Some(before) = before {
             announcement.label.clone_from(&before.announcement.label);
         } else {
-            find_free_label(&mut announcement, registered.values().map(|other| &other.announcement));
+            find_free_label(&mut announcement, &registered);
         }
         if announcement.txt_len() > ONE_FRAME {
             let bytes = announcement.txt_len();
             tracing::warn!(instance = %key, bytes, limit = ONE_FRAME, "a TXT record this long travels in fragments");
         }
-        // A host name stands for one set of addresses, and goes with its instance: mdns-sd's goodbye takes both back.
-        let host = match before {
-            Some(before) if before.announcement.ips == announcement.ips => before.host.clone(),
-            // A random name needs no probing, and cannot be confused with the machine's own, whose addresses others announce.
-            _ => format!("sb-{}.local.", uuid::Uuid::new_v4().simple()),
-        };
+        // Each instance has a host name of its own, for its goodbye takes back the addresses of its host; and a new one
+        // with new addresses, so that nobody sees old and new ones together. Random, it needs no probing.
+        let same_ips = before.filter(|before| before.announcement.ips == announcement.ips);
+        let random = || format!("sb-{}.local.", uuid::Uuid::new_v4().simple());
+        let host = same_ips.map_or_else(random, |before| before.host.clone());
         let info = announcement.service_info(&host, probe).map_err(|error| {
             Error::new(ErrorKind::Invalid, BACKEND, "register", "mDNS cannot carry this").with_source(error)
         })?;
@@ -296,18 +296,18 @@ impl Announcer {
     }
 }
 
-/// Returns when `instance` is heard as it is.
-async fn heard(own: &Browse, instance: &Instance) {
+/// Returns when `instance` is heard as it is, and others have had a moment to hear it too.
+async fn heard(own: &Browse, instance: &Instance) -> Result<()> {
     use futures::StreamExt;
 
     let mut snapshots = own.store().watch(instance.service());
-    while let Some(Ok(snapshot)) = snapshots.next().await {
-        if snapshot.get(instance.id()).is_some_and(|heard| says_the_same(heard, instance)) {
-            return;
+    while let Some(snapshot) = snapshots.next().await {
+        if snapshot?.get(instance.id()).is_some_and(|heard| says_the_same(heard, instance)) {
+            sleep(HEARD_BY_OTHERS).await;
+            return Ok(());
         }
     }
-    // The store was closed; whoever waits is told so by other means.
-    std::future::pending::<()>().await;
+    Err(Error::closed(BACKEND, "register"))
 }
 
 /// Whether `heard` is all of `instance` that a TXT record can carry.
@@ -331,11 +331,11 @@ fn lapse(ttl: Option<Duration>) -> Option<Instant> {
 }
 
 /// Puts a number behind the label if this host already has another instance under it.
-fn find_free_label<'a>(announcement: &mut Announcement, others: impl Iterator<Item = &'a Announcement>) {
+fn find_free_label(announcement: &mut Announcement, registered: &BTreeMap<InstanceKey, Registered>) {
     let wanted = announcement.clone();
-    let same_kind: Vec<_> = others.filter(|other| other.kind == wanted.kind).collect();
     for number in 2.. {
-        if !same_kind.iter().any(|other| other.label == announcement.label) {
+        let mut others = registered.values().map(|other| &other.announcement);
+        if !others.any(|other| other.kind == announcement.kind && other.label == announcement.label) {
             return;
         }
         announcement.clone_from(&wanted);

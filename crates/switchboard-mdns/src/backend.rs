@@ -1,7 +1,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -46,6 +46,8 @@ struct Shared {
     announcer: Arc<Announcer>,
     own: Arc<Browse>,
     plain: tokio::sync::Mutex<BTreeMap<ServiceName, Plain>>,
+    /// What was asked after, and when; many clients failing at once make one question.
+    suspected: Mutex<BTreeMap<InstanceKey, Instant>>,
     config: MdnsBuilder,
     closed: AtomicBool,
 }
@@ -90,8 +92,8 @@ impl MdnsRegistry {
         let (run, task) = futures::future::abortable(announcer.clone().run(events, Arc::downgrade(&own)));
         tokio::spawn(run);
         let closed = AtomicBool::new(false);
-        let shared =
-            Arc::new(Shared { daemon, announcer, own, plain: tokio::sync::Mutex::default(), config, closed });
+        let (plain, suspected) = (tokio::sync::Mutex::default(), Mutex::default());
+        let shared = Arc::new(Shared { daemon, announcer, own, plain, suspected, config, closed });
         Ok(Self { shared, task })
     }
 
@@ -122,6 +124,18 @@ impl Shared {
         let browse = Arc::new(Browse::start(self.daemon.clone(), kind.clone()).await?);
         plain.insert(service.clone(), Plain { browse: browse.clone(), used: now });
         Ok(browse)
+    }
+
+    /// Whether this suspicion is news: nobody has asked after the instance just now.
+    fn note_suspicion(&self, key: &InstanceKey) -> bool {
+        let now = Instant::now();
+        let mut suspected = self.suspected.lock().unwrap_or_else(PoisonError::into_inner);
+        suspected.retain(|_, asked| now - *asked < VERIFY_WITHIN);
+        let news = !suspected.contains_key(key);
+        if news {
+            suspected.insert(key.clone(), now);
+        }
+        news
     }
 
     fn is_closed(&self) -> bool {
@@ -194,6 +208,9 @@ impl Registry for MdnsRegistry {
     async fn suspect(&self, key: &InstanceKey) {
         let Ok(browse) = self.browse("suspect", key.service()).await else { return };
         if let Some(fullname) = browse.fullname(key) {
+            if !self.shared.note_suspicion(key) {
+                return;
+            }
             if let Err(error) = self.shared.daemon.verify(&fullname, VERIFY_WITHIN).await {
                 tracing::debug!(instance = %key, %error, "could not ask whether it is still there");
                 return;

@@ -54,6 +54,9 @@ mod browse;
 mod buffer;
 mod config;
 mod daemon;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzz;
 mod interface;
 mod record;
 mod requery;

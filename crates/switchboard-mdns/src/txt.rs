@@ -128,11 +128,7 @@ fn check(record: &[Property]) -> Result<(), Invalid> {
     }
     let mut keys: Vec<String> = record.iter().map(|(key, _)| key.to_ascii_lowercase()).collect();
     keys.sort_unstable();
-    let twice = keys.windows(2).find_map(|pair| match pair {
-        [a, b] if a == b => Some(a),
-        _ => None,
-    });
-    if let Some(key) = twice {
+    if let Some([key, _]) = keys.windows(2).find(|pair| pair[0] == pair[1]) {
         return Err(Invalid::quoting("TXT key", key, "is there twice; DNS-SD compares keys without case"));
     }
     let len = wire_len(record);

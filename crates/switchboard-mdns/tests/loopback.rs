@@ -1,4 +1,5 @@
 //! One registry and its neighbour on loopback, each with sockets and threads of its own.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::time::Duration;
 

@@ -1,5 +1,6 @@
 //! Every thread has an owner. One test in a binary of its own, because it counts the threads of the process.
 #![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::time::Duration;
 

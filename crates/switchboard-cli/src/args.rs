@@ -1,0 +1,293 @@
+//! What can be written on the command line.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
+use switchboard::{InstanceId, ServiceName};
+
+/// See, try and join service discovery from a terminal
+///
+/// Shows what is registered on any backend, and lets any program in any language take part.
+///
+/// Exit codes: 0 done, 1 failed, 2 bad usage; `run` returns the code of the program it ran.
+#[derive(Debug, Parser)]
+#[command(name = "switchboard", version, disable_help_subcommand = true)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Global {
+    /// The registry: `mdns:`, `mdns:?interface=lo`, `consul://127.0.0.1:8500`, …
+    #[arg(
+        long,
+        global = true,
+        value_name = "URL",
+        env = switchboard::ENVIRONMENT_VARIABLE,
+        hide_env_values = true,
+        default_value = "mdns:"
+    )]
+    pub(crate) registry: String,
+
+    /// Write JSON for machines
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+
+    /// Say more on standard error; -vv and -vvv say even more
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
+
+    /// How long one thing asked of the registry or a service may take
+    #[arg(long, global = true, value_name = "TIME", default_value = "10s", value_parser = duration)]
+    pub(crate) timeout: Duration,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// List the services, with how many instances each has
+    Services,
+    /// List the instances of a service, healthy ones first
+    Instances(Instances),
+    /// Show each change as it happens, the current state first
+    Watch(Watch),
+    /// Register an address, and keep it registered until Ctrl-C or SIGTERM
+    Register(Register),
+    /// Run a program, and keep it registered while it runs and accepts connections
+    Run(Run),
+    /// Show which instances a client would get
+    Pick(Pick),
+    /// Send an HTTP request to a picked instance
+    Call(Call),
+    /// Find out why nothing shows up
+    Doctor(Doctor),
+    /// Watch everything live, on the full screen
+    Top,
+    /// Print the completions of a shell
+    Completions(Completions),
+    /// Print the manual page, or write all of them into a directory
+    Man(Man),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Instances {
+    /// The service
+    pub(crate) service: ServiceName,
+    #[command(flatten)]
+    pub(crate) filter: InstanceFilter,
+    /// Only instances that are passing or warning
+    #[arg(long)]
+    pub(crate) healthy: bool,
+}
+
+/// Which instances count; all that is given must hold.
+#[derive(Debug, Args)]
+pub(crate) struct InstanceFilter {
+    /// Only instances of this version
+    #[arg(long)]
+    pub(crate) version: Option<String>,
+    /// Only instances with this tag; may be given several times
+    #[arg(long)]
+    pub(crate) tag: Vec<String>,
+    /// Only instances with this metadata; may be given several times
+    #[arg(long, value_name = "KEY=VALUE", value_parser = pair)]
+    pub(crate) meta: Vec<(String, String)>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Watch {
+    /// The service; all of them if left out
+    pub(crate) service: Option<ServiceName>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Register {
+    /// The service
+    pub(crate) service: ServiceName,
+    /// Where it listens, as HOST:PORT; 0.0.0.0 and [::] become an address of this machine
+    #[arg(value_hint = ValueHint::Hostname)]
+    pub(crate) address: String,
+    #[command(flatten)]
+    pub(crate) details: Details,
+}
+
+/// What is told of an instance, and how it is kept registered.
+#[derive(Debug, Args)]
+pub(crate) struct Details {
+    /// The id of the instance; a random one if left out
+    #[arg(long)]
+    pub(crate) id: Option<InstanceId>,
+    /// The version
+    #[arg(long)]
+    pub(crate) version: Option<String>,
+    /// Metadata; may be given several times
+    #[arg(long, value_name = "KEY=VALUE", value_parser = pair)]
+    pub(crate) meta: Vec<(String, String)>,
+    /// A tag; may be given several times
+    #[arg(long)]
+    pub(crate) tag: Vec<String>,
+    /// The name of an endpoint, such as Greeter.Hello; may be given several times
+    #[arg(long, value_name = "NAME")]
+    pub(crate) endpoint: Vec<String>,
+    /// The share of traffic, relative to other instances
+    #[arg(long, default_value_t = 1)]
+    pub(crate) weight: u16,
+    /// How long the registration lasts without renewal [default: three times the interval]
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub(crate) ttl: Option<Duration>,
+    /// The time between renewals, and between checks [default: 30s, or a third of the TTL if that is shorter]
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub(crate) interval: Option<Duration>,
+    /// Registered only while this URL answers with 2xx; {host} and {port} stand for the instance's
+    #[arg(long, value_name = "URL")]
+    pub(crate) check_http: Option<String>,
+    /// Registered only while this shell command succeeds; it finds the instance in HOST and PORT
+    #[arg(long, value_name = "CMD", value_hint = ValueHint::CommandString)]
+    pub(crate) check_cmd: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Run {
+    /// The service
+    pub(crate) service: ServiceName,
+    /// The port the program will listen on; 0 chooses a free one. The program finds it in PORT
+    #[arg(long, default_value_t = 0)]
+    pub(crate) port: u16,
+    /// The host under which others reach the program [default: an address of this machine that accepts]
+    #[arg(long, value_hint = ValueHint::Hostname)]
+    pub(crate) host: Option<String>,
+    #[command(flatten)]
+    pub(crate) details: Details,
+    /// The program and its arguments
+    #[arg(last = true, required = true, value_name = "CMD", value_hint = ValueHint::CommandWithArguments)]
+    pub(crate) command: Vec<std::ffi::OsString>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Pick {
+    /// The service
+    pub(crate) service: ServiceName,
+    /// How many picks to make
+    #[arg(short = 'n', value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    pub(crate) count: u32,
+    #[command(flatten)]
+    pub(crate) choice: Choice,
+}
+
+/// How an instance is chosen.
+#[derive(Debug, Args)]
+pub(crate) struct Choice {
+    /// The strategy [default: random; hash if a key is given]
+    #[arg(long)]
+    pub(crate) strategy: Option<StrategyName>,
+    /// Requests of one key go to one instance
+    #[arg(long)]
+    pub(crate) key: Option<String>,
+    #[command(flatten)]
+    pub(crate) filter: InstanceFilter,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum StrategyName {
+    /// At random
+    Random,
+    /// One after the other
+    RoundRobin,
+    /// At random, by weight
+    WeightedRandom,
+    /// One after the other, by weight
+    WeightedRoundRobin,
+    /// The one of two with fewer calls in flight
+    LeastRequest,
+    /// The one of two with less expected latency
+    PeakEwma,
+    /// The one that a key always goes to
+    Hash,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Call {
+    /// The service
+    pub(crate) service: ServiceName,
+    /// The path and query, such as /hello?name=you
+    #[arg(default_value = "/")]
+    pub(crate) path: String,
+    /// The method [default: GET, or POST with data]
+    #[arg(short = 'X', long = "request", value_name = "METHOD")]
+    pub(crate) method: Option<String>,
+    /// A header, as `Name: value`; may be given several times
+    #[arg(short = 'H', long = "header", value_name = "HEADER")]
+    pub(crate) headers: Vec<String>,
+    /// The body; @FILE reads it from a file, @- from standard input. Several are joined by `&`
+    #[arg(short = 'd', long = "data", value_name = "DATA")]
+    pub(crate) data: Vec<String>,
+    /// Show the status line and headers too
+    #[arg(short = 'i', long)]
+    pub(crate) include: bool,
+    /// Exit with 1 and show no body when the status is 400 or more
+    #[arg(short = 'f', long)]
+    pub(crate) fail: bool,
+    /// Speak HTTPS
+    #[arg(long)]
+    pub(crate) https: bool,
+    #[command(flatten)]
+    pub(crate) choice: Choice,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Doctor {
+    /// The service that is missed; its rights are what a token is asked for
+    pub(crate) service: Option<ServiceName>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Completions {
+    /// The shell
+    pub(crate) shell: clap_complete::Shell,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Man {
+    /// Where to write the pages of all commands
+    #[arg(value_hint = ValueHint::DirPath)]
+    pub(crate) directory: Option<PathBuf>,
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(text) {
+        Ok(Duration::ZERO) => Err("is no time at all".into()),
+        Ok(time) => Ok(time),
+        Err(error) => Err(format!("{error}; write 500ms, 10s, 5m or 1h")),
+    }
+}
+
+fn pair(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.into(), value.into())),
+        _ => Err("is not KEY=VALUE".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn times_and_pairs_are_read() {
+        assert_eq!(duration("1m 30s"), Ok(Duration::from_secs(90)));
+        assert!(duration("0s").is_err());
+        assert!(duration("5").unwrap_err().contains("write 500ms"));
+        assert_eq!(pair("a=b=c"), Ok(("a".into(), "b=c".into())));
+        assert!(pair("=b").is_err());
+        assert!(pair("a").is_err());
+    }
+}

@@ -1,0 +1,229 @@
+//! `call`: an HTTP request to a picked instance, with curl's habits.
+
+use std::collections::BTreeMap;
+use std::io::{self, Read as _, Write as _};
+use std::process::ExitCode;
+
+use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use reqwest::{Client, Method, Response, Url};
+use serde::Serialize;
+use switchboard::selector::{Balancer, FailureKind, Pick, Request};
+use switchboard::{Host, Instance, InstanceId};
+use tokio::time::Instant;
+
+use crate::args;
+use crate::failure::{Failure, chain};
+use crate::output::{self, Look};
+use crate::session::{Session, spinning};
+
+/// So many instances are tried before giving up.
+const TRIES: usize = 3;
+
+/// The longest answer that `--json` takes; without it there is no limit, as nothing is kept.
+const MAX_JSON_BODY: usize = 64 << 20;
+
+#[derive(Serialize)]
+struct Answer<'a> {
+    service: &'a str,
+    id: &'a str,
+    address: String,
+    status: u16,
+    headers: BTreeMap<&'a str, String>,
+    body: String,
+}
+
+pub(crate) async fn run(session: &Session, args: &args::Call) -> Result<ExitCode, Failure> {
+    let message = Message::new(args)?;
+    // Through a proxy the request would not go to the instance.
+    let client = Client::builder().no_proxy().timeout(session.timeout).user_agent("switchboard").build();
+    let client = client.map_err(|error| Failure::failed("cannot set up HTTP").because(&error))?;
+    let registry = session.connect().await?;
+    let balancer = args.choice.balancer(session, registry.clone(), &args.service).await?;
+
+    let started = Instant::now();
+    let (pick, response) = message.send(&client, &balancer, args.choice.key.as_deref()).await?;
+    let (instance, status) = (pick.instance().clone(), response.status());
+    output::note(&format!(
+        "{} at {} answered {status} in {} ms",
+        instance.key(),
+        instance.address(),
+        started.elapsed().as_millis()
+    ));
+    let refused = status.is_client_error() || status.is_server_error();
+    if refused && args.fail {
+        pick.finish(Err(FailureKind::Response));
+        return Ok(ExitCode::FAILURE);
+    }
+    if session.json {
+        json(&instance, response).await?;
+    } else {
+        text(response, args.include).await?;
+    }
+    pick.success();
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What is sent, to whichever instance.
+struct Message<'a> {
+    scheme: &'static str,
+    path: &'a str,
+    method: Method,
+    headers: HeaderMap,
+    body: Option<Vec<u8>>,
+}
+
+impl<'a> Message<'a> {
+    fn new(args: &'a args::Call) -> Result<Self, Failure> {
+        if !args.path.starts_with('/') {
+            return Err(Failure::usage(format!("path {:?} does not begin with /", args.path)));
+        }
+        let mut headers = HeaderMap::new();
+        for text in &args.headers {
+            let (name, value) = header(text)?;
+            headers.append(name, value);
+        }
+        let body = if args.data.is_empty() { None } else { Some(body(&args.data)?) };
+        if body.is_some() && !headers.contains_key(CONTENT_TYPE) {
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"));
+        }
+        let method = match (&args.method, &body) {
+            (Some(method), _) => Method::from_bytes(method.as_bytes())
+                .map_err(|_| Failure::usage(format!("{method:?} is no HTTP method")))?,
+            (None, Some(_)) => Method::POST,
+            (None, None) => Method::GET,
+        };
+        let scheme = if args.https { "https" } else { "http" };
+        Ok(Self { scheme, path: &args.path, method, headers, body })
+    }
+
+    /// Sends it to one instance after the other until one is reached: an instance that cannot be connected to has not
+    /// seen the request, so it can go to another.
+    async fn send(
+        &self,
+        client: &Client,
+        balancer: &Balancer,
+        key: Option<&str>,
+    ) -> Result<(Pick, Response), Failure> {
+        let mut tried: Vec<InstanceId> = Vec::new();
+        loop {
+            let request = Request::new().avoid(&tried);
+            let pick = balancer.pick_for(&key.map_or(request, |key| request.key(key)))?;
+            let error = match spinning("waiting for the answer", self.exchange(client, &pick)).await? {
+                Ok(response) => return Ok((pick, response)),
+                Err(error) => error.without_url(),
+            };
+            let (id, unheard) = (pick.instance().id().clone(), error.is_connect());
+            let what = format!("{} at {}", pick.instance().key(), pick.instance().address());
+            pick.failure(if unheard { FailureKind::Connection } else { FailureKind::Timeout });
+            let again = tried.contains(&id);
+            tried.push(id);
+            if !unheard || again || tried.len() >= TRIES {
+                return Err(Failure::failed(format!("{what} did not answer")).because(&error));
+            }
+            output::complain(&format!("{what} did not answer: {}; trying another", chain(&error)));
+        }
+    }
+
+    async fn exchange(
+        &self,
+        client: &Client,
+        instance: &Instance,
+    ) -> Result<reqwest::Result<Response>, Failure> {
+        let address = instance.address();
+        let host = match address.host() {
+            Host::Ip(ip) if ip.is_ipv6() => format!("[{ip}]"),
+            host => host.to_string(),
+        };
+        let url = format!("{}://{host}:{}{}", self.scheme, address.port(), self.path);
+        let url = Url::parse(&url).map_err(|error| Failure::usage("not a URL").because(&error))?;
+        let mut request = client.request(self.method.clone(), url).headers(self.headers.clone());
+        if let Some(body) = &self.body {
+            request = request.body(body.clone());
+        }
+        Ok(request.send().await)
+    }
+}
+
+fn header(text: &str) -> Result<(HeaderName, HeaderValue), Failure> {
+    // The value is not repeated: it may be a credential.
+    let (name, value) =
+        text.split_once(':').ok_or_else(|| Failure::usage("-H: a header is not `Name: value`"))?;
+    let name: HeaderName =
+        name.trim().parse().map_err(|_| Failure::usage(format!("-H: {name:?} is no header name")))?;
+    let value = HeaderValue::from_str(value.trim()).map_err(|_| {
+        Failure::usage(format!("-H: the value of {name} has a character that is not allowed"))
+    })?;
+    Ok((name, value))
+}
+
+fn body(data: &[String]) -> Result<Vec<u8>, Failure> {
+    let parts: Vec<Vec<u8>> = data.iter().map(|part| read(part)).collect::<Result<_, _>>()?;
+    Ok(parts.join(&b'&'))
+}
+
+fn read(part: &str) -> Result<Vec<u8>, Failure> {
+    let Some(path) = part.strip_prefix('@') else { return Ok(part.into()) };
+    let read = if path == "-" {
+        let mut bytes = Vec::new();
+        io::stdin().read_to_end(&mut bytes).map(|_| bytes)
+    } else {
+        std::fs::read(path)
+    };
+    // As curl does: line ends are for -d's other forms.
+    let strip = |bytes: Vec<u8>| bytes.into_iter().filter(|byte| !matches!(byte, b'\r' | b'\n')).collect();
+    read.map(strip).map_err(|error| Failure::failed(format!("-d: cannot read {path}")).because(&error))
+}
+
+async fn text(mut response: Response, include: bool) -> Result<(), Failure> {
+    if include {
+        output::line(Look::Heading, &format!("{:?} {}", response.version(), response.status()))?;
+        for (name, value) in response.headers() {
+            output::line(Look::Plain, &format!("{name}: {}", shown(value)))?;
+        }
+        output::line(Look::Plain, "")?;
+    }
+    while let Some(chunk) = response.chunk().await.map_err(broken)? {
+        // Byte for byte: the body may be anything.
+        io::stdout().write_all(&chunk)?;
+    }
+    io::stdout().flush()?;
+    Ok(())
+}
+
+async fn json(instance: &Instance, mut response: Response) -> Result<(), Failure> {
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(broken)? {
+        if body.len() + chunk.len() > MAX_JSON_BODY {
+            return Err(Failure::failed(format!(
+                "the body is longer than {MAX_JSON_BODY} bytes; leave out --json"
+            )));
+        }
+        body.extend_from_slice(&chunk);
+    }
+    let mut headers = BTreeMap::new();
+    for (name, value) in response.headers() {
+        headers
+            .entry(name.as_str())
+            .and_modify(|all: &mut String| all.push_str(", "))
+            .or_default()
+            .push_str(&shown(value));
+    }
+    output::json(&Answer {
+        service: instance.service().as_str(),
+        id: instance.id().as_str(),
+        address: instance.address().to_string(),
+        status: response.status().as_u16(),
+        headers,
+        body: String::from_utf8_lossy(&body).into_owned(),
+    })?;
+    Ok(())
+}
+
+fn shown(value: &HeaderValue) -> String {
+    output::clean(&String::from_utf8_lossy(value.as_bytes()))
+}
+
+#[allow(clippy::needless_pass_by_value, reason = "as map_err gives it")]
+fn broken(error: reqwest::Error) -> Failure {
+    Failure::failed("the answer broke off").because(&error.without_url())
+}

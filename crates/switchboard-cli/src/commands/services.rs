@@ -1,0 +1,59 @@
+//! `services`: names with instance counts.
+
+use std::process::ExitCode;
+
+use futures::{StreamExt, TryStreamExt, stream};
+use serde::Serialize;
+use switchboard::Snapshot;
+
+use crate::failure::Failure;
+use crate::output::{self, Listing, Look};
+use crate::session::Session;
+
+/// So many services are looked up at once.
+const AT_ONCE: usize = 16;
+
+#[derive(Serialize)]
+struct Row<'a> {
+    name: &'a str,
+    instances: usize,
+}
+
+impl<'a> From<&'a Snapshot> for Row<'a> {
+    fn from(snapshot: &'a Snapshot) -> Self {
+        Self { name: snapshot.service().as_str(), instances: snapshot.len() }
+    }
+}
+
+pub(crate) async fn run(session: &Session) -> Result<ExitCode, Failure> {
+    let registry = session.connect().await?;
+    let ask = async {
+        let names = registry.services().await?;
+        stream::iter(&names).map(|name| registry.lookup(name)).buffered(AT_ONCE).try_collect().await
+    };
+    let found: Vec<Snapshot> = session.limited("services", ask).await?;
+    // A service may have gone between the two questions.
+    let found: Vec<Snapshot> = found.into_iter().filter(|snapshot| !snapshot.is_empty()).collect();
+    if session.json {
+        let rows: Vec<Row<'_>> = found.iter().map(Row::from).collect();
+        output::json(&rows)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if found.is_empty() {
+        output::note(&format!("no services at {registry}; `switchboard doctor` may know why"));
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut listing = Listing::new(&["SERVICE", "INSTANCES", "HEALTHY"]);
+    for snapshot in &found {
+        let healthy = snapshot.healthy().count();
+        let look = match healthy {
+            0 => Look::Bad,
+            some if some < snapshot.len() => Look::Doubtful,
+            _ => Look::Plain,
+        };
+        listing
+            .row(look, vec![snapshot.service().to_string(), snapshot.len().to_string(), healthy.to_string()]);
+    }
+    listing.print()?;
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,230 @@
+//! Multicast DNS: interfaces, the port, and whether a datagram comes back.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use if_addrs::IfAddr;
+use socket2::{Domain, Protocol, Socket, Type};
+use switchboard::RegistryUrl;
+use tokio::net::UdpSocket;
+use tokio::time::timeout;
+
+use super::{Finding, port};
+
+const GROUP: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 251);
+const MDNS_PORT: u16 = 5353;
+
+/// On one machine a datagram takes microseconds.
+const COMES_BACK_WITHIN: Duration = Duration::from_secs(1);
+
+/// An interface that is up and used by the registry.
+struct Interface {
+    name: String,
+    addresses: Vec<IpAddr>,
+    loopback: bool,
+    multicast: bool,
+}
+
+pub(crate) async fn examine(url: &RegistryUrl) -> Vec<Finding> {
+    let mut params = url.params("mdns");
+    let chosen = params.take_all("interface");
+    // A mistake in the URL is told by the registry itself.
+    let port = params.take::<u16>("port").ok().flatten().unwrap_or(MDNS_PORT);
+    let interfaces = match interfaces(&chosen) {
+        Ok(interfaces) => interfaces,
+        Err(error) => {
+            return vec![Finding::problem(
+                "interfaces",
+                format!("the system does not list them: {error}"),
+                "look at `ip address`, and at what confines this process",
+            )];
+        }
+    };
+    let mut findings = examine_interfaces(&interfaces, !chosen.is_empty());
+    let held = examine_port(port);
+    let listening = !held.is_problem();
+    findings.push(held);
+    if listening {
+        for interface in interfaces.iter().filter(|interface| interface.multicast || interface.loopback) {
+            findings.extend(examine_path(interface, port).await);
+        }
+    }
+    findings
+}
+
+fn interfaces(chosen: &[String]) -> io::Result<Vec<Interface>> {
+    let mut found: BTreeMap<String, Interface> = BTreeMap::new();
+    for interface in if_addrs::get_if_addrs()?.into_iter().filter(if_addrs::Interface::is_oper_up) {
+        let (ip, loopback) = (interface.ip(), interface.is_loopback());
+        let is = |choice: &String| {
+            *choice == interface.name || choice.parse() == Ok(ip) || (choice == "lo" && loopback)
+        };
+        if !chosen.is_empty() && !chosen.iter().any(is) {
+            continue;
+        }
+        // Without an address of its own version of IP an interface carries nothing of it.
+        let known = found.entry(interface.name.clone()).or_insert_with(|| Interface {
+            multicast: has_multicast(&interface.name),
+            name: interface.name.clone(),
+            addresses: Vec::new(),
+            loopback,
+        });
+        if matches!(interface.addr, IfAddr::V4(_)) {
+            known.addresses.insert(0, ip);
+        } else {
+            known.addresses.push(ip);
+        }
+    }
+    Ok(found.into_values().collect())
+}
+
+/// The flag `MULTICAST` of `ip link`; where the system does not say, the self-test will.
+fn has_multicast(name: &str) -> bool {
+    const IFF_MULTICAST: u32 = 0x1000;
+    let Ok(flags) = std::fs::read_to_string(format!("/sys/class/net/{name}/flags")) else { return true };
+    let flags = u32::from_str_radix(flags.trim().trim_start_matches("0x"), 16);
+    flags.map_or(true, |flags| flags & IFF_MULTICAST != 0)
+}
+
+fn examine_interfaces(interfaces: &[Interface], chosen: bool) -> Vec<Finding> {
+    if interfaces.is_empty() {
+        let finding = if chosen {
+            "none of the interfaces in the registry's URL is up with an address"
+        } else {
+            "no network interface is up with an address"
+        };
+        return vec![Finding::problem("interfaces", finding, "see `ip address`; bring one up")];
+    }
+    let mut findings = Vec::new();
+    for Interface { name, addresses, loopback, multicast } in interfaces {
+        let at = addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        if *loopback {
+            findings.push(Finding::ok("interface", format!("{name} ({at}): loopback, within this machine")));
+        } else if *multicast {
+            findings.push(Finding::ok("interface", format!("{name} ({at}): up, with multicast")));
+        } else {
+            findings.push(Finding::problem(
+                "interface",
+                format!("{name} ({at}): up, but multicast is off"),
+                format!("turn it on: ip link set dev {name} multicast on; tunnels often have none, use consul: there"),
+            ));
+        }
+    }
+    if !chosen && interfaces.iter().all(|interface| interface.loopback) {
+        findings.push(Finding::problem(
+            "interfaces",
+            "loopback is the only interface: programs on other machines cannot be heard",
+            "connect a network; a container needs the host's network for mDNS, or consul:; for this machine alone say mdns:?interface=lo",
+        ));
+    }
+    findings
+}
+
+fn examine_port(port: u16) -> Finding {
+    // First as nobody else could beside us, then as the registry does.
+    if bind(port, false).is_ok() {
+        return Finding::ok("port", format!("UDP port {port} is free"));
+    }
+    match listen(port) {
+        Ok(_) => {
+            let others = port::holders(port).map(|holders| format!(" with {holders}")).unwrap_or_default();
+            Finding::ok("port", format!("UDP port {port} is shared{others}"))
+        }
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+            let holders = port::holders(port).unwrap_or_else(|| "another program".into());
+            Finding::problem(
+                "port",
+                format!("UDP port {port} is taken exclusively by {holders}"),
+                "stop it, or have it share the port (SO_REUSEADDR and SO_REUSEPORT)",
+            )
+        }
+        Err(error) => Finding::problem(
+            "port",
+            format!("cannot listen on UDP port {port}: {error}"),
+            "see what confines this process: a container, a security module, a limit on open files",
+        ),
+    }
+}
+
+/// Listens as the registry does, sharing the port.
+fn listen(port: u16) -> io::Result<Socket> {
+    bind(port, true)
+}
+
+fn bind(port: u16, shared: bool) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?;
+    if shared {
+        socket.set_reuse_address(true)?;
+        socket.set_reuse_port(true)?;
+    }
+    socket.set_nonblocking(true)?;
+    socket.bind(&SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port).into())?;
+    Ok(socket)
+}
+
+/// Sends a datagram from one socket to another the way of all multicast DNS. Over IPv4 only: where that has no address
+/// nothing is said.
+async fn examine_path(interface: &Interface, port: u16) -> Option<Finding> {
+    let own = interface.addresses.iter().find_map(|ip| match ip {
+        IpAddr::V4(own) => Some(*own),
+        IpAddr::V6(_) => None,
+    })?;
+    let way = format!("from {own} to {GROUP}:{port} on {}", interface.name);
+    Some(match round_trip(own, port).await {
+        Ok(true) => Finding::ok("self-test", format!("a datagram {way} arrives")),
+        Ok(false) => Finding::problem(
+            "self-test",
+            format!("a datagram {way} is sent and does not arrive"),
+            format!("a firewall drops it; let UDP port {port} in and out, for example: ufw allow {port}/udp"),
+        ),
+        Err(error) => Finding::problem(
+            "self-test",
+            format!("a datagram {way} cannot be sent: {error}"),
+            match error.kind() {
+                io::ErrorKind::PermissionDenied => format!("a firewall forbids it; let UDP port {port} out"),
+                _ => format!("add a route: ip route add {GROUP}/32 dev {}", interface.name),
+            },
+        ),
+    })
+}
+
+async fn round_trip(own: Ipv4Addr, port: u16) -> io::Result<bool> {
+    let receiver = listen(port)?;
+    receiver.join_multicast_v4(&GROUP, &own)?;
+    let receiver = UdpSocket::from_std(receiver.into())?;
+    let sender = bind(0, false)?;
+    sender.set_multicast_if_v4(&own)?;
+    sender.set_multicast_loop_v4(true)?;
+    sender.set_multicast_ttl_v4(255)?;
+    let sender = UdpSocket::from_std(sender.into())?;
+    let question = question();
+    sender.send_to(&question, (GROUP, port)).await?;
+    let mut buffer = [0; 9000];
+    let arrives = async {
+        loop {
+            let (length, _) = receiver.recv_from(&mut buffer).await?;
+            if buffer[..length] == question[..] {
+                return Ok(());
+            }
+        }
+    };
+    timeout(COMES_BACK_WITHIN, arrives)
+        .await
+        .map_or(Ok(false), |arrived: io::Result<()>| arrived.map(|()| true))
+}
+
+/// A question for a name that nobody has, so that nobody answers (RFC 1035 §4.1).
+fn question() -> Vec<u8> {
+    let label = format!("switchboard-doctor-{:016x}", fastrand::u64(..));
+    let mut packet = vec![0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+    for label in [label.as_str(), "local"] {
+        // Labels are at most 63 bytes; these are constants and 35.
+        packet.push(u8::try_from(label.len()).unwrap_or(63));
+        packet.extend_from_slice(label.as_bytes());
+    }
+    // The root, type PTR, class IN.
+    packet.extend_from_slice(&[0, 0, 12, 0, 1]);
+    packet
+}

@@ -1,0 +1,124 @@
+//! `doctor`: why does nothing show up?
+
+mod agent;
+mod consul;
+mod mdns;
+mod port;
+
+use std::process::ExitCode;
+
+use serde::Serialize;
+use switchboard::ServiceName;
+
+use crate::args;
+use crate::failure::{Failure, chain};
+use crate::output::{self, Look};
+use crate::session::Session;
+
+/// What was found out, and what to do about it.
+#[derive(Debug, Serialize)]
+pub(crate) struct Finding {
+    check: &'static str,
+    status: Status,
+    finding: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    advice: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Status {
+    Ok,
+    Warning,
+    Problem,
+}
+
+impl Finding {
+    fn ok(check: &'static str, finding: impl Into<String>) -> Self {
+        Self { check, status: Status::Ok, finding: finding.into(), advice: None }
+    }
+
+    fn warning(check: &'static str, finding: impl Into<String>, advice: impl Into<String>) -> Self {
+        Self { check, status: Status::Warning, finding: finding.into(), advice: Some(advice.into()) }
+    }
+
+    fn problem(check: &'static str, finding: impl Into<String>, advice: impl Into<String>) -> Self {
+        Self { check, status: Status::Problem, finding: finding.into(), advice: Some(advice.into()) }
+    }
+
+    fn is_problem(&self) -> bool {
+        self.status == Status::Problem
+    }
+}
+
+/// Ends with 1 if there is a problem; warnings are none.
+pub(crate) async fn run(session: &Session, args: &args::Doctor) -> Result<ExitCode, Failure> {
+    let url = session.url()?;
+    let mut findings = match url.scheme() {
+        "mdns" => mdns::examine(&url).await,
+        "consul" => consul::examine(&url, args.service.as_ref(), session.timeout).await,
+        _ => Vec::new(),
+    };
+    // What is known to be broken below would only be said again, and cost its time limit.
+    if !findings.iter().any(Finding::is_problem) {
+        findings.push(registry(session, args.service.as_ref()).await);
+    }
+    if session.json {
+        output::json(&findings)?;
+    } else {
+        show(&findings)?;
+    }
+    Ok(if findings.iter().any(Finding::is_problem) { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// The whole way, as any other command goes it.
+async fn registry(session: &Session, service: Option<&ServiceName>) -> Finding {
+    let failed = |said: String| {
+        Finding::problem("registry", said, "this is what every other command meets; -v says more")
+    };
+    let registry = match session.connect().await {
+        Ok(registry) => registry,
+        Err(failure) => return failed(failure.to_string()),
+    };
+    if let Some(service) = service {
+        return match session.limited("lookup", registry.lookup(service)).await {
+            Err(error) => failed(chain(&error)),
+            Ok(found) if found.is_empty() => Finding::warning(
+                "registry",
+                format!("{registry} answers, and has no instance of {service}"),
+                "see on the machine that should offer it that its registration succeeds, and that both use the same registry",
+            ),
+            Ok(found) => {
+                let healthy = found.healthy().count();
+                Finding::ok(
+                    "registry",
+                    format!("{registry} has {} of {service}, {healthy} healthy", found.len()),
+                )
+            }
+        };
+    }
+    match session.limited("services", registry.services()).await {
+        Err(error) => failed(chain(&error)),
+        Ok(names) if names.is_empty() => Finding::warning(
+            "registry",
+            format!("{registry} answers, and has no service"),
+            "register one to try it: switchboard register hello 127.0.0.1:8080",
+        ),
+        Ok(names) => Finding::ok("registry", format!("{registry} answers; services: {}", names.len())),
+    }
+}
+
+fn show(findings: &[Finding]) -> Result<(), Failure> {
+    for Finding { check, status, finding, advice } in findings {
+        let (word, look) = match status {
+            Status::Ok => ("ok", Look::Good),
+            Status::Warning => ("warning", Look::Doubtful),
+            Status::Problem => ("PROBLEM", Look::Bad),
+        };
+        output::line(look, &output::clean(&format!("{word:8} {check:11} {finding}")))?;
+        if let Some(advice) = advice {
+            output::line(Look::Plain, &output::clean(&format!("{:20} -> {advice}", "")))?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,57 @@
+//! The `switchboard` command: see, try and join service discovery from a terminal.
+
+mod args;
+mod commands;
+mod doctor;
+mod failure;
+mod health_check;
+mod network;
+mod output;
+mod process;
+mod session;
+mod top;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::args::{Arguments, Command};
+use crate::failure::Failure;
+use crate::session::Session;
+
+fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return failure::usage(&error),
+    };
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return Failure::failed("cannot start").because(&error).exit(),
+    };
+    let done = runtime.block_on(run(arguments));
+    // What still runs in the background must not keep the process.
+    runtime.shutdown_background();
+    match done {
+        Ok(code) => code,
+        Err(failure) => failure.exit(),
+    }
+}
+
+async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
+    let Arguments { global, command } = arguments;
+    output::log(global.verbose);
+    let session = Session::new(global);
+    match command {
+        Command::Services => commands::services::run(&session).await,
+        Command::Instances(args) => commands::instances::run(&session, &args).await,
+        Command::Watch(args) => commands::watch::run(&session, &args).await,
+        Command::Register(args) => commands::register::run(&session, args).await,
+        Command::Run(args) => commands::run::run(&session, args).await,
+        Command::Pick(args) => commands::pick::run(&session, &args).await,
+        Command::Call(args) => commands::call::run(&session, &args).await,
+        Command::Doctor(args) => doctor::run(&session, &args).await,
+        Command::Top => top::run(&session).await,
+        Command::Completions(args) => commands::generate::completions(&args),
+        Command::Man(args) => commands::generate::man(&args),
+    }
+}

@@ -1,0 +1,228 @@
+//! What is written: text and tables for people, JSON for machines, complaints on standard error.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, IsTerminal as _, Write as _};
+
+use anstyle::{AnsiColor, Style};
+use comfy_table::{Table, presets};
+use serde::Serialize;
+use switchboard::{Address, Endpoint, Health, Instance};
+use tracing_subscriber::filter::LevelFilter;
+
+const HEADING: Style = Style::new().bold();
+const GOOD: Style = AnsiColor::Green.on_default();
+const DOUBTFUL: Style = AnsiColor::Yellow.on_default();
+const BAD: Style = AnsiColor::Red.on_default();
+const FAINT: Style = Style::new().dimmed();
+
+/// How a line looks on a terminal; elsewhere all look the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Look {
+    Plain,
+    Heading,
+    Good,
+    Doubtful,
+    Bad,
+    Faint,
+}
+
+impl Look {
+    fn style(self) -> Style {
+        match self {
+            Self::Plain => Style::new(),
+            Self::Heading => HEADING,
+            Self::Good => GOOD,
+            Self::Doubtful => DOUBTFUL,
+            Self::Bad => BAD,
+            Self::Faint => FAINT,
+        }
+    }
+
+    /// How instances of this health look in a list.
+    pub(crate) fn of(health: Health) -> Self {
+        match health {
+            Health::Passing => Self::Plain,
+            Health::Warning => Self::Doubtful,
+            _ => Self::Bad,
+        }
+    }
+}
+
+/// Writes one line to standard output.
+pub(crate) fn line(look: Look, text: &str) -> io::Result<()> {
+    let style = look.style();
+    // Locked and flushed line by line: a reader at the other end of a pipe sees each at once.
+    let mut out = anstream::stdout().lock();
+    writeln!(out, "{style}{text}{style:#}")?;
+    out.flush()
+}
+
+/// Writes JSON: readable on a terminal, one line elsewhere.
+pub(crate) fn json(value: &impl Serialize) -> io::Result<()> {
+    let text = if io::stdout().is_terminal() {
+        serde_json::to_string_pretty(value)
+    } else {
+        serde_json::to_string(value)
+    };
+    line(Look::Plain, &text?)
+}
+
+/// Writes JSON in one line, for streams of objects.
+pub(crate) fn json_line(value: &impl Serialize) -> io::Result<()> {
+    line(Look::Plain, &serde_json::to_string(value)?)
+}
+
+/// The same on standard error, for a command whose standard output is somebody else's.
+pub(crate) fn json_line_to_error(value: &impl Serialize) {
+    if let Ok(text) = serde_json::to_string(value) {
+        // Nothing can be done when standard error is gone.
+        let _ = writeln!(anstream::stderr(), "{text}");
+    }
+}
+
+/// Says something on standard error that is not the result.
+pub(crate) fn note(text: &str) {
+    say(Look::Faint, text);
+}
+
+/// Says on standard error what went wrong, in one line.
+pub(crate) fn complain(text: &str) {
+    say(Look::Bad, text);
+}
+
+fn say(look: Look, text: &str) {
+    let style = look.style();
+    // Nothing can be done when standard error is gone.
+    let _ = writeln!(anstream::stderr(), "{style}switchboard:{style:#} {}", clean(text));
+}
+
+/// A table whose rows each take one line, and which leaves out columns with nothing in them.
+#[derive(Debug)]
+pub(crate) struct Listing {
+    heads: Vec<&'static str>,
+    rows: Vec<(Look, Vec<String>)>,
+}
+
+impl Listing {
+    pub(crate) fn new(heads: &[&'static str]) -> Self {
+        Self { heads: heads.to_vec(), rows: Vec::new() }
+    }
+
+    pub(crate) fn row(&mut self, look: Look, cells: Vec<String>) {
+        let cells = cells.into_iter().map(|cell| clean(&cell)).collect();
+        self.rows.push((look, cells));
+    }
+
+    pub(crate) fn print(&self) -> io::Result<()> {
+        for (look, text) in self.lines() {
+            line(look, &text)?;
+        }
+        Ok(())
+    }
+
+    fn lines(&self) -> Vec<(Look, String)> {
+        let used: Vec<usize> = (0..self.heads.len())
+            .filter(|&column| self.rows.iter().any(|(_, cells)| !cells[column].is_empty()))
+            .collect();
+        let mut table = Table::new();
+        table.load_preset(presets::NOTHING);
+        table.add_row(used.iter().map(|&column| self.heads[column]));
+        for (_, cells) in &self.rows {
+            let cell = |&column: &usize| if cells[column].is_empty() { "-" } else { &cells[column] };
+            table.add_row(used.iter().map(cell));
+        }
+        for column in table.column_iter_mut() {
+            column.set_padding((0, 2));
+        }
+        let looks = std::iter::once(Look::Heading).chain(self.rows.iter().map(|(look, _)| *look));
+        looks.zip(table.lines()).map(|(look, line)| (look, line.trim_end().to_owned())).collect()
+    }
+}
+
+/// What others registered, fit for a terminal: no character in it can move the cursor, break the line or change the
+/// direction of writing.
+pub(crate) fn clean(text: &str) -> String {
+    let steers = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    if !text.contains(steers) {
+        return text.into();
+    }
+    text.chars().flat_map(|c| if steers(c) { c.escape_default().collect() } else { vec![c] }).collect()
+}
+
+/// An instance in JSON, always with the same keys.
+#[derive(Debug, Serialize)]
+pub(crate) struct InstanceJson<'a> {
+    service: &'a str,
+    id: &'a str,
+    version: Option<&'a str>,
+    addresses: &'a [Address],
+    tags: &'a BTreeSet<String>,
+    metadata: &'a BTreeMap<String, String>,
+    endpoints: &'a [Endpoint],
+    weight: u16,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    warning_weight: Option<u16>,
+    health: Health,
+}
+
+impl<'a> From<&'a Instance> for InstanceJson<'a> {
+    fn from(instance: &'a Instance) -> Self {
+        Self {
+            service: instance.service().as_str(),
+            id: instance.id().as_str(),
+            version: instance.version(),
+            addresses: instance.addresses(),
+            tags: instance.tags(),
+            metadata: instance.metadata(),
+            endpoints: instance.endpoints(),
+            weight: instance.weight().get(),
+            warning_weight: instance.warning_weight(),
+            health: instance.health(),
+        }
+    }
+}
+
+/// Words separated by commas.
+pub(crate) fn list<T: ToString>(items: impl IntoIterator<Item = T>) -> String {
+    items.into_iter().map(|item| item.to_string()).collect::<Vec<_>>().join(",")
+}
+
+/// Lets the libraries speak on standard error, as loud as asked for.
+pub(crate) fn log(verbose: u8) {
+    let level = match verbose {
+        0 => return,
+        1 => LevelFilter::INFO,
+        2 => LevelFilter::DEBUG,
+        _ => LevelFilter::TRACE,
+    };
+    tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .init();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn foreign_text_cannot_steer_the_terminal() {
+        assert_eq!(clean("plain é 漢"), "plain é 漢");
+        assert_eq!(clean("a\x1b[2Jb\nc\u{202e}d"), "a\\u{1b}[2Jb\\nc\\u{202e}d");
+    }
+
+    #[test]
+    fn a_listing_leaves_out_empty_columns_and_marks_empty_cells() {
+        let mut listing = Listing::new(&["ID", "VERSION", "TAGS"]);
+        listing.row(Look::Plain, vec!["a".into(), "1".into(), String::new()]);
+        listing.row(Look::Bad, vec!["longer".into(), String::new(), String::new()]);
+        let lines = listing.lines();
+        let text: Vec<&str> = lines.iter().map(|(_, text)| text.as_str()).collect();
+        assert_eq!(text, ["ID      VERSION", "a       1", "longer  -"]);
+        assert_eq!(lines[2].0, Look::Bad);
+    }
+}

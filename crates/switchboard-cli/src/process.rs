@@ -1,0 +1,137 @@
+//! Signals, and the programs that are run.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{ExitStatus, Stdio};
+
+use rustix::process::{Pid, Signal, getpgrp, kill_process, kill_process_group};
+use tokio::process::{Child, Command};
+use tokio::signal::unix::{Signal as Stream, SignalKind, signal};
+
+/// The signals that are waited for; from its making on they no longer end this process.
+#[derive(Debug)]
+pub(crate) struct Signals {
+    interrupt: Stream,
+    terminate: Stream,
+    hangup: Stream,
+    quit: Stream,
+    user1: Stream,
+    user2: Stream,
+}
+
+impl Signals {
+    pub(crate) fn new() -> io::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hangup: signal(SignalKind::hangup())?,
+            quit: signal(SignalKind::quit())?,
+            user1: signal(SignalKind::user_defined1())?,
+            user2: signal(SignalKind::user_defined2())?,
+        })
+    }
+
+    pub(crate) async fn next(&mut self) -> Signal {
+        tokio::select! {
+            _ = self.interrupt.recv() => Signal::INT,
+            _ = self.terminate.recv() => Signal::TERM,
+            _ = self.hangup.recv() => Signal::HUP,
+            _ = self.quit.recv() => Signal::QUIT,
+            _ = self.user1.recv() => Signal::USR1,
+            _ = self.user2.recv() => Signal::USR2,
+        }
+    }
+
+    /// Waits for one that asks to end.
+    pub(crate) async fn end(&mut self) {
+        while !asks_to_end(self.next().await) {}
+    }
+}
+
+pub(crate) fn asks_to_end(signal: Signal) -> bool {
+    [Signal::INT, Signal::TERM, Signal::HUP, Signal::QUIT].contains(&signal)
+}
+
+/// A program that runs beside this one, with its input, output and terminal.
+#[derive(Debug)]
+pub(crate) struct Program {
+    child: Child,
+}
+
+impl Program {
+    /// Starts `command`, which finds `port` in `PORT`.
+    pub(crate) fn start(command: &[OsString], port: u16) -> io::Result<Self> {
+        let (name, arguments) = command.split_first().ok_or(io::ErrorKind::InvalidInput)?;
+        let child = Command::new(name).args(arguments).env("PORT", port.to_string()).spawn()?;
+        Ok(Self { child })
+    }
+
+    pub(crate) async fn ended(&mut self) -> io::Result<ExitStatus> {
+        self.child.wait().await
+    }
+
+    /// Passes a signal on, unless the terminal has sent it to the program too.
+    pub(crate) fn forward(&self, signal: Signal) {
+        let by_terminal = [Signal::INT, Signal::QUIT, Signal::HUP].contains(&signal);
+        if by_terminal && in_foreground() {
+            return;
+        }
+        if let Some(pid) = self.child.id().and_then(pid) {
+            // It may have just ended.
+            let _ = kill_process(pid, signal);
+        }
+    }
+}
+
+/// Whether this process belongs to the group that its terminal sends Ctrl-C to.
+fn in_foreground() -> bool {
+    rustix::termios::tcgetpgrp(io::stdin()).is_ok_and(|foreground| foreground == getpgrp())
+}
+
+fn pid(id: u32) -> Option<Pid> {
+    Pid::from_raw(i32::try_from(id).ok()?)
+}
+
+/// The exit code to give for a program, by the convention of shells: 128 and the number of the signal that ended it.
+pub(crate) fn exit_code(status: ExitStatus) -> u8 {
+    let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal));
+    code.and_then(|code| u8::try_from(code).ok()).unwrap_or(u8::MAX)
+}
+
+/// Runs a command in a shell, without input and output; it and what it started are killed when this is dropped.
+pub(crate) async fn shell(command: &str, env: &[(&str, String)]) -> io::Result<ExitStatus> {
+    let mut child = Command::new("sh")
+        .args(["-c", command])
+        .envs(env.iter().map(|(name, value)| (*name, value.as_str())))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .process_group(0)
+        .spawn()?;
+    let _group = Group(child.id().and_then(pid));
+    child.wait().await
+}
+
+/// A process group that ends with this.
+struct Group(Option<Pid>);
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Some(leader) = self.0 {
+            // There may be nothing left of it.
+            let _ = kill_process_group(leader, Signal::KILL);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exit_codes_are_the_shells() {
+        assert_eq!(exit_code(ExitStatus::from_raw(7 << 8)), 7);
+        assert_eq!(exit_code(ExitStatus::from_raw(9)), 137);
+    }
+}

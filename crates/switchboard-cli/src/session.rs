@@ -1,0 +1,72 @@
+//! What every command needs: the registry, the limit on waiting for it, and how to write.
+
+use std::future::Future;
+use std::io::{self, IsTerminal as _};
+use std::sync::Arc;
+use std::time::Duration;
+
+use indicatif::ProgressBar;
+use switchboard::{Error, ErrorKind, Registry, RegistryUrl};
+use tokio::time::timeout;
+
+use crate::args::Global;
+use crate::failure::Failure;
+
+/// Waiting shorter than this is not worth a spinner.
+const SPIN_AFTER: Duration = Duration::from_millis(300);
+
+#[derive(Debug)]
+pub(crate) struct Session {
+    url: String,
+    pub(crate) json: bool,
+    pub(crate) timeout: Duration,
+}
+
+impl Session {
+    pub(crate) fn new(global: Global) -> Self {
+        // An empty variable counts as one that is not set, as in `switchboard::from_env`.
+        let url = if global.registry.is_empty() { "mdns:".into() } else { global.registry };
+        Self { url, json: global.json, timeout: global.timeout }
+    }
+
+    /// The registry's URL, which may hold credentials and is not to be shown.
+    pub(crate) fn url(&self) -> Result<RegistryUrl, Failure> {
+        Ok(self.url.parse::<RegistryUrl>()?)
+    }
+
+    /// Opens the registry.
+    pub(crate) async fn connect(&self) -> Result<Arc<dyn Registry>, Failure> {
+        Ok(self.limited("connect", switchboard::connect(&self.url)).await?)
+    }
+
+    /// Waits for one answer of the registry, at most for the time the user gave, with a spinner if it takes a while.
+    pub(crate) async fn limited<T>(
+        &self,
+        operation: &'static str,
+        work: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
+        let late = |_| {
+            let limit = humantime::format_duration(self.timeout);
+            let message = format!("the registry did not answer within {limit}");
+            Error::new(ErrorKind::Unavailable, "switchboard", operation, message)
+        };
+        timeout(self.timeout, spinning("waiting for the registry", work)).await.map_err(late)?
+    }
+}
+
+/// Shows a spinner while `work` takes its time, if standard error is a terminal.
+pub(crate) async fn spinning<F: Future>(what: &'static str, work: F) -> F::Output {
+    let mut work = std::pin::pin!(work);
+    tokio::select! {
+        done = &mut work => return done,
+        () = tokio::time::sleep(SPIN_AFTER) => {}
+    }
+    if !io::stderr().is_terminal() {
+        return work.await;
+    }
+    let spinner = ProgressBar::new_spinner().with_message(what);
+    spinner.enable_steady_tick(Duration::from_millis(100));
+    let done = work.await;
+    spinner.finish_and_clear();
+    done
+}

@@ -1,0 +1,107 @@
+//! `top`: services, instances, health and changes, live on the full screen.
+
+mod model;
+mod screen;
+
+use std::io::{self, IsTerminal as _};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use crossterm::event::{Event as TerminalEvent, EventStream, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
+use futures::{FutureExt as _, StreamExt};
+use ratatui::DefaultTerminal;
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::commands::register::signals;
+use crate::failure::Failure;
+use crate::network::Network;
+use crate::session::Session;
+
+use model::Model;
+
+/// How often ages on the screen are brought up to date.
+const TICK: Duration = Duration::from_secs(1);
+
+/// So many changes are taken in before the screen is drawn again.
+const AT_ONCE: usize = 1000;
+
+pub(crate) async fn run(session: &Session) -> Result<ExitCode, Failure> {
+    if session.json {
+        return Err(Failure::usage("top has no JSON; use `switchboard watch --json`"));
+    }
+    if !io::stdout().is_terminal() || !io::stdin().is_terminal() {
+        return Err(Failure::failed("top needs a terminal; use `switchboard watch`"));
+    }
+    // From here on a signal ends the loop, which leaves the terminal as it was.
+    let mut signals = signals()?;
+    let registry = session.connect().await?;
+    let mut network = Network::all(&registry);
+    let mut model = Model::new(registry.to_string());
+
+    let mut screen = Screen::open()?;
+    let mut keys = EventStream::new();
+    let mut ticks = interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        screen.terminal.draw(|frame| screen::draw(frame, &mut model)).map_err(lost)?;
+        tokio::select! {
+            Some(event) = network.next() => {
+                model.take(event);
+                for _ in 0..AT_ONCE {
+                    let Some(Some(event)) = network.next().now_or_never() else { break };
+                    model.take(event);
+                }
+            }
+            key = keys.next() => match key {
+                Some(Ok(TerminalEvent::Key(key))) if key.kind != KeyEventKind::Release => {
+                    if !press(&mut model, key) {
+                        return Ok(ExitCode::SUCCESS);
+                    }
+                }
+                // A resize only needs the next drawing.
+                Some(Ok(_)) => {}
+                Some(Err(error)) => return Err(lost(error)),
+                None => return Err(Failure::failed("the terminal is gone")),
+            },
+            _ = ticks.tick() => {}
+            () = signals.end() => return Ok(ExitCode::SUCCESS),
+        }
+    }
+}
+
+/// What a key does; false ends.
+fn press(model: &mut Model, key: KeyEvent) -> bool {
+    match key.code {
+        KeyCode::Char('c') if key.modifiers.contains(KeyModifiers::CONTROL) => return false,
+        KeyCode::Char('q') | KeyCode::Esc => return false,
+        KeyCode::Down | KeyCode::Char('j') => model.scroll(1),
+        KeyCode::Up | KeyCode::Char('k') => model.scroll(-1),
+        KeyCode::PageDown | KeyCode::Char(' ') => model.scroll(20),
+        KeyCode::PageUp => model.scroll(-20),
+        KeyCode::Home | KeyCode::Char('g') => model.scroll(isize::MIN),
+        KeyCode::End | KeyCode::Char('G') => model.scroll(isize::MAX),
+        _ => {}
+    }
+    true
+}
+
+fn lost(error: io::Error) -> Failure {
+    Failure::failed("cannot use the terminal").because(&error)
+}
+
+/// The terminal in full-screen mode; as it was again when this is dropped, or on a panic.
+struct Screen {
+    terminal: DefaultTerminal,
+}
+
+impl Screen {
+    fn open() -> Result<Self, Failure> {
+        Ok(Self { terminal: ratatui::try_init().map_err(lost)? })
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        ratatui::restore();
+    }
+}

@@ -1,0 +1,136 @@
+//! What an agent is asked to do with an instance
+//! (<https://developer.hashicorp.com/consul/api-docs/agent/service>).
+
+use reqwest::StatusCode;
+use switchboard_core::{Error, ErrorKind, InstanceId, InstanceKey, Result};
+
+use crate::BACKEND;
+use crate::answer::{Answer, Failure};
+use crate::client::{Client, Request, segment};
+
+pub(crate) const REGISTER: &str = "register";
+const DEREGISTER: &str = "deregister";
+
+/// An instance ready to be sent.
+pub(crate) struct Draft {
+    pub(crate) key: InstanceKey,
+    pub(crate) body: Vec<u8>,
+    /// The ids of its checks.
+    pub(crate) checks: Vec<String>,
+    /// The one of them to pass, if there is a TTL.
+    pub(crate) ttl_check: Option<String>,
+}
+
+/// Registers, or only renews if the agent was told the `same` before.
+pub(crate) async fn put(client: &Client, agent: usize, draft: &Draft, same: bool) -> Result<(), Failure> {
+    if same && renew(client, agent, draft).await? {
+        return Ok(());
+    }
+    let request = Request::put("/v1/agent/service/register").body(draft.body.clone());
+    let answer = client.send(REGISTER, agent, &request).await?;
+    accepted(&answer, REGISTER)?;
+    // From here on the agent has it, whatever becomes of the rest.
+    finish(client, agent, draft).await.map_err(|failure| Failure { untouched: false, ..failure })
+}
+
+async fn finish(client: &Client, agent: usize, draft: &Draft) -> Result<(), Failure> {
+    // The agent keeps the status a check had, which may be critical.
+    if draft.ttl_check.is_some() && !renew(client, agent, draft).await? {
+        let message = "the agent lost the registration as soon as it had taken it";
+        let error = Error::new(ErrorKind::Unavailable, BACKEND, REGISTER, message);
+        return Err(Failure { error, untouched: false, answered: true });
+    }
+    remove_old_checks(client, agent, draft).await
+}
+
+/// Removes the checks of an earlier registration that this one lacks, which nobody would ever pass again.
+///
+/// Consul's own `replace-existing-checks` would also end maintenance.
+async fn remove_old_checks(client: &Client, agent: usize, draft: &Draft) -> Result<(), Failure> {
+    let id = segment(draft.key.id().as_str());
+    // Its status says how the instance is, and not how the request went.
+    let answer =
+        client.send(REGISTER, agent, &Request::get(format!("/v1/agent/health/service/id/{id}"))).await?;
+    let Ok(state) = serde_json::from_slice::<AgentHealth>(&answer.body) else {
+        return accepted(&answer, REGISTER);
+    };
+    for check in state.checks.unwrap_or_default() {
+        if draft.checks.contains(&check.id) || check.id.starts_with("_service_maintenance:") {
+            continue;
+        }
+        let request = Request::put(format!("/v1/agent/check/deregister/{}", segment(&check.id)));
+        let answer = client.send(REGISTER, agent, &request).await?;
+        if answer.status != StatusCode::NOT_FOUND {
+            accepted(&answer, REGISTER)?;
+        }
+    }
+    Ok(())
+}
+
+/// <https://developer.hashicorp.com/consul/api-docs/agent/service#get-local-service-health-by-id>
+#[derive(serde::Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct AgentHealth {
+    checks: Option<Vec<AgentCheck>>,
+}
+
+#[derive(serde::Deserialize)]
+struct AgentCheck {
+    #[serde(rename = "CheckID")]
+    id: String,
+}
+
+/// Passes the TTL check, or looks whether the instance is there; `false` if the agent does not know it.
+async fn renew(client: &Client, agent: usize, draft: &Draft) -> Result<bool, Failure> {
+    let request = match &draft.ttl_check {
+        Some(check) => Request::put(format!("/v1/agent/check/pass/{}", segment(check))),
+        None => Request::get(format!("/v1/agent/service/{}", segment(draft.key.id().as_str()))),
+    };
+    let answer = client.send(REGISTER, agent, &request).await?;
+    let unknown = answer.status == StatusCode::NOT_FOUND
+        || (answer.status == StatusCode::INTERNAL_SERVER_ERROR
+            && ["does not have associated TTL", "Unknown check"]
+                .iter()
+                .any(|said| answer.said().contains(said)));
+    if unknown {
+        return Ok(false);
+    }
+    accepted(&answer, REGISTER)?;
+    Ok(true)
+}
+
+/// Removes what this handle registered; gone already is gone.
+pub(crate) async fn remove(client: &Client, agent: usize, id: &InstanceId) -> Result<(), Failure> {
+    let request = Request::put(format!("/v1/agent/service/deregister/{}", segment(id.as_str())));
+    let answer = client.send(DEREGISTER, agent, &request).await?;
+    if answer.status == StatusCode::NOT_FOUND || answer.said().contains("Unknown service") {
+        return Ok(());
+    }
+    accepted(&answer, DEREGISTER)
+}
+
+/// Removes what another program registered, wherever it is, but nothing that only has the same id.
+pub(crate) async fn deregister_foreign(client: &Client, key: &InstanceKey) -> Result<()> {
+    let request = Request::get(format!("/v1/agent/service/{}", segment(key.id().as_str())));
+    for agent in 0..client.agents.len() {
+        let answer = client.send(DEREGISTER, agent, &request).await.map_err(|failure| failure.error)?;
+        if answer.status == StatusCode::NOT_FOUND {
+            continue;
+        }
+        let answer = answer.success(DEREGISTER)?;
+        let service: serde_json::Value =
+            serde_json::from_slice(&answer.body).map_err(|error| answer.malformed(DEREGISTER, error))?;
+        if service["Service"].as_str() == Some(key.service().as_str()) {
+            remove(client, agent, key.id()).await.map_err(|failure| failure.error)?;
+        }
+    }
+    Ok(())
+}
+
+fn accepted(answer: &Answer, operation: &'static str) -> Result<(), Failure> {
+    if answer.status == StatusCode::OK {
+        return Ok(());
+    }
+    let untouched = answer.status.is_client_error();
+    Err(Failure { error: answer.refusal(operation), untouched, answered: true })
+}

@@ -1,0 +1,271 @@
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::StreamExt;
+use futures::stream;
+use switchboard_core::{
+    Error, ErrorKind, Instance, InstanceKey, Invalid, NamesStream, RegisterOptions, Registry, RegistryUrl,
+    Result, ServiceName, Snapshot, SnapshotStream,
+};
+use tokio::sync::{OnceCell, Semaphore, watch};
+
+use crate::agent::Agent;
+use crate::agent_api::Draft;
+use crate::check::{CheckPolicy, DeregisterAfter, checks, ttl_check_id};
+use crate::client::{Client, Request, check_addressable};
+use crate::config::ConsulBuilder;
+use crate::query::ReadOptions;
+use crate::registration::Registrations;
+use crate::settings::Settings;
+use crate::token::Token;
+use crate::watch::{MAX_BLOCKING, Watches};
+use crate::{BACKEND, MAX_SECONDS, Wire, record};
+
+/// How many deregistrations `close` has under way at a time.
+const CLOSING: usize = 16;
+
+/// A [`Registry`] over Consul's HTTP API.
+///
+/// Instances are registered with an agent, normally the one on the same host, with a TTL check if the registration has
+/// a TTL; renewing passes the check. Reads are answered by the agent, watches by its blocking queries. See the
+/// [crate's documentation](crate) for what each fault does.
+///
+/// Needs a tokio runtime with I/O and time. Dropping it without [`close`](Registry::close) deregisters in the
+/// background, as long as the runtime it is dropped on lives.
+pub struct ConsulRegistry {
+    client: Arc<Client>,
+    watches: Arc<Watches>,
+    registrations: Arc<Registrations>,
+    reads: ReadOptions,
+    wire: Wire,
+    policy: CheckPolicy,
+    move_after: Duration,
+    /// Whether a partition is asked for, which old agents would ignore; set once they were asked.
+    partition: Option<OnceCell<()>>,
+}
+
+impl ConsulRegistry {
+    /// Starts from Consul's environment variables and the defaults.
+    pub fn builder() -> ConsulBuilder {
+        ConsulBuilder::default()
+    }
+
+    /// The registry that `url` names: `consul://127.0.0.1:8500?dc=dc1`, several agents as `consul://a:8500,b:8500`, a
+    /// socket as `consul:///run/consul/http.sock`, or `consul:` for what the environment says. The parameters are the
+    /// methods of [`ConsulBuilder`].
+    ///
+    /// # Errors
+    ///
+    /// As for [`ConsulBuilder::build`]; an unknown parameter is refused with a list of those there are.
+    pub fn from_url(url: &RegistryUrl) -> Result<Self> {
+        Self::builder().url(url).build()
+    }
+
+    pub(crate) fn open(settings: Settings) -> Result<Self, Invalid> {
+        let range = |name: &str, given: Option<Duration>, default: Duration, min: Duration, max: Duration| {
+            match given {
+                Some(given) if given < min || given > max => Err(Invalid::new(
+                    format!("{name} {given:?}"),
+                    format!("is out of range; it is {min:?} to {max:?}"),
+                )),
+                given => Ok(given.unwrap_or(default)),
+            }
+        };
+        let (second, hour) = (Duration::from_secs(1), Duration::from_secs(3600));
+        let wait = range("wait", settings.wait, second * 60, second, second * 600)?;
+        let timeout = range("timeout", settings.timeout, second * 15, second / 100, hour)?;
+        let move_after = range("move_after", settings.move_after, second * 10, Duration::ZERO, hour * 24)?;
+        let grace = range("rejoin_grace", settings.rejoin_grace, second * 45, Duration::ZERO, hour)?;
+        let interval = range("check_interval", settings.check_interval, second * 10, second, hour)?;
+        let check_timeout = range("check_timeout", settings.check_timeout, second * 5, second / 100, hour)?;
+
+        let local = || vec!["127.0.0.1:8500".parse()].into_iter().collect::<Result<Vec<_>, Invalid>>();
+        let addresses = settings.addresses.clone().map_or_else(local, Ok)?;
+        let agents =
+            addresses.iter().map(|address| Agent::new(address, &settings)).collect::<Result<Vec<_>, _>>()?;
+        let token = settings.token.clone().map(Token::open).transpose()?;
+        let scope = [("ns", settings.ns.clone()), ("partition", settings.partition.clone())];
+        let scope = scope.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
+        let client = Arc::new(Client::new(agents, token, scope, timeout));
+        Ok(Self {
+            watches: Arc::new(Watches {
+                client: client.clone(),
+                closed: watch::Sender::new(false),
+                blocking: Arc::new(Semaphore::new(MAX_BLOCKING)),
+                wait,
+                rejoin_grace: grace,
+            }),
+            client,
+            registrations: Arc::default(),
+            reads: ReadOptions::new(&settings),
+            wire: settings.wire.unwrap_or_default(),
+            policy: CheckPolicy {
+                check: settings.check,
+                interval,
+                timeout: check_timeout,
+                deregister_after: settings.deregister_after.unwrap_or(DeregisterAfter::ByTtl),
+            },
+            move_after,
+            partition: settings.partition.map(|_| OnceCell::new()),
+        })
+    }
+
+    /// What every call begins with.
+    async fn ready(&self, operation: &'static str) -> Result<()> {
+        if self.watches.is_closed() {
+            return Err(Error::closed(BACKEND, operation));
+        }
+        if let Some(known) = &self.partition {
+            known.get_or_try_init(|| knows_partitions(&self.client, operation)).await?;
+        }
+        Ok(())
+    }
+
+    fn draft(&self, instance: &Instance, options: &RegisterOptions) -> Result<Draft, Invalid> {
+        options.validate()?;
+        if let Some(ttl) = options.ttl.filter(|ttl| ttl.as_secs() > MAX_SECONDS) {
+            return Err(Invalid::new(format!("TTL {ttl:?}"), "is too long; the limit is a year"));
+        }
+        check_names(&instance.key())?;
+        let checks = checks(instance, options.ttl, &self.policy);
+        Ok(Draft {
+            key: instance.key(),
+            body: record::encode(instance, &checks, self.wire)?,
+            checks: checks.into_iter().map(|check| check.id).collect(),
+            ttl_check: options.ttl.map(|_| ttl_check_id(instance)),
+        })
+    }
+}
+
+fn check_names(key: &InstanceKey) -> Result<(), Invalid> {
+    check_addressable("service name", key.service().as_str())?;
+    check_addressable("instance id", key.id().as_str())
+}
+
+/// Agents before 1.11 ignore the parameter `partition` and answer from the wrong place.
+async fn knows_partitions(client: &Client, operation: &'static str) -> Result<()> {
+    let answer =
+        client.read(operation, &Request::get("/v1/agent/self")).await.map_err(|failure| failure.error)?;
+    let about: serde_json::Value =
+        serde_json::from_slice(&answer.body).map_err(|error| answer.malformed(operation, error))?;
+    let version = about["Config"]["Version"].as_str().unwrap_or_default();
+    let mut numbers = version.split(['.', '-', '+']).map_while(|part| part.parse::<u32>().ok());
+    let (major, minor) = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    if (major, minor) >= (1, 11) {
+        return Ok(());
+    }
+    let message = format!("partitions need Consul Enterprise 1.11, and the agent is {version:?}");
+    Err(Error::new(ErrorKind::Unsupported, BACKEND, operation, message))
+}
+
+#[async_trait]
+impl Registry for ConsulRegistry {
+    async fn register(&self, instance: &Instance, options: &RegisterOptions) -> Result<()> {
+        let operation = "register";
+        if self.watches.is_closed() {
+            return Err(Error::closed(BACKEND, operation));
+        }
+        let draft =
+            self.draft(instance, options).map_err(|invalid| Error::invalid(BACKEND, operation, &invalid))?;
+        self.ready(operation).await?;
+        self.registrations.register(&self.client, &draft, self.move_after).await
+    }
+
+    async fn deregister(&self, key: &InstanceKey) -> Result<()> {
+        self.ready("deregister").await?;
+        if check_names(key).is_err() {
+            // It can never have been registered.
+            return Ok(());
+        }
+        self.registrations.deregister(&self.client, key).await
+    }
+
+    async fn lookup(&self, service: &ServiceName) -> Result<Snapshot> {
+        self.ready("lookup").await?;
+        check_addressable("service name", service.as_str())
+            .map_err(|invalid| Error::invalid(BACKEND, "lookup", &invalid))?;
+        self.watches.once("lookup", self.reads.instances(service)).await
+    }
+
+    async fn services(&self) -> Result<BTreeSet<ServiceName>> {
+        self.ready("services").await?;
+        self.watches.once("services", self.reads.names()).await
+    }
+
+    fn watch(&self, service: &ServiceName) -> SnapshotStream {
+        match check_addressable("service name", service.as_str()) {
+            Ok(()) => self.watches.follow("watch", self.reads.instances(service)),
+            Err(invalid) => self.watches.refuse("watch", Error::invalid(BACKEND, "watch", &invalid)),
+        }
+    }
+
+    fn watch_services(&self) -> NamesStream {
+        self.watches.follow("watch_services", self.reads.names())
+    }
+
+    async fn close(&self) -> Result<()> {
+        self.watches.closed.send_replace(true);
+        deregister_all(&self.client, &self.registrations).await
+    }
+}
+
+/// Deregisters everything; an error names what may be left.
+async fn deregister_all(client: &Client, registrations: &Registrations) -> Result<()> {
+    let Some(keys) = registrations.close() else { return Ok(()) };
+    let failures: Vec<(InstanceKey, Error)> = stream::iter(keys)
+        .map(|key| async move {
+            let result = registrations.deregister(client, &key).await;
+            result.err().map(|error| (key, error))
+        })
+        .buffer_unordered(CLOSING)
+        .filter_map(|failure| async { failure })
+        .collect()
+        .await;
+    let Some((_, first)) = failures.first() else { return Ok(()) };
+    let keys: Vec<_> = failures.iter().map(|(key, _)| key.to_string()).collect();
+    let message =
+        format!("may be left behind: {}; the first failed with {:?}", keys.join(", "), first.message());
+    Err(Error::new(first.kind(), BACKEND, "close", message).with_source(first.clone()))
+}
+
+impl Drop for ConsulRegistry {
+    fn drop(&mut self) {
+        self.watches.closed.send_replace(true);
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            let (client, registrations) = (self.client.clone(), self.registrations.clone());
+            // Bounded: every request has its limit. Without a close there is nobody left to tell.
+            if registrations.has_any() {
+                runtime.spawn(async move {
+                    if let Err(error) = deregister_all(&client, &registrations).await {
+                        tracing::warn!(%error, "deregistering after a drop");
+                    }
+                });
+            }
+        }
+    }
+}
+
+/// The URL without parameters.
+impl fmt::Display for ConsulRegistry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("consul://")?;
+        for (index, agent) in self.client.agents.iter().enumerate() {
+            let separator = if index > 0 { "," } else { "" };
+            write!(f, "{separator}{}", agent.name)?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for ConsulRegistry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ConsulRegistry")
+            .field("url", &self.to_string())
+            .field("reads", &self.reads)
+            .field("wire", &self.wire)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,218 @@
+//! What is asked of Consul, and what the answers mean.
+
+use std::collections::hash_map::RandomState;
+use std::collections::{BTreeSet, HashMap};
+use std::hash::BuildHasher;
+use std::sync::Arc;
+
+use serde::de::{IgnoredAny, MapAccess, Visitor};
+use serde_json::value::RawValue;
+use switchboard_core::{Instance, ServiceName, Snapshot};
+
+use crate::Consistency;
+use crate::client::{Request, segment};
+use crate::entry;
+use crate::settings::Settings;
+
+/// Something that can be read once, or watched.
+pub(crate) trait Query: Send + 'static {
+    type Item: Clone + PartialEq + Send + 'static;
+
+    /// The request, without index and wait.
+    fn request(&self) -> &Request;
+
+    /// Reads a good answer. Reading many in a row may be cheaper than each alone.
+    fn decode(&mut self, body: &[u8]) -> serde_json::Result<Self::Item>;
+
+    fn is_empty(item: &Self::Item) -> bool;
+
+    /// `newer`, and what it lacks of `older`.
+    fn union(older: &Self::Item, newer: &Self::Item) -> Self::Item;
+}
+
+/// How reads are made, from the settings.
+#[derive(Debug)]
+pub(crate) struct ReadOptions {
+    consistency: Consistency,
+    dc: Option<String>,
+    tags: Vec<String>,
+    filter: Option<String>,
+    near: Option<String>,
+    passing: bool,
+}
+
+impl ReadOptions {
+    pub(crate) fn new(settings: &Settings) -> Self {
+        Self {
+            consistency: settings.consistency.unwrap_or_default(),
+            dc: settings.dc.clone(),
+            tags: settings.tags.clone().unwrap_or_default(),
+            filter: settings.filter.clone(),
+            near: settings.near.clone(),
+            passing: settings.passing.unwrap_or(false),
+        }
+    }
+
+    fn read(&self, path: String) -> Request {
+        let mut request = Request::get(path);
+        if let Some(mode) = self.consistency.parameter() {
+            request = request.query(mode, "");
+        }
+        if let Some(dc) = &self.dc {
+            request = request.query("dc", dc);
+        }
+        request
+    }
+
+    /// The instances of `service`
+    /// (<https://developer.hashicorp.com/consul/api-docs/health#list-service-instances-for-service>).
+    pub(crate) fn instances(&self, service: &ServiceName) -> Instances {
+        let mut request = self.read(format!("/v1/health/service/{}", segment(service.as_str())));
+        if self.passing {
+            request = request.query("passing", "true");
+        }
+        for tag in &self.tags {
+            request = request.query("tag", tag);
+        }
+        if let Some(filter) = &self.filter {
+            request = request.query("filter", filter);
+        }
+        if let Some(near) = &self.near {
+            request = request.query("near", near);
+        }
+        Instances { service: service.clone(), request, seen: HashMap::new(), hasher: RandomState::new() }
+    }
+
+    /// The names of all services (<https://developer.hashicorp.com/consul/api-docs/catalog#list-services>).
+    pub(crate) fn names(&self) -> Names {
+        Names { request: self.read("/v1/catalog/services".into()), tags: self.tags.clone() }
+    }
+}
+
+pub(crate) struct Instances {
+    service: ServiceName,
+    request: Request,
+    /// The entries of the last answer by the hash of their JSON, so that only what changed is read again.
+    seen: HashMap<u64, Seen>,
+    /// Keyed at random: nobody can choose entries that collide.
+    hasher: RandomState,
+}
+
+#[derive(Clone)]
+struct Seen {
+    /// `None` if it cannot be represented.
+    instance: Option<Arc<Instance>>,
+    modified: u64,
+}
+
+impl Query for Instances {
+    type Item = Snapshot;
+
+    fn request(&self) -> &Request {
+        &self.request
+    }
+
+    fn decode(&mut self, body: &[u8]) -> serde_json::Result<Snapshot> {
+        let entries: Vec<&RawValue> = serde_json::from_slice(body)?;
+        let mut seen = HashMap::with_capacity(entries.len());
+        let mut found = Vec::with_capacity(entries.len());
+        for entry in entries {
+            let hash = self.hasher.hash_one(entry.get());
+            let known = match self.seen.get(&hash) {
+                Some(known) => known.clone(),
+                None => self.read(entry.get())?,
+            };
+            found.extend(known.instance.clone().map(|instance| (instance, known.modified)));
+            seen.insert(hash, known);
+        }
+        self.seen = seen;
+        // One id on two nodes, because its registration moved: the healthier counts, then the newer, and the last of
+        // equal ids is the one a snapshot keeps.
+        found.sort_by_key(|(instance, modified)| (instance.health().is_healthy(), *modified));
+        Ok(Snapshot::new(self.service.clone(), found.into_iter().map(|(instance, _)| instance)))
+    }
+
+    fn is_empty(item: &Snapshot) -> bool {
+        item.is_empty()
+    }
+
+    fn union(older: &Snapshot, newer: &Snapshot) -> Snapshot {
+        Snapshot::new(newer.service().clone(), older.all().iter().chain(newer.all()).cloned())
+    }
+}
+
+impl Instances {
+    fn read(&self, json: &str) -> serde_json::Result<Seen> {
+        let read = entry::decode(json)?;
+        let instance = match read.instance {
+            Ok(instance) => Some(Arc::new(instance)),
+            Err(invalid) => {
+                tracing::warn!(service = %self.service, %invalid, "leaving out an instance that cannot be used");
+                None
+            }
+        };
+        Ok(Seen { instance, modified: read.modified })
+    }
+}
+
+pub(crate) struct Names {
+    request: Request,
+    tags: Vec<String>,
+}
+
+impl Query for Names {
+    type Item = BTreeSet<ServiceName>;
+
+    fn request(&self) -> &Request {
+        &self.request
+    }
+
+    fn decode(&mut self, body: &[u8]) -> serde_json::Result<BTreeSet<ServiceName>> {
+        use serde::de::Deserializer;
+        let mut json = serde_json::Deserializer::from_slice(body);
+        let names = json.deserialize_map(NamesVisitor(&self.tags))?;
+        json.end()?;
+        Ok(names)
+    }
+
+    fn is_empty(item: &BTreeSet<ServiceName>) -> bool {
+        item.is_empty()
+    }
+
+    fn union(older: &BTreeSet<ServiceName>, newer: &BTreeSet<ServiceName>) -> BTreeSet<ServiceName> {
+        older | newer
+    }
+}
+
+/// Reads `{"name": ["tag", …], …}`; the tags only if they are asked for.
+struct NamesVisitor<'a>(&'a [String]);
+
+impl<'de> Visitor<'de> for NamesVisitor<'_> {
+    type Value = BTreeSet<ServiceName>;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a map of service names to tags")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut names = BTreeSet::new();
+        while let Some(name) = map.next_key::<String>()? {
+            let matches = if self.0.is_empty() {
+                map.next_value::<IgnoredAny>()?;
+                true
+            } else {
+                let tags: Option<Vec<String>> = map.next_value()?;
+                let tags = tags.unwrap_or_default();
+                self.0.iter().all(|tag| tags.contains(tag))
+            };
+            match ServiceName::new(name) {
+                Ok(name) if matches => {
+                    names.insert(name);
+                }
+                Ok(_) => {}
+                Err(invalid) => tracing::debug!(%invalid, "leaving out a service"),
+            }
+        }
+        Ok(names)
+    }
+}

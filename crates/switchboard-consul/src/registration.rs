@@ -1,0 +1,214 @@
+//! What this handle has registered, with which agent, and how that is kept true.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use switchboard_core::{Error, ErrorKind, InstanceId, InstanceKey, Invalid, Result};
+use tokio::time::{Instant, timeout};
+
+use crate::BACKEND;
+use crate::agent_api::{Draft, REGISTER, deregister_foreign, put, remove};
+use crate::client::Client;
+
+/// How long a renewal is held up by an agent that the instance has left.
+const SWEEP_LIMIT: Duration = Duration::from_secs(2);
+
+/// Everything registered through this handle.
+#[derive(Debug, Default)]
+pub(crate) struct Registrations {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    closed: bool,
+    /// By id in lower case: to Consul ids that differ in case only are one.
+    slots: BTreeMap<String, (InstanceKey, Arc<Slot>)>,
+}
+
+/// One instance. Calls about it take turns.
+type Slot = tokio::sync::Mutex<Held>;
+
+#[derive(Debug, Default)]
+struct Held {
+    /// The agent it is registered with, and what that agent was told.
+    at: Option<(usize, Vec<u8>)>,
+    /// Since when that agent has not answered.
+    away_since: Option<Instant>,
+    /// Other agents that may have it, to be rid of it when they are back.
+    strays: BTreeSet<usize>,
+    /// Deregistered: whoever waited for its turn must begin anew.
+    gone: bool,
+}
+
+impl Registrations {
+    pub(crate) async fn register(&self, client: &Client, draft: &Draft, move_after: Duration) -> Result<()> {
+        loop {
+            let slot = self.slot(&draft.key)?;
+            let mut held = slot.lock().await;
+            if held.gone {
+                continue;
+            }
+            let result = held.register(client, draft, move_after).await;
+            if held.at.is_some() && !held.strays.is_empty() {
+                held.sweep(client, &draft.key).await;
+            }
+            if held.is_nowhere() {
+                held.gone = true;
+                self.forget(&draft.key);
+            }
+            return result;
+        }
+    }
+
+    pub(crate) async fn deregister(&self, client: &Client, key: &InstanceKey) -> Result<()> {
+        let slot = self.known(key);
+        let Some(slot) = slot else {
+            return deregister_foreign(client, key).await;
+        };
+        let mut held = slot.lock().await;
+        if held.gone {
+            return Ok(());
+        }
+        held.deregister(client, key).await?;
+        held.gone = true;
+        self.forget(key);
+        Ok(())
+    }
+
+    /// Refuses what comes from now on; what there was, if this is the first call.
+    pub(crate) fn close(&self) -> Option<Vec<InstanceKey>> {
+        let mut state = self.lock();
+        (!std::mem::replace(&mut state.closed, true))
+            .then(|| state.slots.values().map(|(key, _)| key.clone()).collect())
+    }
+
+    /// Whether there is anything to deregister.
+    pub(crate) fn has_any(&self) -> bool {
+        let state = self.lock();
+        !state.closed && !state.slots.is_empty()
+    }
+
+    fn slot(&self, key: &InstanceKey) -> Result<Arc<Slot>> {
+        let mut state = self.lock();
+        if state.closed {
+            return Err(Error::closed(BACKEND, REGISTER));
+        }
+        let (holder, slot) =
+            state.slots.entry(folded(key.id())).or_insert_with(|| (key.clone(), Arc::default()));
+        if holder == key {
+            return Ok(slot.clone());
+        }
+        let why =
+            format!("is that of {holder} here; to a Consul agent ids are one over all services, in any case");
+        Err(Error::invalid(BACKEND, REGISTER, &Invalid::quoting("instance id", key.id().as_str(), why)))
+    }
+
+    fn known(&self, key: &InstanceKey) -> Option<Arc<Slot>> {
+        let state = self.lock();
+        let (holder, slot) = state.slots.get(&folded(key.id()))?;
+        (holder == key).then(|| slot.clone())
+    }
+
+    fn forget(&self, key: &InstanceKey) {
+        self.lock().slots.remove(&folded(key.id()));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing panics while holding it, and the map is whole even if something did.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn folded(id: &InstanceId) -> String {
+    id.as_str().to_lowercase()
+}
+
+impl Held {
+    fn is_nowhere(&self) -> bool {
+        self.at.is_none() && self.strays.is_empty()
+    }
+
+    async fn register(&mut self, client: &Client, draft: &Draft, move_after: Duration) -> Result<()> {
+        if let Some((agent, body)) = &mut self.at {
+            let (agent, same) = (*agent, *body == draft.body);
+            if !same {
+                // Until it is done, what the agent knows is unknown; the call may also be abandoned.
+                body.clear();
+            }
+            let failure = match put(client, agent, draft, same).await {
+                Ok(()) => {
+                    (self.at, self.away_since) = (Some((agent, draft.body.clone())), None);
+                    return Ok(());
+                }
+                Err(failure) => failure,
+            };
+            if failure.answered {
+                self.away_since = None;
+                return Err(failure.error);
+            }
+            let since = *self.away_since.get_or_insert_with(Instant::now);
+            if client.agents.len() == 1 || since.elapsed() < move_after {
+                return Err(failure.error);
+            }
+            tracing::warn!(instance = %draft.key, agent = %client.agents[agent].name, "its agent stays away; moving");
+            self.strays.insert(agent);
+            self.at = None;
+        }
+        self.away_since = None;
+        self.register_anywhere(client, draft).await
+    }
+
+    /// With the first agent that takes it, those it has left last.
+    async fn register_anywhere(&mut self, client: &Client, draft: &Draft) -> Result<()> {
+        let (left, fresh): (Vec<usize>, Vec<usize>) =
+            (0..client.agents.len()).partition(|agent| self.strays.contains(agent));
+        let mut result = None;
+        for agent in fresh.into_iter().chain(left) {
+            // The call may be abandoned after the agent has heard it.
+            let known = !self.strays.insert(agent);
+            match put(client, agent, draft, false).await {
+                Ok(()) => {
+                    self.strays.remove(&agent);
+                    self.at = Some((agent, draft.body.clone()));
+                    return Ok(());
+                }
+                Err(failure) => {
+                    if !known && failure.untouched {
+                        self.strays.remove(&agent);
+                    }
+                    let settled = !failure.error.is_transient();
+                    result = Some(failure.error);
+                    if settled {
+                        break;
+                    }
+                }
+            }
+        }
+        Err(result
+            .unwrap_or_else(|| Error::new(ErrorKind::Unavailable, BACKEND, REGISTER, "there is no agent")))
+    }
+
+    /// Removes it from the agents it has left, as far as they answer.
+    async fn sweep(&mut self, client: &Client, key: &InstanceKey) {
+        for agent in self.strays.clone() {
+            let removed = timeout(SWEEP_LIMIT, remove(client, agent, key.id())).await;
+            if let Ok(Ok(())) = removed {
+                self.strays.remove(&agent);
+            }
+        }
+    }
+
+    async fn deregister(&mut self, client: &Client, key: &InstanceKey) -> Result<()> {
+        if let Some((agent, _)) = &self.at {
+            remove(client, *agent, key.id()).await.map_err(|failure| failure.error)?;
+            self.at = None;
+        }
+        for agent in self.strays.clone() {
+            remove(client, agent, key.id()).await.map_err(|failure| failure.error)?;
+            self.strays.remove(&agent);
+        }
+        Ok(())
+    }
+}

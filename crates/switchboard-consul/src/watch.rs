@@ -1,0 +1,229 @@
+//! Watching by blocking queries (<https://developer.hashicorp.com/consul/api-docs/features/blocking>).
+//!
+//! One watch is one stream and one connection. It runs no task: it goes on while it is polled and stops when it is
+//! dropped. Who wants many readers of one service shares a watch, as `switchboard-watcher` does.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::future::{Either, select};
+use futures::stream::{self, BoxStream, unfold};
+use switchboard_core::{Error, ErrorKind, Result};
+use tokio::sync::{Semaphore, watch};
+use tokio::time::{Instant, sleep, sleep_until};
+
+use crate::BACKEND;
+use crate::answer::Answer;
+use crate::client::Client;
+use crate::pace::{Backoff, Pace};
+use crate::query::Query;
+
+/// How many blocking queries one handle has under way. Consul takes 200 connections from one address; watches beyond
+/// this ask every few seconds instead.
+pub(crate) const MAX_BLOCKING: usize = 128;
+const POLL_EVERY: Duration = Duration::from_secs(3);
+
+/// What all watches of a handle share.
+#[derive(Debug)]
+pub(crate) struct Watches {
+    pub(crate) client: Arc<Client>,
+    pub(crate) closed: watch::Sender<bool>,
+    pub(crate) blocking: Arc<Semaphore>,
+    pub(crate) wait: Duration,
+    pub(crate) rejoin_grace: Duration,
+}
+
+impl Watches {
+    pub(crate) fn is_closed(&self) -> bool {
+        *self.closed.borrow()
+    }
+
+    /// One read.
+    pub(crate) async fn once<Q: Query>(&self, operation: &'static str, mut query: Q) -> Result<Q::Item> {
+        let answer = self.client.read(operation, query.request()).await.map_err(|failure| failure.error)?;
+        read(&mut query, &answer, operation)
+    }
+
+    /// What is read, first and on every change.
+    pub(crate) fn follow<Q: Query>(
+        self: &Arc<Self>,
+        operation: &'static str,
+        query: Q,
+    ) -> BoxStream<'static, Result<Q::Item>> {
+        let watch = Watch {
+            shared: self.clone(),
+            operation,
+            query,
+            index: 0,
+            last: None,
+            not_before: Instant::now(),
+            pace: Pace::new(),
+            backoff: Backoff::default(),
+            shaken: false,
+            grace_ends: None,
+        };
+        let closed = self.closed.subscribe();
+        unfold(Some((watch, closed)), move |state| async move {
+            let (mut watch, mut closed) = state?;
+            let item = match select(pin!(closed.wait_for(|closed| *closed)), pin!(watch.next())).await {
+                Either::Left(_) => None,
+                Either::Right((item, _)) => Some(item),
+            };
+            match item {
+                None => Some((Err(Error::closed(BACKEND, operation)), None)),
+                Some(item) => Some((item, Some((watch, closed)))),
+            }
+        })
+        .boxed()
+    }
+
+    /// A watch of what can never be read: says so once, and then waits for the end.
+    pub(crate) fn refuse<T: Send + 'static>(
+        &self,
+        operation: &'static str,
+        error: Error,
+    ) -> BoxStream<'static, Result<T>> {
+        let mut closed = self.closed.subscribe();
+        let end = async move {
+            // An error says that the handle was dropped, which is an end too.
+            let _ = closed.wait_for(|closed| *closed).await;
+            Err(Error::closed(BACKEND, operation))
+        };
+        stream::once(async { Err(error) }).chain(stream::once(end)).boxed()
+    }
+}
+
+/// The state of one watch between two requests.
+struct Watch<Q: Query> {
+    shared: Arc<Watches>,
+    operation: &'static str,
+    query: Q,
+    /// The index to wait beyond; 0 asks for what is now.
+    index: u64,
+    /// What was published last.
+    last: Option<Q::Item>,
+    /// The end of the pause after a failure.
+    not_before: Instant,
+    pace: Pace,
+    backoff: Backoff,
+    /// Consul was away or began anew since its last good answer: it may have forgotten what still lives.
+    shaken: bool,
+    /// Until when what is missing after that is kept.
+    grace_ends: Option<Instant>,
+}
+
+impl<Q: Query> Watch<Q> {
+    async fn next(&mut self) -> Result<Q::Item> {
+        loop {
+            sleep_until(self.not_before.max(self.pace.next())).await;
+            match self.ask().await {
+                Ok(answer) => {
+                    let item = match read(&mut self.query, &answer, self.operation) {
+                        Ok(item) => item,
+                        Err(error) => return Err(self.failed(error)),
+                    };
+                    if let Some(item) = self.answered(&answer, item) {
+                        return Ok(item);
+                    }
+                }
+                Err(error) => {
+                    // A read without an index asks every agent, so it is the one to fail for all.
+                    if self.index > 0 && self.shared.client.agents.len() > 1 && error.is_transient() {
+                        tracing::debug!(%error, "turning to another agent");
+                        self.index = 0;
+                    } else {
+                        return Err(self.failed(error));
+                    }
+                }
+            }
+        }
+    }
+
+    async fn ask(&mut self) -> Result<Answer> {
+        let (client, operation) = (&self.shared.client, self.operation);
+        let mut permit = None;
+        if self.index > 0 {
+            permit = self.shared.blocking.clone().try_acquire_owned().ok();
+            if permit.is_none() {
+                sleep(POLL_EVERY.mul_f64(0.75 + fastrand::f64() / 2.0)).await;
+            }
+        }
+        let mut request = self.query.request().clone();
+        if permit.is_some() {
+            let grace = self.grace_ends.map(|end| end.saturating_duration_since(Instant::now()));
+            let wait = grace.map_or(self.shared.wait, |left| left.min(self.shared.wait));
+            let wait = wait.max(Duration::from_millis(1));
+            request = request
+                .query("index", self.index.to_string())
+                .query("wait", crate::check::go_duration(wait))
+                // The server adds up to a sixteenth.
+                .patience(wait + wait / 16);
+            client.read_preferred(operation, &request).await
+        } else {
+            client.read(operation, &request).await
+        }
+        .map_err(|failure| {
+            // An answer with an error says that the server still knows what it knew.
+            self.shaken |= !failure.answered;
+            failure.error
+        })
+    }
+
+    /// Takes note of a good answer; what there is to publish.
+    fn answered(&mut self, answer: &Answer, item: Q::Item) -> Option<Q::Item> {
+        let index = answer.index.unwrap_or(0).max(1);
+        if index < self.index {
+            tracing::debug!(was = self.index, now = index, "Consul's index went back: it began anew");
+            self.shaken = true;
+        }
+        // An index that went back, or is missing, is not waited for.
+        self.index = if index < self.index || answer.index.is_none() { 0 } else { index };
+        self.backoff.reset();
+
+        let now = Instant::now();
+        if std::mem::take(&mut self.shaken) && !self.shared.rejoin_grace.is_zero() {
+            self.grace_ends = Some(now + self.shared.rejoin_grace);
+        }
+        let item = match (&self.last, self.grace_ends) {
+            (Some(last), Some(end)) if now < end => {
+                let kept = Q::union(last, &item);
+                if kept == item {
+                    // All are back.
+                    self.grace_ends = None;
+                }
+                kept
+            }
+            _ => {
+                self.grace_ends = None;
+                item
+            }
+        };
+        let news = self.last.as_ref() != Some(&item);
+        self.pace.spend(news);
+        news.then(|| {
+            self.last = Some(item.clone());
+            item
+        })
+    }
+
+    fn failed(&mut self, error: Error) -> Error {
+        self.index = 0;
+        if error.kind() == ErrorKind::Protocol {
+            self.shaken = true;
+        }
+        self.not_before = Instant::now() + self.backoff.next();
+        error
+    }
+}
+
+/// Reads an answer; one that access rules have emptied is no answer.
+fn read<Q: Query>(query: &mut Q, answer: &Answer, operation: &'static str) -> Result<Q::Item> {
+    let item = query.decode(&answer.body).map_err(|error| answer.malformed(operation, error))?;
+    if answer.filtered && Q::is_empty(&item) {
+        let why = "the token may not read what was asked for, and Consul left it all out";
+        return Err(Error::new(ErrorKind::PermissionDenied, BACKEND, operation, why));
+    }
+    Ok(item)
+}

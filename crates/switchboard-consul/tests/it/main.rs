@@ -1,0 +1,14 @@
+//! The Consul registry against real agents (`needs consul`) and scripted ones.
+
+// A figure that a test measures is worth seeing with `--nocapture`.
+#![allow(clippy::print_stdout)]
+// Helpers of tests are tests, which clippy does not see.
+#![allow(clippy::unwrap_used)]
+
+mod conformance;
+mod faults;
+mod interop;
+mod registering;
+mod scripted;
+mod security;
+mod support;

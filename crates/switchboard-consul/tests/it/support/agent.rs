@@ -1,0 +1,261 @@
+//! Real Consul agents on free loopback ports.
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Duration;
+
+use reqwest::StatusCode;
+use tempfile::TempDir;
+use tokio::time::{Instant, sleep};
+
+/// The longest anything may take here; far more than it does.
+pub(crate) const LIMIT: Duration = Duration::from_secs(30);
+
+/// Ends with the test, however the test ends: a shell holds the agent and kills it when its standard input closes,
+/// which the kernel does for a test that was killed. It removes the files too, unless a line asks for another start.
+const KEEPER: &str = r#""$@" >"$AGENT_DIR/log" 2>&1 & pid=$!
+if read -r _; then again=1; fi
+kill -9 $pid 2>/dev/null
+wait $pid
+[ -n "$again" ] || rm -rf "$AGENT_DIR""#;
+
+/// A running Consul agent; killed when dropped.
+pub(crate) struct Agent {
+    pub(crate) http: u16,
+    server: u16,
+    serf: u16,
+    arguments: Vec<String>,
+    keeper: Option<Child>,
+    dir: TempDir,
+    pub(crate) client: reqwest::Client,
+    scheme: &'static str,
+    token: Option<&'static str>,
+}
+
+/// Ports below the range that outgoing connections take theirs from, free for TCP and UDP.
+fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let start = 10_000 + u16::try_from(std::process::id() % 18_000).unwrap();
+    loop {
+        let port = 10_000 + (start - 10_000 + NEXT.fetch_add(1, Ordering::Relaxed)) % 20_000;
+        let at = (Ipv4Addr::LOCALHOST, port);
+        if TcpListener::bind(at).is_ok() && UdpSocket::bind(at).is_ok() {
+            return port;
+        }
+    }
+}
+
+fn binary() -> String {
+    std::env::var("CONSUL_BIN").unwrap_or_else(|_| "consul".into())
+}
+
+impl Agent {
+    /// A dev agent: one server, nothing on disk.
+    pub(crate) async fn dev() -> Self {
+        Self::dev_with("").await
+    }
+
+    /// A dev agent with more configuration.
+    pub(crate) async fn dev_with(hcl: &str) -> Self {
+        let mut agent = Self::new();
+        agent.arguments.push("-dev".into());
+        agent.hcl(hcl);
+        agent.start();
+        agent.ready().await;
+        agent
+    }
+
+    /// A dev agent that denies what no token allows, with the management token `root`.
+    pub(crate) async fn acl() -> Self {
+        let mut agent = Self::new();
+        agent.token = Some("root");
+        agent.arguments.push("-dev".into());
+        agent.hcl(
+            r#"acl { enabled = true, default_policy = "deny", tokens { master = "root", agent = "root" } }"#,
+        );
+        agent.start();
+        agent.ready().await;
+        // Rules are in force once the management token is.
+        agent.until_ok("/v1/acl/tokens").await;
+        agent
+    }
+
+    /// A dev agent that speaks TLS only and asks for a client certificate, with `dir` holding what `consul tls` made.
+    pub(crate) async fn tls(dir: &Path) -> Self {
+        let mut agent = Self::new();
+        let ca = dir.join("consul-agent-ca.pem");
+        let identity = [
+            std::fs::read(dir.join("dc1-client-consul-0.pem")).unwrap(),
+            std::fs::read(dir.join("dc1-client-consul-0-key.pem")).unwrap(),
+        ];
+        agent.client = reqwest::Client::builder()
+            .no_proxy()
+            .tls_certs_only(reqwest::Certificate::from_pem_bundle(&std::fs::read(&ca).unwrap()).unwrap())
+            .identity(reqwest::Identity::from_pem(&identity.concat()).unwrap())
+            .build()
+            .unwrap();
+        agent.scheme = "https";
+        agent.arguments.push("-dev".into());
+        let file = |name: &str| serde_json::to_string(&dir.join(name)).unwrap();
+        agent.hcl(&format!(
+            "ports {{ http = -1, https = {} }}\nca_file = {}\ncert_file = {}\nkey_file = {}\n\
+             verify_incoming_https = true",
+            agent.http,
+            file("consul-agent-ca.pem"),
+            file("dc1-server-consul-0.pem"),
+            file("dc1-server-consul-0-key.pem"),
+        ));
+        agent.start();
+        agent.ready().await;
+        agent
+    }
+
+    /// Three servers that know each other, each with its state on disk.
+    pub(crate) async fn cluster() -> [Self; 3] {
+        let mut agents = [Self::new(), Self::new(), Self::new()];
+        let serfs = agents.each_ref().map(|agent| agent.serf);
+        for agent in &mut agents {
+            agent.arguments.extend(["-server".into(), "-bootstrap-expect=3".into()]);
+            agent.arguments.push(format!("-data-dir={}", agent.dir.path().join("data").display()));
+            agent.arguments.extend(serfs.iter().map(|serf| format!("-retry-join=127.0.0.1:{serf}")));
+            agent.hcl("performance { raft_multiplier = 1 }\nretry_interval = \"1s\"");
+            agent.start();
+        }
+        for agent in &agents {
+            agent.ready().await;
+        }
+        agents
+    }
+
+    fn new() -> Self {
+        let (http, server, serf) = (free_port(), free_port(), free_port());
+        let arguments = [
+            "agent",
+            "-log-level=warn",
+            "-disable-host-node-id",
+            "-bind=127.0.0.1",
+            "-client=127.0.0.1",
+            "-serf-wan-port=-1",
+            "-dns-port=-1",
+            "-grpc-port=-1",
+        ];
+        let mut arguments: Vec<String> = arguments.map(String::from).into();
+        arguments.extend([
+            format!("-node=n{http}"),
+            format!("-http-port={http}"),
+            format!("-server-port={server}"),
+            format!("-serf-lan-port={serf}"),
+        ]);
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let mut agent =
+            Self { http, server, serf, arguments, keeper: None, dir, client, scheme: "http", token: None };
+        agent.hcl("disable_update_check = true\ndisable_remote_exec = true\nlimits { http_max_conns_per_client = 200 }");
+        agent
+    }
+
+    fn hcl(&mut self, text: &str) {
+        if !text.is_empty() {
+            self.arguments.extend(["-hcl".into(), text.into()]);
+        }
+    }
+
+    /// Starts it, again if it was killed; on the same ports, and a dev agent with an empty memory.
+    pub(crate) fn start(&mut self) {
+        assert!(self.keeper.is_none(), "already running");
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", KEEPER, "sh"])
+            .arg(binary())
+            .args(&self.arguments)
+            .env("AGENT_DIR", self.dir.path())
+            .stdin(Stdio::piped())
+            // Where it would tell that the agent was killed.
+            .stderr(Stdio::null());
+        self.keeper = Some(command.spawn().expect("a shell to run consul in"));
+    }
+
+    /// Kills it at once, as a crash would.
+    pub(crate) fn kill(&mut self) {
+        let Some(mut keeper) = self.keeper.take() else { return };
+        // A line, rather than the end of input, tells the shell to keep the files for another start.
+        if let Some(mut stdin) = keeper.stdin.take() {
+            let _ = stdin.write_all(b"\n");
+        }
+        let _ = keeper.wait();
+    }
+
+    /// Waits until it answers and its cluster has a leader.
+    pub(crate) async fn ready(&self) {
+        let end = Instant::now() + LIMIT;
+        while !self.get("/v1/status/leader").await.is_ok_and(|leader| leader.trim().len() > 2) {
+            assert!(Instant::now() < end, "no agent: {}", self.log());
+            sleep(Duration::from_millis(10)).await;
+        }
+        // The agent itself is in the catalog: from here on it takes registrations at once.
+        if self.token.is_none() {
+            while !self.get("/v1/health/service/consul").await.is_ok_and(|found| found.contains("serfHealth"))
+            {
+                assert!(Instant::now() < end, "no agent in the catalog: {}", self.log());
+                sleep(Duration::from_millis(10)).await;
+            }
+        }
+    }
+
+    async fn until_ok(&self, path: &str) {
+        let end = Instant::now() + LIMIT;
+        while self.get(path).await.is_err() {
+            assert!(Instant::now() < end, "{path}: {}", self.log());
+            sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
+    }
+
+    pub(crate) fn address(&self) -> String {
+        format!("{}://127.0.0.1:{}", self.scheme, self.http)
+    }
+
+    /// The address the servers of a cluster know each other by.
+    pub(crate) fn raft_address(&self) -> String {
+        format!("127.0.0.1:{}", self.server)
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Result<String, StatusCode> {
+        self.send(reqwest::Method::GET, path, "").await
+    }
+
+    /// `PUT`, as an operator's curl would; panics when it fails.
+    pub(crate) async fn put(&self, path: &str, body: &str) -> String {
+        let mut said = String::new();
+        match self.send(reqwest::Method::PUT, path, body).await {
+            Ok(answer) => return answer,
+            Err(status) => write!(said, "{status}").unwrap(),
+        }
+        panic!("PUT {path}: {said}");
+    }
+
+    async fn send(&self, method: reqwest::Method, path: &str, body: &str) -> Result<String, StatusCode> {
+        let mut request =
+            self.client.request(method, format!("{}{path}", self.address())).body(body.to_owned());
+        if let Some(token) = self.token {
+            request = request.header("x-consul-token", token);
+        }
+        let answer = request.send().await.map_err(|_| StatusCode::SERVICE_UNAVAILABLE)?;
+        let status = answer.status();
+        let text = answer.text().await.map_err(|_| StatusCode::SERVICE_UNAVAILABLE)?;
+        if status == StatusCode::OK { Ok(text) } else { Err(status) }
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}

@@ -1,0 +1,66 @@
+use switchboard_core::{Error, ServiceName};
+
+/// Why no instance was picked.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PickError {
+    /// Nothing is known of the service, because the registry has not been heard yet.
+    #[error("nothing known of service {service:?}: the registry has not been heard yet")]
+    NotHeard {
+        /// The service.
+        service: ServiceName,
+    },
+    /// Nothing is known of the service: the registry has no instance of it.
+    #[error("nothing known of service {service:?}: the registry has no instance of it")]
+    NotFound {
+        /// The service.
+        service: ServiceName,
+    },
+    /// There are instances, but none may be used. Instances ejected for failing are not among the reasons: when too
+    /// many of them are, all are used.
+    #[error(
+        "none of the {known} known instances of service {service:?} is usable: {unhealthy} unhealthy, {filtered} filtered out"
+    )]
+    NoneUsable {
+        /// The service.
+        service: ServiceName,
+        /// How many instances the registry has.
+        known: usize,
+        /// How many of them are critical, in maintenance, or warning with a warning weight of 0.
+        unhealthy: usize,
+        /// How many of the others do not pass the filters.
+        filtered: usize,
+    },
+    /// The registry could not be asked.
+    #[error(transparent)]
+    Registry(#[from] Error),
+}
+
+impl PickError {
+    /// Whether nothing is known, as opposed to known and not usable.
+    pub fn is_nothing_known(&self) -> bool {
+        matches!(self, Self::NotHeard { .. } | Self::NotFound { .. })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn says_what_and_why() {
+        let service = ServiceName::new("greeter").unwrap();
+        let none = PickError::NoneUsable { service: service.clone(), known: 3, unhealthy: 1, filtered: 2 };
+        assert_eq!(
+            none.to_string(),
+            "none of the 3 known instances of service \"greeter\" is usable: 1 unhealthy, 2 filtered out"
+        );
+        assert!(!none.is_nothing_known());
+        let unknown = PickError::NotFound { service };
+        assert_eq!(
+            unknown.to_string(),
+            "nothing known of service \"greeter\": the registry has no instance of it"
+        );
+        assert!(unknown.is_nothing_known());
+    }
+}

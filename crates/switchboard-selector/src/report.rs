@@ -1,0 +1,107 @@
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use switchboard_core::{Health, Instance};
+use tokio::time::Instant;
+
+use crate::stats::FULL;
+use crate::variant::Variant;
+
+/// How one instance stands with a balancer: why is it picked, or not?
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct InstanceReport {
+    /// The instance.
+    pub instance: Arc<Instance>,
+    /// Whether it is picked, and if not, why.
+    pub standing: Standing,
+    /// Calls in flight.
+    pub in_flight: u32,
+    /// The moving average of latency; `None` unless a strategy that needs it has been told of a call.
+    pub latency: Option<Duration>,
+    /// Failures since the last success.
+    pub consecutive_failures: u32,
+    /// How often it has been ejected, less one for each good interval since.
+    pub ejections: u32,
+    /// The part of its full share that slow start lets it have, to 1.
+    pub share: f64,
+}
+
+/// Whether an instance is picked, and if not, why.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Standing {
+    /// It is picked.
+    InUse,
+    /// It failed and is out until then.
+    Ejected {
+        /// When it returns.
+        until: Instant,
+    },
+    /// It failed and would be out, but too many are; so it is picked.
+    EjectedInUse {
+        /// When it returns.
+        until: Instant,
+    },
+    /// The registry says that it must not be used.
+    Unhealthy(Health),
+    /// A filter, as it displays, does not let it pass.
+    FilteredOut(String),
+}
+
+impl Standing {
+    /// Whether it is picked.
+    pub fn is_in_use(&self) -> bool {
+        matches!(self, Self::InUse | Self::EjectedInUse { .. })
+    }
+}
+
+impl fmt::Display for Standing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let left = |until: &Instant| until.saturating_duration_since(Instant::now());
+        match self {
+            Self::InUse => f.write_str("in use"),
+            Self::Ejected { until } => write!(f, "ejected for another {:.1?}", left(until)),
+            Self::EjectedInUse { until } => {
+                write!(f, "in use although ejected for another {:.1?}, as too many are", left(until))
+            }
+            Self::Unhealthy(health @ Health::Warning) => write!(f, "not used: {health}, with a weight of 0"),
+            Self::Unhealthy(health) => write!(f, "not used: {health}"),
+            Self::FilteredOut(filter) => write!(f, "left out by the filter {filter:?}"),
+        }
+    }
+}
+
+pub(crate) fn report(variant: &Variant) -> Vec<InstanceReport> {
+    let hub = &variant.group.hub;
+    let now = hub.millis();
+    let state = variant.group.state();
+    let members = state.members.list();
+    let selection = variant.select(members);
+    let mut standings: Vec<Standing> = members
+        .iter()
+        .map(|member| match member.ejected_until {
+            _ if !member.is_healthy() => Standing::Unhealthy(member.instance.health()),
+            Some(until) if selection.panic => Standing::EjectedInUse { until },
+            Some(until) => Standing::Ejected { until },
+            None => Standing::InUse,
+        })
+        .collect();
+    for (filter, out) in variant.filters.iter().zip(&selection.filtered) {
+        for &at in out {
+            standings[at] = Standing::FilteredOut(filter.to_string());
+        }
+    }
+    let report = |(member, standing): (&crate::member::Member, Standing)| InstanceReport {
+        instance: member.instance.clone(),
+        standing,
+        in_flight: member.in_flight(),
+        latency: member.stats.latency().at(now, hub.decay).map(|nanos| Duration::from_secs_f32(nanos / 1e9)),
+        consecutive_failures: member.stats.consecutive.load(Relaxed),
+        ejections: member.ejections,
+        share: f64::from(member.stats.ramp.load(Relaxed)) / f64::from(FULL),
+    };
+    members.iter().zip(standings).map(report).collect()
+}

@@ -1,0 +1,200 @@
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use switchboard_core::{Error, Invalid, Result, ServiceName};
+use switchboard_watcher::Directory;
+
+use crate::group::{Group, Settings};
+use crate::variant::Variant;
+use crate::{Balancer, CallOptions, Filter, OutlierDetection, Pick, PickError, Random, SlowStart, Strategy};
+
+/// So many balancers are kept for those who ask again; beyond that, ones nobody holds go first.
+const KEPT: usize = 1024;
+
+/// Picks instances of any service in a directory.
+///
+/// Keeps one [`Balancer`] for each service asked for, so that places in the circle and what was learned last from call
+/// to call. Clones share everything.
+#[derive(Clone)]
+pub struct Selector {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    directory: Directory,
+    strategy: Arc<dyn Strategy>,
+    filters: Vec<Filter>,
+    settings: Settings,
+    balancers: Mutex<HashMap<ServiceName, Balancer>>,
+}
+
+/// Settings of a [`Selector`]. Made with [`Selector::builder`].
+#[derive(Debug)]
+#[must_use = "a selector comes into being with `build()`"]
+pub struct SelectorBuilder {
+    directory: Directory,
+    strategy: Arc<dyn Strategy>,
+    filters: Vec<Filter>,
+    settings: Settings,
+}
+
+impl SelectorBuilder {
+    /// How to choose. Default [`Random`], as in go-micro.
+    pub fn strategy(mut self, strategy: impl Strategy) -> Self {
+        self.strategy = Arc::new(strategy);
+        self
+    }
+
+    /// Adds a filter; they are applied in the order given. Default: none.
+    pub fn filter(mut self, filter: Filter) -> Self {
+        self.filters.push(filter);
+        self
+    }
+
+    /// When failing instances are taken out. Default: [`OutlierDetection::default`].
+    pub fn outlier_detection(mut self, detection: OutlierDetection) -> Self {
+        self.settings.outlier = Some(detection);
+        self
+    }
+
+    /// No instance is taken out for failing.
+    pub fn without_outlier_detection(mut self) -> Self {
+        self.settings.outlier = None;
+        self
+    }
+
+    /// How new and returning instances start. Default: [`SlowStart::default`].
+    pub fn slow_start(mut self, slow: SlowStart) -> Self {
+        self.settings.slow_start = Some(slow);
+        self
+    }
+
+    /// All instances get their full share at once.
+    pub fn without_slow_start(mut self) -> Self {
+        self.settings.slow_start = None;
+        self
+    }
+
+    /// When more than this fraction of the instances is ejected, the failures are more likely not theirs and all are
+    /// used. Default 0.5, as Envoy's. When all are ejected all are used whatever this says.
+    pub fn panic_threshold(mut self, fraction: f64) -> Self {
+        self.settings.panic_threshold = fraction.clamp(0.0, 1.0);
+        self
+    }
+
+    /// How fast a peak in latency is forgotten: to 1/e in this time. Default 10 s, as Finagle's.
+    pub fn latency_decay(mut self, decay: Duration) -> Self {
+        self.settings.latency_decay = decay.max(Duration::from_millis(1));
+        self
+    }
+
+    /// Makes the selector. Nothing is watched until a service is asked for.
+    pub fn build(self) -> Selector {
+        let Self { directory, strategy, filters, settings } = self;
+        Selector {
+            inner: Arc::new(Inner { directory, strategy, filters, settings, balancers: Mutex::default() }),
+        }
+    }
+}
+
+impl Selector {
+    /// A selector on `directory` that picks at random, with the default settings.
+    pub fn new(directory: Directory) -> Self {
+        Self::builder(directory).build()
+    }
+
+    /// Settings to change first.
+    pub fn builder(directory: Directory) -> SelectorBuilder {
+        let settings = Settings {
+            outlier: Some(OutlierDetection::default()),
+            slow_start: Some(SlowStart::default()),
+            panic_threshold: 0.5,
+            latency_decay: Duration::from_secs(10),
+        };
+        SelectorBuilder { directory, strategy: Arc::new(Random), filters: Vec::new(), settings }
+    }
+
+    /// The balancer of `service`, the same one each time. Returns at once; the service need not exist (yet).
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Directory::service`].
+    pub fn service<S>(&self, service: S) -> Result<Balancer>
+    where
+        S: TryInto<ServiceName>,
+        Invalid: From<S::Error>,
+    {
+        let service = service
+            .try_into()
+            .map_err(|error| Error::invalid("selector", "service", &Invalid::from(error)))?;
+        let inner = &*self.inner;
+        let mut balancers = inner.balancers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(balancer) = balancers.get(&service) {
+            return Ok(balancer.clone());
+        }
+        let view = inner.directory.service::<ServiceName>(service.clone())?;
+        let group = Group::new(&inner.directory, view, inner.settings.clone());
+        let variant = Variant::new(group, inner.strategy.clone(), inner.filters.clone());
+        let balancer = Balancer { variant };
+        if balancers.len() >= KEPT {
+            balancers.retain(|_, balancer| Arc::strong_count(&balancer.variant) > 1);
+        }
+        balancers.insert(service, balancer.clone());
+        Ok(balancer)
+    }
+
+    /// Picks an instance of `service`, waiting for a first snapshot if there is none yet, at most the directory's
+    /// `ready_timeout`.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Balancer::pick`]; [`PickError::Registry`] for a bad name, and for a registry that could not be heard
+    /// in time.
+    pub async fn select<S>(&self, service: S) -> Result<Pick, PickError>
+    where
+        S: TryInto<ServiceName>,
+        Invalid: From<S::Error>,
+    {
+        pick(&self.service(service)?).await
+    }
+
+    /// [`select`](Self::select) with a strategy or filters for this call.
+    ///
+    /// # Errors
+    ///
+    /// As for [`select`](Self::select).
+    pub async fn select_with<S>(&self, service: S, options: &CallOptions) -> Result<Pick, PickError>
+    where
+        S: TryInto<ServiceName>,
+        Invalid: From<S::Error>,
+    {
+        pick(&self.service(service)?.with(options)).await
+    }
+
+    /// The directory beneath.
+    pub fn directory(&self) -> &Directory {
+        &self.inner.directory
+    }
+}
+
+async fn pick(balancer: &Balancer) -> Result<Pick, PickError> {
+    match balancer.pick() {
+        Err(PickError::NotHeard { .. }) => {
+            balancer.ready().await?;
+            balancer.pick()
+        }
+        picked => picked,
+    }
+}
+
+impl fmt::Debug for Selector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Selector")
+            .field("directory", &self.inner.directory)
+            .field("strategy", &self.inner.strategy)
+            .field("filters", &self.inner.filters)
+            .finish_non_exhaustive()
+    }
+}

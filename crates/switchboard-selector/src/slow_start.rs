@@ -1,0 +1,63 @@
+use std::time::Duration;
+
+use crate::stats::FULL;
+
+/// How a new or returning instance gets up to its full share.
+///
+/// Its share grows evenly from the least to the full one over the window. It applies to instances that come after the
+/// first snapshot, become healthy again, or return from ejection, as long as there are others with a full share to take
+/// the rest. Default: 30 s from 10 % (Envoy's least; Envoy has no default window).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SlowStart {
+    window: Duration,
+    least: f64,
+}
+
+impl Default for SlowStart {
+    fn default() -> Self {
+        Self { window: Duration::from_secs(30), least: 0.10 }
+    }
+}
+
+impl SlowStart {
+    /// Over `window`, from 10 %.
+    pub fn over(window: Duration) -> Self {
+        Self { window, ..Self::default() }
+    }
+
+    /// From this fraction, at least 1 %.
+    pub fn from_share(mut self, least: f64) -> Self {
+        self.least = least.clamp(0.01, 1.0);
+        self
+    }
+
+    /// How often the shares of those that are starting are brought up to date.
+    pub(crate) fn step(self) -> Duration {
+        (self.window / 50).max(Duration::from_millis(20))
+    }
+
+    /// The share after this time, of [`FULL`].
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // from 0 to FULL
+    pub(crate) fn share(self, passed: Duration) -> u32 {
+        if passed >= self.window {
+            return FULL;
+        }
+        let part = passed.as_secs_f64() / self.window.as_secs_f64();
+        ((self.least + (1.0 - self.least) * part) * f64::from(FULL)) as u32
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn grows_from_the_least_to_the_whole() {
+        let slow = SlowStart::over(Duration::from_secs(10));
+        let share = |seconds| f64::from(slow.share(Duration::from_secs(seconds))) / f64::from(FULL);
+        for (seconds, expected) in [(0, 0.1), (5, 0.55), (10, 1.0), (99, 1.0)] {
+            assert!((share(seconds) - expected).abs() < 1e-3, "{seconds}: {}", share(seconds));
+        }
+        assert_eq!(SlowStart::over(Duration::ZERO).share(Duration::ZERO), FULL);
+    }
+}

@@ -1,0 +1,149 @@
+use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+/// A moment in milliseconds since its group began; wraps after 49 days, so only differences mean something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Millis(pub(crate) u32);
+
+impl Millis {
+    /// Since `earlier`; zero if that is later, as it may be by a hair when another thread wrote it.
+    pub(crate) fn since(self, earlier: Millis) -> u32 {
+        let passed = self.0.wrapping_sub(earlier.0);
+        if passed > u32::MAX / 2 { 0 } else { passed }
+    }
+}
+
+/// The ramp of an instance that gets its full share.
+pub(crate) const FULL: u32 = 1 << 16;
+
+/// What is learned about one instance. It outlives snapshots, and is shared by all lanes and variants.
+#[derive(Debug)]
+pub(crate) struct Stats {
+    /// Calls in flight, as far as the lanes have told; see [`Candidate`](crate::Candidate).
+    pub(crate) in_flight: AtomicI32,
+    /// Failures since the last success.
+    pub(crate) consecutive: AtomicU32,
+    /// The share of its traffic a slow-starting instance gets, of [`FULL`].
+    pub(crate) ramp: AtomicU32,
+    /// When the registry was last told of a connection failure.
+    pub(crate) hinted: AtomicU32,
+    latency: Latency,
+}
+
+impl Stats {
+    pub(crate) fn new() -> Self {
+        Self {
+            in_flight: AtomicI32::new(0),
+            consecutive: AtomicU32::new(0),
+            ramp: AtomicU32::new(FULL),
+            hinted: AtomicU32::new(0),
+            latency: Latency::default(),
+        }
+    }
+
+    pub(crate) fn latency(&self) -> &Latency {
+        &self.latency
+    }
+
+    /// Forgets what was learned; calls in flight stay.
+    pub(crate) fn reset(&self) {
+        self.consecutive.store(0, Relaxed);
+        self.ramp.store(FULL, Relaxed);
+        self.latency.0.store(0, Relaxed);
+    }
+}
+
+/// A peak-sensitive moving average of latency: the nanoseconds as `f32` and the moment of its last change, in one
+/// word, so that it is read and written whole without a lock. Zero: nothing measured.
+#[derive(Debug, Default)]
+pub(crate) struct Latency(AtomicU64);
+
+impl Latency {
+    pub(crate) fn is_unknown(&self) -> bool {
+        self.0.load(Relaxed) == 0
+    }
+
+    /// The average in nanoseconds, decayed to `now`; `None` before the first measurement.
+    #[inline]
+    pub(crate) fn at(&self, now: Millis, decay: Decay) -> Option<f32> {
+        let word = self.0.load(Relaxed);
+        if word == 0 {
+            return None;
+        }
+        let (nanos, measured) = unpack(word);
+        Some(nanos * decay.left(now.since(measured)))
+    }
+
+    /// Takes in one latency: a peak at once, less than the average gently.
+    pub(crate) fn observe(&self, sample: f32, now: Millis, decay: Decay) {
+        let _ = self.0.fetch_update(Relaxed, Relaxed, |word| {
+            if word == 0 {
+                return Some(pack(sample, now));
+            }
+            let (nanos, measured) = unpack(word);
+            let old = decay.left(now.since(measured));
+            let next = if sample >= nanos { sample } else { nanos * old + sample * (1.0 - old) };
+            Some(pack(next, now))
+        });
+    }
+}
+
+/// How fast an average is forgotten.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Decay {
+    per_milli: f32,
+}
+
+impl Decay {
+    /// To 1/e in this time, at least 1 ms.
+    pub(crate) fn over(time: Duration) -> Self {
+        Self { per_milli: 1.0 / (time.as_secs_f32() * 1e3).max(1.0) }
+    }
+
+    /// What is left after so long: e^-x, by the first terms of the series of e^x. Close up to twice the time, and going
+    /// down more gently after; the function itself costs as much as all the rest of a pick.
+    #[inline]
+    #[allow(clippy::cast_precision_loss)] // needs no 24 bits of precision
+    fn left(self, millis: u32) -> f32 {
+        let x = millis as f32 * self.per_milli;
+        1.0 / (1.0 + x * (1.0 + x * (0.5 + x * (1.0 / 6.0 + x * (1.0 / 24.0 + x / 120.0)))))
+    }
+}
+
+fn pack(nanos: f32, at: Millis) -> u64 {
+    // At least 1 ns, so that no measurement reads as none.
+    u64::from(nanos.max(1.0).to_bits()) << 32 | u64::from(at.0)
+}
+
+#[allow(clippy::cast_possible_truncation)] // the two halves of the word
+fn unpack(word: u64) -> (f32, Millis) {
+    (f32::from_bits((word >> 32) as u32), Millis(word as u32))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DECAY: Decay = Decay { per_milli: 1e-4 };
+
+    #[test]
+    fn a_peak_counts_at_once_and_fades() {
+        let latency = Latency::default();
+        assert_eq!(latency.at(Millis(5), DECAY), None);
+        latency.observe(1e6, Millis(0), DECAY);
+        latency.observe(1e9, Millis(0), DECAY);
+        assert_eq!(latency.at(Millis(0), DECAY), Some(1e9));
+        let faded = latency.at(Millis(10_000), DECAY).unwrap();
+        assert!((faded / 1e9 - (-1.0_f32).exp()).abs() < 1e-3, "{faded}");
+        latency.observe(1e6, Millis(10_000), DECAY);
+        let mixed = latency.at(Millis(10_000), DECAY).unwrap();
+        let expected = 1e9 * (-1.0_f32).exp() + 1e6 * (1.0 - (-1.0_f32).exp());
+        assert!((mixed / expected - 1.0).abs() < 1e-3, "{mixed}");
+    }
+
+    #[test]
+    fn moments_wrap_and_never_run_backwards() {
+        assert_eq!(Millis(5).since(Millis(u32::MAX - 4)), 10);
+        assert_eq!(Millis(5).since(Millis(6)), 0);
+    }
+}

@@ -1,0 +1,210 @@
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::sync::Arc;
+
+use xxhash_rust::xxh3::xxh3_128;
+
+use super::{Context, Picker, Strategy};
+use crate::Candidate;
+
+/// Primes just below powers of two (and one just above): sizes for the table.
+const SIZES: [u32; 9] =
+    [65_537, 131_071, 262_139, 524_287, 1_048_573, 2_097_143, 4_194_301, 8_388_593, 16_777_213];
+
+/// The table has at least so many places for each candidate, as far as the sizes go.
+const PLACES: usize = 26;
+
+/// Requests of one key go to one instance; when one of n leaves, little more than its own 1/n of the keys move.
+///
+/// By Maglev hashing: D. Eisenbud et al., "Maglev: A Fast and Reliable Software Network Load Balancer", NSDI 2016
+/// §3.4. A pick is one table read. Shares follow the weights. Clients that know the same instances (by id) at the same
+/// weights send a key to the same one. The key comes with [`Request::key`](crate::Request::key); a pick without one is
+/// random. Slow start does not apply.
+///
+/// The table has 65,537 places, as Envoy's, or the next larger prime that gives each instance 26.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ConsistentHash;
+
+impl Strategy for ConsistentHash {
+    fn picker(&self, candidates: &[Arc<Candidate>]) -> Box<dyn Picker> {
+        let ids = candidates.iter().map(|candidate| candidate.instance().id().as_str());
+        let weights: Vec<u32> = candidates.iter().map(|candidate| candidate.weight()).collect();
+        let table = table(ids, &weights);
+        // Half the memory where it will do: a table in the cache is what makes a pick fast.
+        if u16::try_from(candidates.len()).is_ok() {
+            #[allow(clippy::cast_possible_truncation)] // checked
+            return Box::new(Table(table.iter().map(|&owner| owner as u16).collect()));
+        }
+        Box::new(Table(table))
+    }
+
+    fn allows_slow_start(&self) -> bool {
+        false
+    }
+}
+
+#[derive(Debug)]
+struct Table<T>(Box<[T]>);
+
+impl<T: Copy + Into<u32> + Send + Sync> Picker for Table<T> {
+    #[inline]
+    #[allow(clippy::cast_possible_truncation)] // less than the size of the table
+    fn pick(&self, _: &[Arc<Candidate>], context: &Context<'_>) -> usize {
+        let hash = context.key().unwrap_or_else(|| context.random());
+        let place = (u128::from(hash) * self.0.len() as u128) >> 64;
+        self.0[place as usize].into() as usize
+    }
+}
+
+const FREE: u32 = u32::MAX;
+
+/// A candidate's preference of places: all of them, in an order of its own.
+struct Walk {
+    place: u32,
+    skip: u32,
+}
+
+impl Walk {
+    #[allow(clippy::cast_possible_truncation)] // remainders of a u32
+    fn new(id: &str, size: u32) -> Self {
+        let hash = xxh3_128(id.as_bytes());
+        let (low, high) = (hash as u64, (hash >> 64) as u64);
+        Self { place: (low % u64::from(size)) as u32, skip: (high % u64::from(size - 1)) as u32 + 1 }
+    }
+
+    /// Takes its most preferred place that is still free; there must be one.
+    fn take(&mut self, table: &mut [u32], size: u32, owner: u32) {
+        loop {
+            let place = self.place;
+            self.place =
+                if place >= size - self.skip { place - (size - self.skip) } else { place + self.skip };
+            let free = &mut table[place as usize];
+            if *free == FREE {
+                *free = owner;
+                return;
+            }
+        }
+    }
+}
+
+#[allow(clippy::cast_possible_truncation)] // candidates are far fewer than 2^32
+fn table<'a>(ids: impl ExactSizeIterator<Item = &'a str>, weights: &[u32]) -> Box<[u32]> {
+    let wanted = ids.len() * PLACES;
+    let size = SIZES.into_iter().find(|&size| size as usize >= wanted).unwrap_or(SIZES[SIZES.len() - 1]);
+    let mut walks: Vec<Walk> = ids.map(|id| Walk::new(id, size)).collect();
+    let mut table = vec![FREE; size as usize];
+    let equal = weights.windows(2).all(|pair| pair[0] == pair[1]);
+    if equal {
+        let turns = (0..walks.len()).cycle().take(if walks.is_empty() { 0 } else { table.len() });
+        for owner in turns {
+            walks[owner].take(&mut table, size, owner as u32);
+        }
+        return table.into();
+    }
+    // Each takes as many places as its weight says, and its turns are spread evenly over the filling.
+    let shares = apportion(weights, size);
+    let due = |share: u32, taken: u32| (u64::from(taken) << 32) / u64::from(share);
+    let mut turns: BinaryHeap<Reverse<(u64, u32, u32)>> = (0..)
+        .zip(&shares)
+        .filter(|&(_, &share)| share > 0)
+        .map(|(owner, &share)| Reverse((due(share, 1), owner, 1)))
+        .collect();
+    while let Some(Reverse((_, owner, taken))) = turns.pop() {
+        walks[owner as usize].take(&mut table, size, owner);
+        let share = shares[owner as usize];
+        if taken < share {
+            turns.push(Reverse((due(share, taken + 1), owner, taken + 1)));
+        }
+    }
+    table.into()
+}
+
+/// `size` places shared out by weight, by largest remainder; at least one each while there are enough.
+#[allow(clippy::cast_possible_truncation)] // shares are at most the size
+fn apportion(weights: &[u32], size: u32) -> Vec<u32> {
+    let total: u64 = weights.iter().copied().map(u64::from).sum();
+    let exact = |index: usize| u64::from(weights[index]) * u64::from(size);
+    let mut shares: Vec<u32> =
+        (0..weights.len()).map(|index| ((exact(index) / total) as u32).max(1)).collect();
+    let mut order: Vec<usize> = (0..weights.len()).collect();
+    order.sort_by_key(|&index| (Reverse(exact(index) % total), index));
+    let given: u64 = shares.iter().copied().map(u64::from).sum();
+    for &index in order.iter().take(u64::from(size).saturating_sub(given) as usize) {
+        shares[index] += 1;
+    }
+    // Raising the smallest to one may have given out too much: the largest pay.
+    let mut excess = given.saturating_sub(u64::from(size)) as u32;
+    order.sort_by_key(|&index| (Reverse(shares[index]), index));
+    for &index in order.iter().cycle() {
+        if excess == 0 {
+            break;
+        }
+        let pays = excess.min((shares[index] / 2).max(1)).min(shares[index]);
+        shares[index] -= pays;
+        excess -= pays;
+    }
+    shares
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(ids: &[String], weights: &[u32]) -> Box<[u32]> {
+        table(ids.iter().map(String::as_str), weights)
+    }
+
+    fn counts(table: &[u32], n: usize) -> Vec<u32> {
+        let mut counts = vec![0; n];
+        for &owner in table {
+            counts[owner as usize] += 1;
+        }
+        counts
+    }
+
+    fn ids(n: usize) -> Vec<String> {
+        (0..n).map(|index| format!("instance-{index}")).collect()
+    }
+
+    #[test]
+    fn equal_weights_get_equal_shares() {
+        for n in [1, 2, 3, 10, 1_000] {
+            let counts = counts(&of(&ids(n), &vec![7; n]), n);
+            let (least, most) = (counts.iter().min().unwrap(), counts.iter().max().unwrap());
+            assert!(most - least <= 1, "{n}: {least} to {most}");
+        }
+    }
+
+    #[test]
+    fn shares_follow_the_weights_however_extreme() {
+        let counts_of = |weights: &[u32]| counts(&of(&ids(weights.len()), weights), weights.len());
+        assert_eq!(counts_of(&[5, 1, 1]), [46_812, 9_363, 9_362]);
+        assert_eq!(counts_of(&[65_535, 1]), [65_536, 1]);
+        let mut weights = vec![1; 10_000];
+        weights[17] = 65_535;
+        let counts = counts_of(&weights);
+        assert!(counts.iter().all(|&count| count > 0));
+        assert_eq!(counts.iter().sum::<u32>(), 262_139);
+        assert!(counts[17] > 200_000, "{}", counts[17]);
+    }
+
+    #[test]
+    fn few_keys_move_when_one_leaves() {
+        for n in [3_usize, 10, 100] {
+            let all = ids(n);
+            let gone = n / 2;
+            let mut left = all.clone();
+            left.remove(gone);
+            let (before, after) = (of(&all, &vec![1; n]), of(&left, &vec![1; n - 1]));
+            let moved = before
+                .iter()
+                .zip(&after)
+                .filter(|&(&old, &new)| old as usize != gone && all[old as usize] != left[new as usize])
+                .count();
+            let share =
+                f64::from(u32::try_from(moved).unwrap()) / f64::from(u32::try_from(before.len()).unwrap());
+            // Maglev moves a few more than the 1/n that were the leaver's own.
+            assert!(share < 0.02, "{n}: {share}");
+        }
+    }
+}

@@ -1,0 +1,58 @@
+use std::sync::Arc;
+
+use super::{Context, Picker, Strategy, two};
+use crate::Candidate;
+use crate::stats::Millis;
+
+/// One that has not been picked for so long is picked when drawn, however slow it was: kratos's 3 s.
+const FORGOTTEN: u32 = 3_000;
+
+/// What a candidate without a measurement costs while its first calls are out: Finagle's penalty, here as 1 s a call.
+const UNMEASURED: f32 = 1e9;
+
+/// Of two drawn at random, the one where a call is likely to be over sooner: the latency's moving average times the
+/// calls in flight, for its weight.
+///
+/// The average takes a peak at once and forgets it over 10 s ([`SelectorBuilder::latency_decay`]), so a slow instance
+/// is left within one call; it is tried again as its average fades, and at the latest when drawn after 3 s. An
+/// instance without a measurement gets one call to begin with. The algorithm is Finagle's.
+///
+/// Needs a verdict on each pick ([`Pick::success`](crate::Pick::success)); without any it is [`LeastRequest`].
+///
+/// [`SelectorBuilder::latency_decay`]: crate::SelectorBuilder::latency_decay
+/// [`LeastRequest`]: crate::LeastRequest
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PeakEwma;
+
+impl Strategy for PeakEwma {
+    fn picker(&self, _: &[Arc<Candidate>]) -> Box<dyn Picker> {
+        Box::new(Self)
+    }
+
+    fn needs_latency(&self) -> bool {
+        true
+    }
+}
+
+impl Picker for PeakEwma {
+    #[inline]
+    fn pick(&self, candidates: &[Arc<Candidate>], context: &Context<'_>) -> usize {
+        let (a, b) = two(context.random(), candidates.len());
+        let (first, second) = (&candidates[a], &candidates[b]);
+        let (better, worse) =
+            if cost(first, context.now) <= cost(second, context.now) { (a, b) } else { (b, a) };
+        if candidates[worse].unpicked_for(context.now) > FORGOTTEN { worse } else { better }
+    }
+}
+
+#[inline]
+#[allow(clippy::cast_precision_loss)] // calls in flight and weights are small
+fn cost(candidate: &Candidate, now: Millis) -> f32 {
+    let in_flight = candidate.in_flight();
+    let each = match candidate.latency_nanos(now) {
+        Some(nanos) => nanos,
+        None if in_flight == 0 => 0.0,
+        None => UNMEASURED,
+    };
+    each * (in_flight + 1) as f32 / candidate.weight() as f32
+}

@@ -1,0 +1,268 @@
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use switchboard_core::{Error, ErrorKind, InstanceKey, Invalid, Registry, Result, ServiceName};
+use tokio::runtime::Handle;
+use tokio::task::AbortHandle;
+
+use crate::cell::Cell;
+use crate::suspects::Suspects;
+use crate::task::Task;
+use crate::{Backoff, MassRemoval, View};
+
+/// The live views of one registry.
+///
+/// All views of a service share one task and one watch on the registry. The task starts with the first view and ends
+/// a little after the last one is dropped, or with the directory. Clones share everything; views keep the directory
+/// alive.
+#[derive(Clone)]
+pub struct Directory {
+    inner: Arc<Inner>,
+}
+
+/// Settings of a [`Directory`]. Made with [`Directory::builder`].
+#[derive(Debug)]
+#[must_use = "a directory comes into being with `build()`"]
+pub struct DirectoryBuilder {
+    registry: Arc<dyn Registry>,
+    settings: Settings,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub(crate) linger: Duration,
+    pub(crate) max_idle: usize,
+    pub(crate) max_age: Option<Duration>,
+    pub(crate) ready_timeout: Duration,
+    pub(crate) backoff: Backoff,
+    pub(crate) mass_removal: Option<MassRemoval>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            linger: Duration::from_secs(60),
+            max_idle: 1024,
+            max_age: None,
+            ready_timeout: Duration::from_secs(5),
+            backoff: Backoff::default(),
+            mass_removal: None,
+        }
+    }
+}
+
+impl DirectoryBuilder {
+    /// How long a service is still watched after its last view was dropped, so that a program that asks now and then
+    /// finds it warm. Default 60 s, the lifetime of go-micro's cache.
+    pub fn linger(mut self, linger: Duration) -> Self {
+        self.settings.linger = linger;
+        self
+    }
+
+    /// How many services without a view are watched at most; beyond that a service ends with its last view. Default
+    /// 1,024.
+    pub fn max_idle(mut self, services: usize) -> Self {
+        self.settings.max_idle = services;
+        self
+    }
+
+    /// How long the last good snapshot is kept while the registry is not heard. Default: for ever, as in go-kit; the
+    /// age is in [`View::status`].
+    pub fn max_age(mut self, age: Duration) -> Self {
+        self.settings.max_age = Some(age);
+        self
+    }
+
+    /// How long [`View::ready`] waits for a first snapshot. Default 5 s.
+    pub fn ready_timeout(mut self, timeout: Duration) -> Self {
+        self.settings.ready_timeout = timeout;
+        self
+    }
+
+    /// How long to wait before a broken watch is tried again. Default: [`Backoff::default`].
+    pub fn backoff(mut self, backoff: Backoff) -> Self {
+        self.settings.backoff = backoff;
+        self
+    }
+
+    /// Holds back updates that remove too much at once. Default: none is held back.
+    pub fn mass_removal(mut self, rule: MassRemoval) -> Self {
+        self.settings.mass_removal = Some(rule);
+        self
+    }
+
+    /// Makes the directory. Nothing is watched until a view is asked for.
+    pub fn build(self) -> Directory {
+        let Self { registry, settings } = self;
+        let suspects = Suspects::new(registry.clone());
+        Directory { inner: Arc::new(Inner { registry, settings, suspects, entries: Mutex::default() }) }
+    }
+}
+
+impl Directory {
+    /// A directory on `registry` with the default settings. An `Arc<dyn Registry>` is a registry too.
+    pub fn new(registry: impl Registry) -> Self {
+        Self::builder(registry).build()
+    }
+
+    /// Settings to change first.
+    pub fn builder(registry: impl Registry) -> DirectoryBuilder {
+        DirectoryBuilder { registry: Arc::new(registry), settings: Settings::default() }
+    }
+
+    /// A live view of `service`, which need not exist (yet). Returns at once.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Invalid`] for a bad name, [`ErrorKind::Closed`] after [`close`](Self::close), and
+    /// [`ErrorKind::Unsupported`] outside a tokio runtime.
+    pub fn service<S>(&self, service: S) -> Result<View>
+    where
+        S: TryInto<ServiceName>,
+        Invalid: From<S::Error>,
+    {
+        let service = service
+            .try_into()
+            .map_err(|error| Error::invalid("directory", "service", &Invalid::from(error)))?;
+        let view = self.inner.view(service)?;
+        view.set_lingering();
+        Ok(view)
+    }
+
+    /// A view after which nothing lingers, unless others want it to.
+    pub(crate) fn passing(&self, service: &ServiceName) -> Result<View> {
+        self.inner.view(service.clone())
+    }
+
+    /// Tells the registry that a client could not reach an instance, without waiting.
+    ///
+    /// Returns false if the hint was dropped, because too many (64) are on their way or no runtime is there.
+    pub fn suspect(&self, key: &InstanceKey) -> bool {
+        self.inner.suspects.hint(key)
+    }
+
+    /// Ends every task behind the views. They keep their last snapshot and say [`Freshness::Closed`]. The registry
+    /// stays open. Idempotent.
+    ///
+    /// [`Freshness::Closed`]: crate::Freshness::Closed
+    pub fn close(&self) {
+        let watched =
+            std::mem::replace(&mut *self.inner.entries(), Entries { closed: true, ..Entries::default() });
+        for (_, watched) in watched.services {
+            watched.task.abort();
+        }
+        self.inner.suspects.close();
+    }
+
+    /// How many services are watched, with a view or lingering.
+    pub fn watched(&self) -> usize {
+        self.inner.entries().services.len()
+    }
+
+    /// The registry beneath.
+    pub fn registry(&self) -> &Arc<dyn Registry> {
+        &self.inner.registry
+    }
+}
+
+impl fmt::Debug for Directory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Directory")
+            .field("registry", &self.inner.registry)
+            .field("watched", &self.watched())
+            .finish_non_exhaustive()
+    }
+}
+
+pub(crate) struct Inner {
+    registry: Arc<dyn Registry>,
+    pub(crate) settings: Settings,
+    suspects: Suspects,
+    entries: Mutex<Entries>,
+}
+
+#[derive(Default)]
+struct Entries {
+    services: HashMap<ServiceName, Watched>,
+    closed: bool,
+}
+
+struct Watched {
+    cell: Arc<Cell>,
+    task: AbortHandle,
+}
+
+impl Inner {
+    fn view(self: &Arc<Self>, service: ServiceName) -> Result<View> {
+        let mut entries = self.entries();
+        if entries.closed {
+            return Err(Error::closed("directory", "service"));
+        }
+        if let Some(watched) = entries.services.get(&service) {
+            return Ok(View::new(watched.cell.clone(), self.clone()));
+        }
+        let runtime = Handle::try_current().map_err(|error| {
+            Error::new(ErrorKind::Unsupported, "directory", "service", "called outside a tokio runtime")
+                .with_source(error)
+        })?;
+        let cell = Arc::new(Cell::new(service.clone()));
+        let view = View::new(cell.clone(), self.clone());
+        let registry = self.registry.clone();
+        let task = Task::new(cell.clone(), Arc::downgrade(self), registry, self.settings.clone());
+        let task = runtime.spawn(task.run()).abort_handle();
+        entries.services.insert(service, Watched { cell, task });
+        Ok(view)
+    }
+
+    /// Forgets a service whose time to linger is over, unless somebody has asked for it meanwhile.
+    pub(crate) fn retire(&self, cell: &Arc<Cell>) -> bool {
+        let mut entries = self.entries();
+        // A view is made under this lock, so none can come between the question and the removal.
+        let idle = cell.is_idle();
+        if idle {
+            entries.remove(cell);
+        }
+        idle
+    }
+
+    pub(crate) fn forget(&self, cell: &Arc<Cell>) {
+        self.entries().remove(cell);
+    }
+
+    /// The last view of a service was dropped: with too many idle ones about, its task ends now.
+    pub(crate) fn release(&self, cell: &Arc<Cell>) {
+        cell.release();
+        let mut entries = self.entries();
+        if !cell.is_idle() || entries.services.len() <= self.settings.max_idle {
+            return;
+        }
+        let idle = entries.services.values().filter(|watched| watched.cell.is_idle()).count();
+        if idle > self.settings.max_idle {
+            if let Some(watched) = entries.remove(cell) {
+                watched.task.abort();
+            }
+        }
+    }
+
+    fn entries(&self) -> MutexGuard<'_, Entries> {
+        // Nothing panics while the lock is held, and the map is whole even if something did.
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Entries {
+    fn remove(&mut self, cell: &Arc<Cell>) -> Option<Watched> {
+        let same = self.services.get(&cell.service).is_some_and(|watched| Arc::ptr_eq(&watched.cell, cell));
+        if same { self.services.remove(&cell.service) } else { None }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        for watched in self.entries().services.values() {
+            watched.task.abort();
+        }
+    }
+}

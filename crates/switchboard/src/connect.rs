@@ -1,0 +1,202 @@
+use std::collections::BTreeMap;
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use switchboard_core::{Error, Invalid, MemoryRegistry, Registry, RegistryUrl, Result};
+
+/// The environment variable that names the registry.
+pub const ENVIRONMENT_VARIABLE: &str = "SWITCHBOARD_REGISTRY";
+
+/// The registry when nothing names one.
+const DEFAULT: &str = "mdns:";
+
+/// The backends that exist, with the feature that each needs.
+const FEATURES: [(&str, &str); 2] = [("mdns", "mdns"), ("consul", "consul")];
+
+/// Opens the registry that `url` names, such as `mdns:`, `consul://127.0.0.1:8500?dc=dc1` or `memory:`.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), switchboard::Error> {
+/// let registry = switchboard::connect("memory:").await?;
+/// assert_eq!(registry.to_string(), "memory:");
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+///
+/// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) for an unknown scheme or parameter, listing what exists, and for a
+/// scheme whose feature is off, naming the feature. Whatever opening the backend fails with.
+pub async fn connect(url: &str) -> Result<Arc<dyn Registry>> {
+    Connector::new().connect(url).await
+}
+
+/// Opens the registry named by the environment variable `SWITCHBOARD_REGISTRY`; `mdns:` if it is unset or empty.
+///
+/// # Errors
+///
+/// As for [`connect`], and [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) if the variable is no Unicode.
+pub async fn from_env() -> Result<Arc<dyn Registry>> {
+    Connector::new().from_env().await
+}
+
+type Open = Arc<dyn Fn(RegistryUrl) -> BoxFuture<'static, Result<Arc<dyn Registry>>> + Send + Sync>;
+
+/// Opens registries by URL, with schemes of your own beside the built-in ones.
+///
+/// ```
+/// use switchboard::{Connector, MemoryRegistry};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), switchboard::Error> {
+/// let connector = Connector::new().scheme("etcd", |url| async move {
+///     let mut params = url.params("etcd");
+///     let _prefix: Option<String> = params.take("prefix")?;
+///     params.finish()?;
+///     Ok(MemoryRegistry::new()) // your own registry here
+/// });
+/// let registry = connector.connect("etcd://127.0.0.1:2379?prefix=services").await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Connector {
+    schemes: BTreeMap<String, Open>,
+}
+
+impl Connector {
+    /// With the schemes of the enabled features and `memory`.
+    pub fn new() -> Self {
+        let connector = Self { schemes: BTreeMap::new() };
+        let connector = connector.scheme("memory", |url| async move { MemoryRegistry::from_url(&url) });
+        #[cfg(feature = "mdns")]
+        let connector = connector
+            .scheme("mdns", |url| async move { switchboard_mdns::MdnsRegistry::from_url(&url).await });
+        #[cfg(feature = "consul")]
+        let connector = connector
+            .scheme("consul", |url| async move { switchboard_consul::ConsulRegistry::from_url(&url) });
+        connector
+    }
+
+    /// Adds a scheme, or replaces one; `scheme` counts in lower case.
+    pub fn scheme<F, Fut, R>(mut self, scheme: &str, open: F) -> Self
+    where
+        F: Fn(RegistryUrl) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<R>> + Send + 'static,
+        R: Registry,
+    {
+        let open: Open = Arc::new(move |url| {
+            open(url).map(|opened| opened.map(|registry| Arc::new(registry) as _)).boxed()
+        });
+        self.schemes.insert(scheme.to_ascii_lowercase(), open);
+        self
+    }
+
+    /// Opens the registry that `url` names.
+    ///
+    /// # Errors
+    ///
+    /// As for [`connect`].
+    pub async fn connect(&self, url: &str) -> Result<Arc<dyn Registry>> {
+        let url: RegistryUrl = url.parse().map_err(|invalid| refused(&invalid))?;
+        match self.schemes.get(url.scheme()) {
+            Some(open) => open(url).await,
+            None => Err(refused(&self.unknown(url.scheme()))),
+        }
+    }
+
+    /// Opens the registry named by the environment variable `SWITCHBOARD_REGISTRY`; `mdns:` if it is unset or empty.
+    ///
+    /// # Errors
+    ///
+    /// As for [`from_env`].
+    pub async fn from_env(&self) -> Result<Arc<dyn Registry>> {
+        match std::env::var(ENVIRONMENT_VARIABLE) {
+            Ok(url) if !url.is_empty() => self.connect(&url).await,
+            Ok(_) | Err(std::env::VarError::NotPresent) => self.connect(DEFAULT).await,
+            Err(std::env::VarError::NotUnicode(_)) => {
+                Err(refused(&Invalid::new(ENVIRONMENT_VARIABLE, "is not Unicode")))
+            }
+        }
+    }
+
+    fn unknown(&self, scheme: &str) -> Invalid {
+        let what = format!("registry scheme {scheme:?}");
+        if let Some((_, feature)) = FEATURES.iter().find(|(known, _)| *known == scheme) {
+            return Invalid::new(
+                what,
+                format!("needs the feature {feature:?} of the crate switchboard, which is off"),
+            );
+        }
+        let known: Vec<&str> = self.schemes.keys().map(String::as_str).collect();
+        Invalid::new(what, format!("is unknown; there are: {}", known.join(", ")))
+    }
+}
+
+fn refused(invalid: &Invalid) -> Error {
+    Error::invalid("switchboard", "connect", invalid)
+}
+
+impl Default for Connector {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for Connector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connector").field("schemes", &self.schemes.keys()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use switchboard_core::{ErrorKind, Instance, RegisterOptions};
+
+    #[tokio::test]
+    async fn handles_of_one_memory_url_see_each_other() {
+        let (one, two) = (connect("memory:facade").await.unwrap(), connect("MEMORY:facade").await.unwrap());
+        let instance = Instance::builder("a").address("h:1").build().unwrap();
+        one.register(&instance, &RegisterOptions::new()).await.unwrap();
+        assert_eq!(two.lookup(instance.service()).await.unwrap().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn mistakes_are_named() {
+        for (url, message) in [
+            ("greeter", "registry URL: has no scheme; write one such as mdns: or consul://127.0.0.1:8500"),
+            ("memory:?a=1", "memory parameter \"a\": is unknown; there are: none"),
+            #[cfg(not(feature = "mdns"))]
+            (
+                "mdns:",
+                "registry scheme \"mdns\": needs the feature \"mdns\" of the crate switchboard, which is off",
+            ),
+            #[cfg(not(feature = "consul"))]
+            (
+                "consul:",
+                "registry scheme \"consul\": needs the feature \"consul\" of the crate switchboard, which is off",
+            ),
+            #[cfg(all(feature = "mdns", feature = "consul"))]
+            ("zookeeper:", "registry scheme \"zookeeper\": is unknown; there are: consul, mdns, memory"),
+        ] {
+            let error = connect(url).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Invalid);
+            assert_eq!(error.message(), message);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_scheme_can_be_added_and_fail_in_its_own_words() {
+        let connector = Connector::new().scheme("Mine", |url| async move {
+            url.params("mine").finish()?;
+            Ok(MemoryRegistry::new())
+        });
+        assert!(connector.connect("mine://anywhere").await.is_ok());
+        assert!(connector.connect("mine:?x=1").await.is_err());
+    }
+}

@@ -1,0 +1,51 @@
+#![doc = include_str!("../README.md")]
+//!
+//! # Features
+//!
+//! | feature | brings |
+//! |---|---|
+//! | `mdns` (default) | the registry on the local link, scheme `mdns:` |
+//! | `consul` | Consul, scheme `consul:` |
+//! | `registrar` | the server side: renewals, health checks, withdrawal, graceful shutdown |
+//! | `watcher` | live views of services, shared and kept through outages |
+//! | `selector` | client-side balancing: strategies, filters, outlier ejection; includes `watcher` |
+//! | `full` | all of the above |
+//!
+//! The in-memory registry, scheme `memory:`, is always there. Features only add.
+
+mod connect;
+
+pub use connect::{Connector, ENVIRONMENT_VARIABLE, connect, from_env};
+pub use switchboard_core::*;
+
+/// The registry on the local link: DNS-SD over multicast DNS.
+#[cfg(feature = "mdns")]
+pub use switchboard_mdns as mdns;
+
+/// The registry to grow into: Consul, over its HTTP API.
+#[cfg(feature = "consul")]
+pub use switchboard_consul as consul;
+
+/// The server side: keeps an instance registered for as long as the server runs and is well.
+#[cfg(feature = "registrar")]
+pub use switchboard_registrar as registrar;
+
+/// Live views of services, shared and kept through outages.
+#[cfg(feature = "watcher")]
+pub use switchboard_watcher as watcher;
+
+/// Client-side balancing: strategies, filters, outlier ejection.
+#[cfg(feature = "selector")]
+pub use switchboard_selector as selector;
+
+/// What most programs need: `use switchboard::prelude::*;`.
+pub mod prelude {
+    pub use crate::{Change, Instance, InstanceKey, RegisterOptions, Registry, ServiceName, Snapshot};
+    pub use futures::StreamExt;
+    #[cfg(feature = "registrar")]
+    pub use switchboard_registrar::{Registrar, shutdown_signal};
+    #[cfg(feature = "selector")]
+    pub use switchboard_selector::{FailureKind, Pick, Selector};
+    #[cfg(feature = "watcher")]
+    pub use switchboard_watcher::Directory;
+}

@@ -1,0 +1,124 @@
+//! `cargo xtask check`: everything that is checked without running the tests, and `cargo xtask fuzz`.
+
+use crate::command::{command, execute, finish, output, succeeds};
+use crate::need;
+
+/// What a build for one link must not contain: an HTTP client, or TLS.
+const FOREIGN_TO_MDNS: [&str; 7] = ["reqwest", "hyper", "h2", "rustls", "native-tls", "openssl", "ring"];
+
+/// The fuzz targets.
+const TARGETS: [&str; 2] = ["txt", "names"];
+
+type Check = fn() -> Result<(), String>;
+
+pub(crate) fn run() -> Result<(), String> {
+    let checks: [(&str, Check); 8] = [
+        ("format", || execute("cargo fmt --all --check")),
+        ("lints", || execute("cargo clippy --workspace --all-targets --all-features -- -D warnings")),
+        ("documentation", documentation),
+        ("features", features),
+        ("purity", purity),
+        ("licences", licences),
+        ("oldest Rust", oldest_rust),
+        ("links", links),
+    ];
+    let mut failures = Vec::new();
+    for (what, check) in checks {
+        println!("\n== {what}");
+        if let Err(why) = check() {
+            println!("{why}");
+            failures.push(what);
+        }
+    }
+    if failures.is_empty() { Ok(()) } else { Err(format!("failed: {}", failures.join(", "))) }
+}
+
+fn documentation() -> Result<(), String> {
+    let line = "cargo doc --workspace --no-deps --all-features";
+    finish(line, command(line).env("RUSTDOCFLAGS", "-D warnings"))
+}
+
+/// Every combination of features builds, and none depends on another crate's having been built with more.
+fn features() -> Result<(), String> {
+    if !succeeds("cargo hack --version") {
+        return Err("cargo-hack is missing: `cargo install --locked cargo-hack`".into());
+    }
+    execute("cargo hack check --feature-powerset --workspace --exclude switchboard-examples --exclude xtask")
+}
+
+/// The default build has no HTTP client and no TLS.
+fn purity() -> Result<(), String> {
+    let tree = output("cargo tree -p switchboard -e normal --prefix none").ok_or("cargo tree failed")?;
+    let names = tree.lines().filter_map(|line| line.split_whitespace().next());
+    let found: Vec<&str> = names.filter(|name| FOREIGN_TO_MDNS.contains(name)).collect();
+    if found.is_empty() {
+        println!("switchboard with default features depends on no HTTP client and no TLS");
+        Ok(())
+    } else {
+        Err(format!("switchboard with default features depends on {}", found.join(", ")))
+    }
+}
+
+fn licences() -> Result<(), String> {
+    if !succeeds("cargo deny --version") {
+        return Err("cargo-deny is missing: `cargo install --locked cargo-deny`".into());
+    }
+    // Advisories need a database from elsewhere; they are for a scheduled job with a network.
+    execute("cargo deny --workspace --all-features check licenses bans sources")
+}
+
+/// The crates build with the Rust version they promise.
+fn oldest_rust() -> Result<(), String> {
+    let manifest = std::fs::read_to_string(crate::command::root().join("Cargo.toml"))
+        .map_err(|error| error.to_string())?;
+    let line = manifest.lines().find_map(|line| line.strip_prefix("rust-version = "));
+    let version = line.ok_or("no rust-version in Cargo.toml")?.trim_matches('"');
+    let rustc = match need::rustc(version) {
+        Ok(rustc) => rustc,
+        Err(why) => {
+            println!("LEFT OUT: {why}");
+            return Ok(());
+        }
+    };
+    let line = "cargo check --workspace --exclude xtask --all-features --target-dir target/msrv/build";
+    finish(&format!("RUSTC={rustc} {line}"), command(line).env("RUSTC", &rustc))
+}
+
+/// Every file that a document of ours links to exists.
+fn links() -> Result<(), String> {
+    let documents = output("git ls-files *.md").ok_or("git ls-files failed")?;
+    let mut broken = Vec::new();
+    for document in documents.lines() {
+        let path = crate::command::root().join(document);
+        let text = std::fs::read_to_string(&path).map_err(|error| format!("{document}: {error}"))?;
+        let targets = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+        for target in targets.filter(|target| !target.contains("://") && !target.starts_with('#')) {
+            let file = target.split('#').next().unwrap_or_default();
+            if !path.parent().is_some_and(|folder| folder.join(file).exists()) {
+                broken.push(format!("{document} links to {target}"));
+            }
+        }
+    }
+    if broken.is_empty() { Ok(()) } else { Err(broken.join("\n")) }
+}
+
+pub(crate) fn fuzz(seconds: Option<&str>) -> Result<(), String> {
+    let seconds: u32 = seconds.unwrap_or("20").parse().map_err(|_| "SECS is a whole number of seconds")?;
+    let missing = if !succeeds("rustup run nightly rustc --version") {
+        Some("a nightly toolchain: `rustup toolchain install nightly`")
+    } else if !succeeds("cargo fuzz --version") {
+        Some("cargo-fuzz: `cargo install --locked cargo-fuzz`")
+    } else {
+        None
+    };
+    if let Some(missing) = missing {
+        println!("LEFT OUT: fuzzing needs {missing}");
+        return Ok(());
+    }
+    for target in TARGETS {
+        execute(&format!(
+            "rustup run nightly cargo fuzz run {target} -- -max_total_time={seconds} -verbosity=0"
+        ))?;
+    }
+    Ok(())
+}

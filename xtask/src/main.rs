@@ -1,0 +1,44 @@
+//! The project's own commands. `cargo xtask help` lists them.
+#![allow(clippy::print_stdout, reason = "it is a command line program")]
+
+mod check;
+mod command;
+mod need;
+mod netns;
+mod test;
+
+use std::process::ExitCode;
+
+const HELP: &str = "\
+cargo xtask COMMAND
+
+  test         all tests: unit, property, documentation, conformance, and those that need real servers
+  check        everything else: format, lints, documentation, features, dependencies, licences, oldest Rust
+  fuzz [SECS]  each fuzz target for SECS seconds (default 20); needs a nightly toolchain and cargo-fuzz
+  quickstart   the quickstart example in a network namespace of its own (root, Linux) or on loopback
+";
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args().skip(1);
+    let done = match arguments.next().as_deref() {
+        Some("test") => test::run(),
+        Some("check") => check::run(),
+        Some("fuzz") => check::fuzz(arguments.next().as_deref()),
+        Some("quickstart") => netns::quickstart(),
+        Some("help" | "--help" | "-h") => {
+            print!("{HELP}");
+            Ok(())
+        }
+        _ => {
+            eprint!("{HELP}");
+            return ExitCode::from(2);
+        }
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            eprintln!("\nxtask: {why}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! What some tests need, and how to get it.
+
+use std::path::Path;
+
+use crate::command::{command, output, root, succeeds};
+use crate::netns::is_root;
+
+/// Something beyond Rust.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Need {
+    /// Root, and `ip` from iproute2.
+    Namespaces,
+    /// Avahi's daemon and tools, and a D-Bus daemon for them.
+    Avahi,
+    /// Python 3 that can make virtual environments; the tests install python-zeroconf into one of their own.
+    Python,
+    /// The Consul binary.
+    Consul,
+    /// The Go toolchain.
+    Go,
+}
+
+impl Need {
+    /// Makes sure it is there, installing it where the system lets us; or says how to get it.
+    pub(crate) fn provide(self) -> Result<(), String> {
+        match self {
+            Self::Namespaces if !cfg!(target_os = "linux") => Err("network namespaces are Linux's".into()),
+            Self::Namespaces if !is_root() => Err("making network namespaces takes root".into()),
+            Self::Namespaces => installed("ip netns list", "iproute2"),
+            Self::Avahi => installed("avahi-daemon --version", "avahi-daemon")
+                .and_then(|()| installed("avahi-browse --version", "avahi-utils"))
+                .and_then(|()| installed("dbus-daemon --version", "dbus")),
+            Self::Python => installed("python3 -m ensurepip --version", "python3-venv"),
+            Self::Consul => consul(),
+            Self::Go if succeeds("go version") => Ok(()),
+            Self::Go => Err("the Go toolchain is missing; get it from your package manager or go.dev".into()),
+        }
+    }
+}
+
+fn consul() -> Result<(), String> {
+    if succeeds("consul version") || std::env::var_os("CONSUL_BIN").is_some() {
+        return Ok(());
+    }
+    let script = "scripts/install-consul.sh";
+    match command(script).status() {
+        Ok(status) if status.success() => Ok(()),
+        Ok(_) => Err(format!("no Consul agent; {script} says above how to get one")),
+        Err(error) => Err(format!("no Consul agent, and {script} did not start: {error}")),
+    }
+}
+
+/// Installs `package` with apt if `probe` does not succeed.
+fn installed(probe: &str, package: &str) -> Result<(), String> {
+    // Daemons live in directories that are not on every user's path.
+    let found = |probe: &str| succeeds(probe) || succeeds(&format!("/usr/sbin/{probe}"));
+    if found(probe) {
+        return Ok(());
+    }
+    if is_root() && succeeds("apt-get --version") {
+        println!("Installing {package}");
+        apt_install(package);
+        if found(probe) {
+            return Ok(());
+        }
+    }
+    Err(format!("{package} is missing; get it from your package manager"))
+}
+
+/// Installs without starting a service: the tests start their own, where nobody else hears them.
+fn apt_install(package: &str) {
+    let policy = Path::new("/usr/sbin/policy-rc.d");
+    let ours = !policy.exists() && std::fs::write(policy, "#!/bin/sh\nexit 101\n").is_ok();
+    if ours {
+        succeeds("chmod 755 /usr/sbin/policy-rc.d");
+    }
+    let install = || {
+        let line = format!("apt-get install --yes --quiet --no-install-recommends {package}");
+        command(&line)
+            .env("DEBIAN_FRONTEND", "noninteractive")
+            .output()
+            .is_ok_and(|output| output.status.success())
+    };
+    if !install() {
+        succeeds("apt-get update --quiet");
+        install();
+    }
+    if ours {
+        let _ = std::fs::remove_file(policy);
+    }
+}
+
+/// A `rustc` of exactly this version, however it can be had.
+pub(crate) fn rustc(version: &str) -> Result<String, String> {
+    let from_rustup =
+        || output(&format!("rustup which --toolchain {version} rustc")).map(|path| path.trim().to_owned());
+    if let Some(path) = from_rustup() {
+        return Ok(path);
+    }
+    if succeeds(&format!("rustup toolchain install {version} --profile minimal")) {
+        if let Some(path) = from_rustup() {
+            return Ok(path);
+        }
+    }
+    let debian = root().join("target/msrv").join(version);
+    if command("scripts/debian-rustc.sh")
+        .arg(version)
+        .arg(&debian)
+        .status()
+        .is_ok_and(|status| status.success())
+    {
+        return Ok(debian.join("rustc").display().to_string());
+    }
+    Err(format!("no Rust {version} could be had; `rustup toolchain install {version}`"))
+}
