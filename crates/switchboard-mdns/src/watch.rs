@@ -32,7 +32,11 @@ pub(crate) async fn services(browse: &Browse, settle: Duration) -> BTreeSet<Serv
 }
 
 async fn listen(browse: &Browse, settle: Duration, found: impl Fn() -> bool) {
-    sleep(settle.saturating_sub(browse.age())).await;
+    let settling = settle.saturating_sub(browse.age());
+    // Even a sleep of nothing waits for the next tick of the timer.
+    if !settling.is_zero() {
+        sleep(settling).await;
+    }
     let left = SILENCE.max(settle).saturating_sub(browse.age());
     if found() || left.is_zero() {
         return;

@@ -154,3 +154,29 @@ async fn dropping_a_registry_says_goodbye() {
     drop(here);
     assert!(timeout(LIMIT, watch.next()).await.unwrap().unwrap().unwrap().is_empty());
 }
+
+#[tokio::test]
+async fn a_goodbye_takes_no_other_instance_along() {
+    let port = free_port();
+    let here = open(port).await;
+    for id in ["1", "2"] {
+        here.register(&greeter(id).build().unwrap(), &RegisterOptions::new()).await.unwrap();
+    }
+    // mdns-sd's goodbye takes back the address of the host as well, so a host name must not be shared.
+    let reader = mdns_sd::ServiceDaemon::new_with_port(port).unwrap();
+    reader.disable_interface(mdns_sd::IfKind::All).unwrap();
+    reader.enable_interface(mdns_sd::IfKind::LoopbackV4).unwrap();
+    let events = reader.browse("_switchboard._tcp.local.").unwrap();
+    let mut hosts = std::collections::BTreeMap::new();
+    let both = async {
+        while hosts.len() < 2 {
+            if let mdns_sd::ServiceEvent::ServiceResolved(found) = events.recv_async().await.unwrap() {
+                hosts.insert(found.fullname.clone(), found.host.clone());
+            }
+        }
+    };
+    timeout(LIMIT, both).await.unwrap();
+    let hosts: Vec<String> = hosts.into_values().collect();
+    assert_ne!(hosts[0], hosts[1]);
+    reader.shutdown().unwrap();
+}
