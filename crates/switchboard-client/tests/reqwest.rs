@@ -17,8 +17,11 @@ use support::{instance, nowhere, register, selector, standing};
 use switchboard_client::Retry;
 use switchboard_client::reqwest::{Discovery, HostHeader, Idempotent, Resolver};
 use switchboard_core::{MemoryRegistry, ServiceName};
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 
 /// A server that counts requests and answers with what it is told to.
 struct Server {
@@ -214,4 +217,53 @@ async fn a_plain_client_resolves_services_and_falls_back_to_other_instances() {
     let system = plain.get(format!("http://localhost:{port}/")).send().await.unwrap();
     assert!(system.status().is_success());
     assert!(plain.get("http://nobody/").send().await.unwrap_err().is_connect());
+}
+
+/// A server with a certificate for `name`, which answers every request with the name the client sent in TLS.
+async fn tls_server(name: &str) -> (String, reqwest::Certificate) {
+    let made = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
+    let trusted = reqwest::Certificate::from_der(made.cert.der()).unwrap();
+    let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+    let config = ServerConfig::builder()
+        .with_no_client_auth()
+        .with_single_cert(vec![made.cert.der().clone()], key)
+        .unwrap();
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let Ok(mut stream) = acceptor.accept(stream).await else { continue };
+            let named = stream.get_ref().1.server_name().unwrap_or("nobody").to_owned();
+            let mut request = vec![0; 4096];
+            let read = stream.read(&mut request).await.unwrap_or(0);
+            let request = String::from_utf8_lossy(&request[..read]).to_lowercase();
+            let host = request.lines().find_map(|line| line.strip_prefix("host: ")).unwrap_or_default();
+            let body = format!("{named} {host}");
+            let head =
+                format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", body.len());
+            let _ = stream.write_all((head + &body).as_bytes()).await;
+            let _ = stream.shutdown().await;
+        }
+    });
+    (address, trusted)
+}
+
+#[tokio::test]
+async fn https_can_keep_the_name_for_tls() {
+    let registry = MemoryRegistry::new();
+    let (address, trusted) = tls_server("secure").await;
+    register(&registry, &instance("secure", "1", &address)).await;
+    let builder = move || reqwest::Client::builder().tls_certs_only([trusted.clone()]);
+
+    let by_address = ClientBuilder::new(builder().build().unwrap())
+        .with(Discovery::new(selector(&registry)).retry(Retry::never()))
+        .build();
+    let error = by_address.get("https://secure/").send().await.unwrap_err();
+    assert!(error.is_connect(), "the certificate is for the name: {error}");
+
+    let by_name = client(Discovery::new(selector(&registry)).tls_by_name(builder.clone()));
+    assert_eq!(text(&by_name, "https://secure/").await, "secure secure");
+    let by_name = Discovery::new(selector(&registry)).tls_by_name(builder).host_header(HostHeader::Address);
+    assert_eq!(text(&client(by_name), "https://secure/").await, format!("secure {address}"));
 }
