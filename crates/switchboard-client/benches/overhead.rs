@@ -39,7 +39,7 @@ async fn main() {
     for (service, address) in [("http", &http), ("grpc", &grpc), ("tower", &http)] {
         for number in 0..INSTANCES {
             let instance =
-                Instance::builder(service).id(number.to_string()).address(address).build().unwrap();
+                Instance::builder(service).id(number.to_string()).address(address.as_str()).build().unwrap();
             registry.register(&instance, &RegisterOptions::new()).await.unwrap();
         }
     }
@@ -54,8 +54,8 @@ async fn tower(selector: &Selector) {
     let nobody = Instance::builder("tower").address("127.0.0.1:1").build().unwrap();
     let bare = echo(&nobody);
     let adapter = Balance::new(selector.service("tower").unwrap(), echo);
-    let bare = async || drop(bare.clone().oneshot(1).await.unwrap());
-    let adapter = async || drop(adapter.clone().oneshot(1).await.unwrap());
+    let bare = async || assert_eq!(bare.oneshot(1).await.unwrap(), 1);
+    let adapter = async || assert_eq!(adapter.clone().oneshot(1).await.unwrap(), 1);
     compare("tower", bare, adapter).await;
 }
 

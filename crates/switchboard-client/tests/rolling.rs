@@ -3,7 +3,7 @@
 //! Each server answers over HTTP and over gRPC; the load goes through both adapters at the same time.
 
 #![cfg(all(feature = "reqwest", feature = "tonic"))]
-#![allow(clippy::unwrap_used)] // in helpers of tests too
+#![allow(clippy::unwrap_used, clippy::print_stdout)] // in helpers of tests too; the server tells its ports
 
 mod support;
 
@@ -75,7 +75,8 @@ async fn serve() {
         stop.send_replace(true);
     };
     let (http, grpc, ()) = tokio::join!(http, grpc, told);
-    (http.unwrap(), grpc.unwrap());
+    http.unwrap();
+    grpc.unwrap();
     // A read of stdin cannot be taken back and would hold up the end.
     std::process::exit(0);
 }
