@@ -9,6 +9,9 @@
 //! | `registrar` | the server side: renewals, health checks, withdrawal, graceful shutdown |
 //! | `watcher` | live views of services, shared and kept through outages |
 //! | `selector` | client-side balancing: strategies, filters, outlier ejection; includes `watcher` |
+//! | `tower` | a tower `Service` that picks for each request, and a `Discover` stream; includes `selector` |
+//! | `reqwest` | `http://hello/greet` for reqwest: a middleware, and a DNS resolver; includes `selector` |
+//! | `tonic` | a gRPC channel for a service name that picks for each call; includes `selector` |
 //! | `full` | all of the above |
 //!
 //! The in-memory registry, scheme `memory:`, is always there. Features only add.
@@ -37,6 +40,10 @@ pub use switchboard_watcher as watcher;
 /// Client-side balancing: strategies, filters, outlier ejection.
 #[cfg(feature = "selector")]
 pub use switchboard_selector as selector;
+
+/// Calls to services by name, with tower, reqwest and tonic.
+#[cfg(any(feature = "tower", feature = "reqwest", feature = "tonic"))]
+pub use switchboard_client as client;
 
 /// What most programs need: `use switchboard::prelude::*;`.
 pub mod prelude {

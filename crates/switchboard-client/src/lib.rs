@@ -1,0 +1,28 @@
+//! Calls to services by name, with the clients Rust programs already use.
+//!
+//! | feature | module | what it is |
+//! |---|---|---|
+//! | `tower` | [`tower`] | a `Discover` stream, and a `Service` that picks an instance for each request |
+//! | `reqwest` | [`reqwest`] | a middleware: `client.get("http://hello/greet")` goes to an instance of `hello`; and a DNS resolver |
+//! | `tonic` | [`tonic`] | a gRPC channel for a service name, which picks for each call |
+//!
+//! All three pick through a [`Balancer`](switchboard_selector::Balancer), so strategies, filters and the ejection of failing
+//! instances work the same in each, and two adapters on one [`Selector`](switchboard_selector::Selector) learn from each
+//! other's calls. None is on by default; features only add.
+
+#[cfg(any(feature = "tower", feature = "reqwest", feature = "tonic"))]
+mod connections;
+#[cfg(any(feature = "tower", feature = "reqwest", feature = "tonic"))]
+mod pick;
+#[cfg(any(feature = "reqwest", feature = "tonic"))]
+mod retry;
+
+#[cfg(feature = "reqwest")]
+pub mod reqwest;
+#[cfg(feature = "tonic")]
+pub mod tonic;
+#[cfg(feature = "tower")]
+pub mod tower;
+
+#[cfg(any(feature = "reqwest", feature = "tonic"))]
+pub use retry::Retry;

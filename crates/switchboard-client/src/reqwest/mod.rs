@@ -1,0 +1,33 @@
+//! For [reqwest](https://docs.rs/reqwest): requests to `http://hello/greet` go to an instance of the service `hello`.
+//!
+//! [`Discovery`] is a middleware for [reqwest-middleware](https://docs.rs/reqwest-middleware) that picks for each request,
+//! learns from each response and tries again elsewhere. [`Resolver`] is the smaller thing for a plain client: a DNS
+//! resolver that knows services.
+//!
+//! ```
+//! use reqwest_middleware::ClientBuilder;
+//! use switchboard_client::reqwest::Discovery;
+//! use switchboard_core::MemoryRegistry;
+//! use switchboard_selector::Selector;
+//! use switchboard_watcher::Directory;
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() {
+//! let selector = Selector::new(Directory::new(MemoryRegistry::new()));
+//! let client = ClientBuilder::new(reqwest::Client::new()).with(Discovery::new(selector)).build();
+//! let error = client.get("http://hello/greet").send().await.unwrap_err();
+//! assert_eq!(
+//!     error.to_string(),
+//!     "nothing known of service \"hello\": the registry has no instance of it"
+//! );
+//! # }
+//! ```
+
+mod https;
+mod middleware;
+mod names;
+mod outcome;
+mod resolve;
+
+pub use middleware::{Discovery, HashKey, HostHeader, Idempotent};
+pub use resolve::Resolver;

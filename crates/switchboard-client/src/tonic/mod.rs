@@ -1,0 +1,12 @@
+//! For [tonic](https://docs.rs/tonic): a channel for the name of a service.
+//!
+//! [`Channel`] goes where a `tonic::transport::Channel` goes, into any generated client. It picks an instance for each call,
+//! not for each connection.
+
+mod body;
+mod channel;
+mod outcome;
+mod replay;
+
+pub use body::ResponseBody;
+pub use channel::{Channel, ChannelBuilder};

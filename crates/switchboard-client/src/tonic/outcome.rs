@@ -1,0 +1,48 @@
+use std::error::Error;
+
+use http::{HeaderMap, StatusCode};
+use switchboard_selector::FailureKind;
+use tonic::{Code, ConnectError, Status, TimeoutExpired};
+
+/// What the balancer learns of a status. The codes that say the instance is in trouble are those that Envoy counts as
+/// HTTP 500, 503 and 504; the others are the application's own.
+pub(crate) fn judge(code: Code) -> Result<(), FailureKind> {
+    match code {
+        Code::DeadlineExceeded => Err(FailureKind::Timeout),
+        Code::Unavailable | Code::Internal | Code::Unknown | Code::DataLoss => Err(FailureKind::Response),
+        _ => Ok(()),
+    }
+}
+
+/// The status in these headers or trailers, if it is there.
+pub(crate) fn code(headers: &HeaderMap) -> Option<Code> {
+    headers.get(Status::GRPC_STATUS).map(|value| Code::from_bytes(value.as_bytes()))
+}
+
+/// What the head of a response says; `None` while the end is open.
+pub(crate) fn head<B>(response: &http::Response<B>) -> Option<Result<(), FailureKind>> {
+    if response.status() == StatusCode::OK {
+        code(response.headers()).map(judge)
+    } else {
+        // Not of a gRPC server but of something before it.
+        Some(Err(FailureKind::Response))
+    }
+}
+
+/// How a call failed of which no response came.
+pub(crate) fn failure(error: &(dyn Error + 'static)) -> FailureKind {
+    if any(error, <dyn Error>::is::<TimeoutExpired>) { FailureKind::Timeout } else { FailureKind::Connection }
+}
+
+/// Whether the instance cannot have seen the request: there was no connection, or the request never left the queue for
+/// it.
+pub(crate) fn was_not_sent(error: &(dyn Error + 'static)) -> bool {
+    any(error, |cause| {
+        cause.is::<ConnectError>()
+            || cause.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_canceled)
+    })
+}
+
+fn any(error: &(dyn Error + 'static), is: impl Fn(&(dyn Error + 'static)) -> bool) -> bool {
+    std::iter::successors(Some(error), |&error| error.source()).any(is)
+}

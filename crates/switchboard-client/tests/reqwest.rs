@@ -1,0 +1,269 @@
+//! The reqwest adapter against real servers on loopback.
+
+#![cfg(feature = "reqwest")]
+#![allow(clippy::unwrap_used)] // in helpers of tests too
+
+mod support;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::Request;
+use axum::http::StatusCode;
+use reqwest_middleware::{ClientBuilder, ClientWithMiddleware};
+use support::{instance, nowhere, register, selector, standing};
+use switchboard_client::Retry;
+use switchboard_client::reqwest::{Discovery, HostHeader, Idempotent, Resolver};
+use switchboard_core::{MemoryRegistry, ServiceName};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::pki_types::PrivateKeyDer;
+
+/// A server that counts requests and answers with what it is told to.
+struct Server {
+    address: String,
+    hits: AtomicUsize,
+    status: AtomicU16,
+}
+
+/// Its answer is its name, the `Host` header and the path; it ends with the test's runtime.
+async fn server(name: &'static str) -> Arc<Server> {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let server = Arc::new(Server { address, hits: AtomicUsize::new(0), status: AtomicU16::new(200) });
+    let state = server.clone();
+    let app = Router::new().fallback(move |request: Request| async move {
+        state.hits.fetch_add(1, Relaxed);
+        let host = request.headers().get("host").and_then(|host| host.to_str().ok()).unwrap_or_default();
+        let body = format!("{name} {host} {}", request.uri());
+        (StatusCode::from_u16(state.status.load(Relaxed)).unwrap(), body)
+    });
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    server
+}
+
+/// A server that takes a request and closes the connection without an answer; how many connections it had.
+async fn rude() -> (String, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let hits = Arc::new(AtomicUsize::new(0));
+    let counter = hits.clone();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            counter.fetch_add(1, Relaxed);
+            let _ = stream.read(&mut [0; 1024]).await;
+        }
+    });
+    (address, hits)
+}
+
+fn client(discovery: Discovery) -> ClientWithMiddleware {
+    let plain = reqwest::Client::builder().timeout(Duration::from_secs(5)).build().unwrap();
+    ClientBuilder::new(plain).with(discovery).build()
+}
+
+async fn text(client: &ClientWithMiddleware, url: &str) -> String {
+    client.get(url).send().await.unwrap().text().await.unwrap()
+}
+
+#[tokio::test]
+async fn each_request_goes_to_a_picked_instance_with_the_services_name_as_host() {
+    let registry = MemoryRegistry::new();
+    let (one, two) = (server("one").await, server("two").await);
+    register(&registry, &instance("hello", "1", &one.address)).await;
+    register(&registry, &instance("hello", "2", &two.address)).await;
+
+    let by_name = client(Discovery::new(selector(&registry)));
+    let mut answers =
+        [text(&by_name, "http://hello/a?b=c").await, text(&by_name, "http://hello/a?b=c").await];
+    answers.sort();
+    assert_eq!(answers, ["one hello /a?b=c", "two hello /a?b=c"]);
+
+    let by_address = client(Discovery::new(selector(&registry)).host_header(HostHeader::Address));
+    let answer = text(&by_address, "http://hello/").await;
+    assert!([&one.address, &two.address].iter().any(|address| answer.contains(*address)), "{answer}");
+
+    let set = by_name.get("http://hello/").header("host", "mine").send().await.unwrap();
+    assert!(set.text().await.unwrap().contains(" mine "));
+    assert_eq!(text(&by_name, &format!("http://{}/x", one.address)).await, format!("one {} /x", one.address));
+}
+
+#[tokio::test]
+async fn a_rule_maps_hosts_to_services() {
+    let registry = MemoryRegistry::new();
+    let one = server("one").await;
+    register(&registry, &instance("go.micro.srv.Greeter", "1", &one.address)).await;
+    let discovery = Discovery::new(selector(&registry)).names(|host| {
+        let name = host.strip_suffix(".service")?;
+        (name == "greeter").then(|| ServiceName::new("go.micro.srv.Greeter").ok()).flatten()
+    });
+    assert_eq!(text(&client(discovery), "http://greeter.service/").await, "one greeter.service /");
+}
+
+#[tokio::test]
+async fn no_connection_is_tried_elsewhere_for_any_method() {
+    let registry = MemoryRegistry::new();
+    let one = server("one").await;
+    register(&registry, &instance("hello", "1", &nowhere().await)).await;
+    register(&registry, &instance("hello", "2", &nowhere().await)).await;
+    register(&registry, &instance("hello", "3", &one.address)).await;
+    let selector = selector(&registry);
+    let client = client(Discovery::new(selector.clone()));
+    for _ in 0..6 {
+        assert!(client.post("http://hello/").body("x").send().await.unwrap().status().is_success());
+    }
+    assert_eq!(one.hits.load(Relaxed), 6);
+    assert!(standing(&selector.service("hello").unwrap()).iter().all(|(in_flight, _)| *in_flight == 0));
+}
+
+#[tokio::test]
+async fn a_broken_connection_is_tried_elsewhere_only_if_that_does_no_harm() {
+    let registry = MemoryRegistry::new();
+    let (address, hits) = rude().await;
+    register(&registry, &instance("hello", "1", &address)).await;
+    let client = client(Discovery::new(selector(&registry)));
+
+    assert!(client.post("http://hello/").send().await.is_err());
+    assert_eq!(hits.load(Relaxed), 1);
+    assert!(client.get("http://hello/").with_extension(Idempotent(false)).send().await.is_err());
+    assert_eq!(hits.load(Relaxed), 2);
+    assert!(client.get("http://hello/").send().await.is_err());
+    assert_eq!(hits.load(Relaxed), 5, "two retries");
+    assert!(client.post("http://hello/").with_extension(Idempotent(true)).send().await.is_err());
+    assert_eq!(hits.load(Relaxed), 8);
+}
+
+#[tokio::test]
+async fn chosen_statuses_are_tried_elsewhere_and_server_errors_are_failures() {
+    let registry = MemoryRegistry::new();
+    let (one, two) = (server("one").await, server("two").await);
+    one.status.store(503, Relaxed);
+    register(&registry, &instance("hello", "1", &one.address)).await;
+    register(&registry, &instance("hello", "2", &two.address)).await;
+    let selector = selector(&registry);
+    let balancer = selector.service("hello").unwrap();
+    let client = client(Discovery::new(selector));
+    for _ in 0..4 {
+        assert!(text(&client, "http://hello/").await.starts_with("two"));
+    }
+    let failures = u32::try_from(one.hits.load(Relaxed)).unwrap();
+    assert!(failures >= 2);
+    assert_eq!(standing(&balancer), [(0, failures), (0, 0)]);
+
+    // What is left over is the last answer; 500 is not on the list.
+    two.status.store(503, Relaxed);
+    assert_eq!(client.get("http://hello/").send().await.unwrap().status(), 503);
+    one.status.store(500, Relaxed);
+    two.status.store(500, Relaxed);
+    let before = one.hits.load(Relaxed) + two.hits.load(Relaxed);
+    assert_eq!(client.get("http://hello/").send().await.unwrap().status(), 500);
+    assert_eq!(one.hits.load(Relaxed) + two.hits.load(Relaxed), before + 1);
+    // A client's mistake is no failure of the instance.
+    one.status.store(404, Relaxed);
+    two.status.store(404, Relaxed);
+    for _ in 0..2 {
+        client.get("http://hello/").send().await.unwrap();
+    }
+    assert_eq!(standing(&balancer), [(0, 0), (0, 0)]);
+}
+
+#[tokio::test]
+async fn the_budget_bounds_what_a_bad_service_costs() {
+    let registry = MemoryRegistry::new();
+    let one = server("one").await;
+    one.status.store(503, Relaxed);
+    register(&registry, &instance("hello", "1", &one.address)).await;
+    let retry = Retry::new().most(1).budget(0.2, 0);
+    let client = client(Discovery::new(selector(&registry)).retry(retry));
+    for _ in 0..100 {
+        assert_eq!(client.get("http://hello/").send().await.unwrap().status(), 503);
+    }
+    let hits = one.hits.load(Relaxed);
+    assert!((110..=120).contains(&hits), "{hits} instead of 100 and a fifth");
+}
+
+#[tokio::test]
+async fn a_cancelled_request_says_nothing_and_is_in_flight_no_more() {
+    let registry = MemoryRegistry::new();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    register(&registry, &instance("hello", "1", &listener.local_addr().unwrap().to_string())).await;
+    let selector = selector(&registry);
+    let balancer = selector.service("hello").unwrap();
+    let client = client(Discovery::new(selector));
+    let call = tokio::spawn(async move { client.get("http://hello/").send().await });
+    let (_held, _) = listener.accept().await.unwrap();
+    assert_eq!(standing(&balancer), [(1, 0)]);
+    call.abort();
+    assert!(call.await.unwrap_err().is_cancelled());
+    assert_eq!(standing(&balancer), [(0, 0)]);
+}
+
+#[tokio::test]
+async fn a_plain_client_resolves_services_and_falls_back_to_other_instances() {
+    let registry = MemoryRegistry::new();
+    let one = server("one").await;
+    register(&registry, &instance("hello", "1", &nowhere().await)).await;
+    register(&registry, &instance("hello", "2", &one.address)).await;
+    let plain = reqwest::Client::builder().dns_resolver(Resolver::new(selector(&registry))).build().unwrap();
+    for _ in 0..3 {
+        let answer = plain.get("http://hello/x").send().await.unwrap().text().await.unwrap();
+        assert_eq!(answer, "one hello /x");
+    }
+    let port = one.address.rsplit_once(':').unwrap().1;
+    let system = plain.get(format!("http://localhost:{port}/")).send().await.unwrap();
+    assert!(system.status().is_success());
+    assert!(plain.get("http://nobody/").send().await.unwrap_err().is_connect());
+}
+
+/// A server with a certificate for `name`, which answers every request with the name the client sent in TLS.
+async fn tls_server(name: &str) -> (String, reqwest::Certificate) {
+    let made = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
+    let trusted = reqwest::Certificate::from_der(made.cert.der()).unwrap();
+    let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+    let config = ServerConfig::builder()
+        .with_no_client_auth()
+        .with_single_cert(vec![made.cert.der().clone()], key)
+        .unwrap();
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let Ok(mut stream) = acceptor.accept(stream).await else { continue };
+            let named = stream.get_ref().1.server_name().unwrap_or("nobody").to_owned();
+            let mut request = vec![0; 4096];
+            let read = stream.read(&mut request).await.unwrap_or(0);
+            let request = String::from_utf8_lossy(&request[..read]).to_lowercase();
+            let host = request.lines().find_map(|line| line.strip_prefix("host: ")).unwrap_or_default();
+            let body = format!("{named} {host}");
+            let head =
+                format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", body.len());
+            let _ = stream.write_all((head + &body).as_bytes()).await;
+            let _ = stream.shutdown().await;
+        }
+    });
+    (address, trusted)
+}
+
+#[tokio::test]
+async fn https_can_keep_the_name_for_tls() {
+    let registry = MemoryRegistry::new();
+    let (address, trusted) = tls_server("secure").await;
+    register(&registry, &instance("secure", "1", &address)).await;
+    let builder = move || reqwest::Client::builder().tls_certs_only([trusted.clone()]);
+
+    let by_address = ClientBuilder::new(builder().build().unwrap())
+        .with(Discovery::new(selector(&registry)).retry(Retry::never()))
+        .build();
+    let error = by_address.get("https://secure/").send().await.unwrap_err();
+    assert!(error.is_connect(), "the certificate is for the name: {error}");
+
+    let by_name = client(Discovery::new(selector(&registry)).tls_by_name(builder.clone()));
+    assert_eq!(text(&by_name, "https://secure/").await, "secure secure");
+    let by_name = Discovery::new(selector(&registry)).tls_by_name(builder).host_header(HostHeader::Address);
+    assert_eq!(text(&client(by_name), "https://secure/").await, format!("secure {address}"));
+}

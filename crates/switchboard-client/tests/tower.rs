@@ -1,0 +1,142 @@
+//! The tower adapter.
+
+#![cfg(feature = "tower")]
+#![allow(clippy::unwrap_used)] // in helpers of tests too
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::future::pending;
+
+use futures::{FutureExt, StreamExt};
+use support::{instance, register, selector, standing, until};
+use switchboard_client::tower::{Balance, CallError, Discover};
+use switchboard_core::{Health, Instance, MemoryRegistry, Registry};
+use switchboard_selector::FailureKind;
+use switchboard_watcher::Directory;
+use tower::discover::Change;
+use tower::{Service, ServiceExt, service_fn};
+
+/// Answers with its instance's id, or fails, or never answers, as the request says.
+fn server(
+    instance: &Instance,
+) -> impl Service<&'static str, Response = String, Error = String, Future: Send> + Clone + use<> {
+    let id = instance.id().to_string();
+    service_fn(move |request: &'static str| {
+        let id = id.clone();
+        async move {
+            match request {
+                "fail" => Err(id),
+                "hang" => pending().await,
+                _ => Ok(id),
+            }
+        }
+    })
+}
+
+async fn two() -> MemoryRegistry {
+    let registry = MemoryRegistry::new();
+    for id in ["a", "b"] {
+        register(&registry, &instance("greeter", id, "127.0.0.1:1")).await;
+    }
+    registry
+}
+
+#[tokio::test]
+async fn each_request_goes_to_a_picked_instance() {
+    let registry = two().await;
+    let mut service = Balance::new(selector(&registry).service("greeter").unwrap(), server);
+    let mut seen = Vec::new();
+    for _ in 0..4 {
+        seen.push(service.ready().await.unwrap().call("hello").await.unwrap());
+    }
+    assert_eq!(seen.iter().collect::<BTreeSet<_>>().len(), 2);
+    assert_ne!(seen[0], seen[1]);
+    assert_eq!(service.connected(), 2);
+}
+
+#[tokio::test]
+async fn outcomes_are_fed_back_and_a_dropped_call_counts_as_neither() {
+    let registry = MemoryRegistry::new();
+    register(&registry, &instance("greeter", "a", "127.0.0.1:1")).await;
+    let service = Balance::new(selector(&registry).service("greeter").unwrap(), server);
+    let balancer = service.balancer().clone();
+
+    let failed = service.clone().oneshot("fail").await.unwrap_err();
+    assert!(matches!(failed, CallError::Call(id) if id == "a"));
+    assert_eq!(standing(&balancer), [(0, 1)]);
+
+    let mut hanging = Box::pin(service.clone().oneshot("hang"));
+    assert!(hanging.as_mut().now_or_never().is_none());
+    assert_eq!(standing(&balancer), [(1, 1)]);
+    drop(hanging);
+    assert_eq!(standing(&balancer), [(0, 1)], "it neither failed nor went well, and is in flight no more");
+
+    service.clone().oneshot("hello").await.unwrap();
+    assert_eq!(standing(&balancer), [(0, 0)]);
+
+    let strict = service.classify(|_: &Result<String, String>| Err(FailureKind::Response));
+    strict.oneshot("hello").await.unwrap();
+    assert_eq!(standing(&balancer), [(0, 1)]);
+}
+
+#[tokio::test]
+async fn services_go_with_their_instances_and_nothing_known_is_said() {
+    let registry = two().await;
+    let mut service = Balance::new(selector(&registry).service("greeter").unwrap(), server);
+    for _ in 0..2 {
+        service.ready().await.unwrap().call("hello").await.unwrap();
+    }
+    assert_eq!(service.connected(), 2);
+    registry.deregister(&instance("greeter", "a", "h:1").key()).await.unwrap();
+    until("one service is left", || service.connected() == 1).await;
+    registry.deregister(&instance("greeter", "b", "h:1").key()).await.unwrap();
+    until("no service is left", || service.connected() == 0).await;
+    until("no instance is left", || service.balancer().pick().is_err()).await;
+    let error = service.oneshot("hello").await.unwrap_err();
+    assert!(matches!(&error, CallError::Pick(error) if error.is_nothing_known()), "{error}");
+}
+
+#[tokio::test]
+async fn discover_tells_changes_of_use_and_nothing_else() {
+    let registry = two().await;
+    let directory = Directory::new(registry.handle());
+    let view = directory.service("greeter").unwrap();
+    let mut discover = Discover::new(&view, |instance| instance.address().port());
+    let mut next = async || match discover.next().await.unwrap().unwrap() {
+        Change::Insert(id, port) => format!("+{id}:{port}"),
+        Change::Remove(id) => format!("-{id}"),
+    };
+    assert_eq!(next().await, "+a:1");
+    assert_eq!(next().await, "+b:1");
+
+    let (a, b) = (instance("greeter", "a", "127.0.0.1:2"), instance("greeter", "b", "127.0.0.1:1"));
+    register(&registry, &a).await;
+    assert_eq!(next().await, "+a:2");
+    registry.set_health(&a.key(), Health::Warning);
+    registry.set_health(&b.key(), Health::Critical);
+    assert_eq!(next().await, "-b", "a warning changes nothing");
+    registry.set_health(&b.key(), Health::Passing);
+    assert_eq!(next().await, "+b:1");
+
+    directory.close();
+    assert!(discover.next().now_or_never().is_none(), "what is known stays");
+}
+
+#[tokio::test]
+async fn towers_own_balancer_follows() {
+    let registry = two().await;
+    let view = Directory::new(registry.handle()).service("greeter").unwrap();
+    let discover = Discover::new(&view, |instance| tower::load::Constant::new(server(instance), 1));
+    let mut balance = tower::balance::p2c::Balance::new(discover);
+    let mut seen = BTreeSet::new();
+    for _ in 0..50 {
+        seen.insert(balance.ready().await.unwrap().call("hello").await.unwrap());
+    }
+    assert_eq!(seen.len(), 2);
+    registry.deregister(&instance("greeter", "a", "h:1").key()).await.unwrap();
+    until("the view has heard", || view.snapshot().is_some_and(|snapshot| snapshot.len() == 1)).await;
+    for _ in 0..20 {
+        assert_eq!(balance.ready().await.unwrap().call("hello").await.unwrap(), "b");
+    }
+}

@@ -1,0 +1,81 @@
+//! gRPC by name: a channel for the service `greeter` that picks an instance for each call.
+//!
+//! `hello-grpc server` is a server on a free port; run several. `hello-grpc client [COUNT]` calls every half second, for
+//! ever or COUNT times; kill a server and start another, and it goes on. Both look where `SWITCHBOARD_REGISTRY` says.
+#![allow(clippy::print_stdout, reason = "it is a program to look at")]
+
+use std::error::Error;
+use std::time::Duration;
+
+use switchboard::InstanceId;
+use switchboard::client::tonic::Channel;
+use switchboard::prelude::*;
+use switchboard_examples::greeter::greeter_client::GreeterClient;
+use switchboard_examples::greeter::greeter_server::{Greeter, GreeterServer};
+use switchboard_examples::{HelloReply, HelloRequest};
+use tokio::net::TcpListener;
+use tonic::transport::{Server, server::TcpIncoming};
+use tonic::{Request, Response, Status};
+
+struct Polite(InstanceId);
+
+#[tonic::async_trait]
+impl Greeter for Polite {
+    async fn greet(&self, request: Request<HelloRequest>) -> Result<Response<HelloReply>, Status> {
+        let message = format!("Hello {}, I am {}", request.into_inner().name, self.0);
+        Ok(Response::new(HelloReply { message }))
+    }
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    tracing_subscriber::fmt().with_env_filter(tracing_subscriber::EnvFilter::from_default_env()).init();
+    match std::env::args().nth(1).as_deref() {
+        Some("server") => server().await,
+        Some("client") => client().await,
+        _ => Err("say `server` or `client`".into()),
+    }
+}
+
+async fn server() -> Result<(), Box<dyn Error>> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let address = switchboard::registrar::advertise(listener.local_addr()?).await?;
+    let registry = switchboard::from_env().await?;
+    let instance = Instance::builder("greeter").address(&address).metadata("protocol", "grpc").build()?;
+    let service = GreeterServer::new(Polite(instance.id().clone()));
+
+    let registrar = Registrar::new(registry.clone(), instance).drain(Duration::from_secs(1)).start().await?;
+    println!("{} listens on {address}, registered at {registry}", registrar.key());
+    // Deregisters first and lets clients hear of it, then finishes the calls in flight.
+    let stop = async {
+        if let Err(error) = shutdown_signal().await {
+            println!("cannot wait for signals: {error}");
+        }
+        if let Err(error) = registrar.shutdown().await {
+            println!("not deregistered: {error}");
+        }
+    };
+    Server::builder()
+        .add_service(service)
+        .serve_with_incoming_shutdown(TcpIncoming::from(listener), stop)
+        .await?;
+    registry.close().await?;
+    println!("deregistered and stopped");
+    Ok(())
+}
+
+async fn client() -> Result<(), Box<dyn Error>> {
+    let count = std::env::args().nth(2).map_or(Ok(usize::MAX), |count| count.parse())?;
+    let registry = switchboard::from_env().await?;
+    let selector = Selector::new(Directory::new(registry));
+    let channel = Channel::builder(selector.service("greeter")?).idempotent(|_| true).build();
+    let mut client = GreeterClient::new(channel);
+    for _ in 0..count {
+        match client.greet(HelloRequest { name: "Ada".into() }).await {
+            Ok(reply) => println!("{}", reply.into_inner().message),
+            Err(status) => println!("failed: {status}"),
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    Ok(())
+}
