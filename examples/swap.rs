@@ -34,7 +34,7 @@ async fn run(url: &str) -> Result<(), Box<dyn Error>> {
     // On a link, where every answer is heard by itself, "nobody there" is only what was heard so far.
     let mut view = selector.directory().service("swap")?;
     let found = async {
-        while !view.snapshot().is_some_and(|snapshot| !snapshot.is_empty()) {
+        while view.snapshot().is_none_or(|snapshot| snapshot.is_empty()) {
             view.changed().await;
         }
     };
