@@ -51,7 +51,7 @@ async fn listen(browse: &Browse, settle: Duration, found: impl Fn() -> bool) {
     let _ = timeout(left, heard).await;
 }
 
-/// `stream` without the empty state it begins with while the browse is younger than the settle window.
+/// `stream` without the empty state it begins with while silence does not mean absence yet.
 pub(crate) fn settled<T, E>(
     browse: Arc<Browse>,
     stream: BoxStream<'static, Result<T>>,
@@ -66,7 +66,7 @@ where
         let mut stream = stream;
         let mut first = stream.next().await;
         if first.as_ref().is_some_and(|first| first.as_ref().is_ok_and(is_empty)) {
-            let left = settle.saturating_sub(browse.age());
+            let left = SILENCE.max(settle).saturating_sub(browse.age());
             if let Ok(filled) = timeout(left, stream.next()).await {
                 first = filled;
             }
