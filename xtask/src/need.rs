@@ -18,6 +18,10 @@ pub(crate) enum Need {
     Consul,
     /// The Go toolchain.
     Go,
+    /// `nft`, to make a firewall.
+    Nft,
+    /// tmux, to be a terminal.
+    Tmux,
 }
 
 impl Need {
@@ -32,6 +36,8 @@ impl Need {
                 .and_then(|()| installed("dbus-daemon --version", "dbus")),
             Self::Python => installed("python3 -m ensurepip --version", "python3-venv"),
             Self::Consul => consul(),
+            Self::Nft => installed("nft --version", "nftables"),
+            Self::Tmux => installed("tmux -V", "tmux"),
             Self::Go if succeeds("go version") => Ok(()),
             Self::Go => Err("the Go toolchain is missing; get it from your package manager or go.dev".into()),
         }

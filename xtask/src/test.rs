@@ -18,7 +18,7 @@ struct Group {
 
 const CARGO_TEST: &str = "cargo test --offline --workspace --all-features";
 
-const GROUPS: [Group; 5] = [
+const GROUPS: [Group; 8] = [
     Group {
         what: "mDNS between machines (network namespaces)",
         choose: "--test namespaces",
@@ -53,6 +53,27 @@ const GROUPS: [Group; 5] = [
         filter: "interop",
         needs: &[Need::Consul, Need::Go],
         outside: true,
+    },
+    Group {
+        what: "the command line, on a real Consul agent",
+        choose: "--test cli",
+        filter: "consul::",
+        needs: &[Need::Consul],
+        outside: false,
+    },
+    Group {
+        what: "the command line's doctor in broken networks",
+        choose: "--test cli",
+        filter: "doctor::",
+        needs: &[Need::Namespaces, Need::Nft],
+        outside: true,
+    },
+    Group {
+        what: "the command line's full screen in a real terminal",
+        choose: "--test cli",
+        filter: "top::",
+        needs: &[Need::Consul, Need::Tmux],
+        outside: false,
     },
 ];
 
