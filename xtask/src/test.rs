@@ -105,10 +105,7 @@ fn run_all() -> Result<Count, String> {
         let missing: Vec<String> = group.needs.iter().filter_map(|need| need.provide().err()).collect();
         if missing.is_empty() {
             let inside = namespace.as_ref().filter(|_| !group.outside);
-            count.add(
-                inside,
-                &format!("cargo test --offline {} -- --ignored {}", group.choose, group.filter),
-            )?;
+            count.add(inside, &format!("{CARGO_TEST} {} -- --ignored {}", group.choose, group.filter))?;
         } else {
             count.left_out.push(format!("{}: {}", group.what, missing.join("; ")));
         }

@@ -56,8 +56,11 @@ impl Daemon {
         self.answer("deregister", &done).await.map(drop)
     }
 
+    /// Browses; when it returns, the daemon takes in what is announced.
     pub(crate) async fn browse(&self, ty_domain: &str) -> Result<Receiver<ServiceEvent>> {
-        self.command("browse", |inner| inner.browse(ty_domain)).await
+        let events = self.command("browse", |inner| inner.browse(ty_domain)).await?;
+        self.catch_up("browse").await?;
+        Ok(events)
     }
 
     /// Browses from a plain thread; `None` once the daemon is gone.
