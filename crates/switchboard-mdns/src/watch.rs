@@ -11,8 +11,8 @@ use tokio::time::{sleep, timeout};
 use crate::browse::Browse;
 
 /// How long a service that is there may stay silent: a responder that has just multicast a record may not do so again
-/// within a second (RFC 6762 §6), and may then take 120 ms.
-const SILENCE: Duration = Duration::from_millis(1250);
+/// within a second (RFC 6762 §6), and may then take 120 ms; the rest is for a busy machine.
+const SILENCE: Duration = Duration::from_millis(1500);
 
 /// The current snapshot of `service`.
 ///
