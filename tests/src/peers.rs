@@ -175,7 +175,8 @@ fn bus_config(socket: &Path) -> String {
 
 fn service_file(service: &AvahiService<'_>) -> String {
     let AvahiService { name, kind, port, txt } = service;
-    let txt: Vec<String> = txt.iter().map(|txt| format!("<txt-record>{}</txt-record>", escape(txt))).collect();
+    let txt: Vec<String> =
+        txt.iter().map(|txt| format!("<txt-record>{}</txt-record>", escape(txt))).collect();
     let txt = txt.concat();
     format!(
         "<?xml version=\"1.0\" encoding=\"utf-8\"?><!DOCTYPE service-group SYSTEM \"avahi-service.dtd\">\

@@ -2,6 +2,7 @@
 //!
 //! Multicast DNS has no authentication, so a well-formed lie is believed; what is tested is that it stays where it
 //! belongs, and that what is not well-formed is nothing at all.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
@@ -218,7 +219,7 @@ async fn malformed_packets_are_nothing() {
         scene.send(packet.bytes());
         breathe(number).await;
     }
-    let _ = scene.attacker.send_to(&[0; 60_000], (Ipv4Addr::new(224, 0, 0, 251), scene.port));
+    let _ = scene.attacker.send_to(&vec![0; 60_000], (Ipv4Addr::new(224, 0, 0, 251), scene.port));
     scene.check_unharmed().await;
     scene.end().await;
 }

@@ -3,6 +3,7 @@
 //! All in one binary, because most of them wait most of the time: run it with many threads,
 //! `cargo test -p switchboard-tests --test namespaces -- --ignored --test-threads 16`. It takes three minutes, the
 //! lapse of a record's TTL. With `--nocapture` it prints what took how long.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod faults;
 mod links;
