@@ -21,7 +21,7 @@ use crate::txt::ONE_FRAME;
 const ANNOUNCE_WITHIN: Duration = Duration::from_secs(5);
 
 /// After being heard here, the moment that other listeners get to be as far.
-const HEARD_BY_OTHERS: Duration = Duration::from_millis(5);
+const HEARD_BY_OTHERS: Duration = Duration::from_millis(50);
 
 /// How long to wait to hear ourselves once an announcement is out; some links do not loop multicast back.
 const HEAR_OURSELVES: Duration = Duration::from_millis(500);
