@@ -22,9 +22,9 @@ use switchboard_client::tonic::Channel;
 use switchboard_core::{Instance, MemoryRegistry, Registry};
 use switchboard_selector::{Balancer, Selector, Standing};
 use switchboard_watcher::Directory;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader, Lines};
 use tokio::net::TcpListener;
-use tokio::process::{Child, Command};
+use tokio::process::{Child, ChildStdout, Command};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tonic::transport::server::TcpIncoming;
@@ -92,6 +92,8 @@ fn port(listener: &TcpListener) -> u16 {
 /// A server process and its two registrations.
 struct Server {
     process: Child,
+    /// Held open: the test harness in the process says so when a test takes a minute, and ends if it cannot.
+    _output: Lines<BufReader<ChildStdout>>,
     registered: [Instance; 2],
 }
 
@@ -124,7 +126,7 @@ impl Server {
         for instance in &registered {
             register(registry, instance).await;
         }
-        Self { process, registered }
+        Self { process, _output: lines, registered }
     }
 
     async fn deregister(&self, registry: &MemoryRegistry) {
