@@ -3,6 +3,7 @@
 //!
 //! | module | holds |
 //! |---|---|
+//! | [`consul`] | Consul agents on free loopback ports |
 //! | [`netns`] | namespaces joined by bridges, and what breaks in them |
 //! | [`program`] | a program in a namespace that takes commands and reports in JSON lines |
 //! | [`peers`] | our own node, Avahi, python-zeroconf |
@@ -11,6 +12,7 @@
 //!
 //! Everything here is for tests, so it panics with the reason when something cannot be had.
 
+pub mod consul;
 pub mod netns;
 pub mod packet;
 pub mod peers;

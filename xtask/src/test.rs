@@ -42,7 +42,7 @@ const GROUPS: [Group; 8] = [
     },
     Group {
         what: "Consul, with a real agent",
-        choose: "--test it",
+        choose: "--test it --test wiped",
         filter: "--skip interop",
         needs: &[Need::Consul],
         outside: false,

@@ -4,16 +4,12 @@
 
 #![allow(clippy::print_stdout, clippy::unwrap_used, clippy::cast_precision_loss)]
 
-#[path = "../tests/it/support/agent.rs"]
-#[allow(dead_code)] // tests use more of it
-mod agent;
-
 use std::time::{Duration, Instant};
 
-use agent::Agent;
 use futures::StreamExt;
 use switchboard_consul::ConsulRegistry;
 use switchboard_core::{Instance, RegisterOptions, Registry, ServiceName};
+use switchboard_tests::consul::Agent;
 
 const ROUNDS: usize = 200;
 const MANY: usize = 10_000;

@@ -7,6 +7,8 @@
 //! | `lookup SERVICE` | looks up | `looked-up`, `instances`, `took` |
 //! | `watch SERVICE` | follows a service | `snapshot`, `service`, `instances`, each time it changes |
 //! | `suspect SERVICE ID` | hints that an instance is not reachable | `suspected` |
+//! | `serve SERVICE ID` | greets callers on a free port of `0.0.0.0`, registered where that is reachable | `serving`, `address` |
+//! | `call ADDRESS` | connects, and reads to the end | `called`, `heard` |
 //! | `close` | closes the registry and ends | `closed` |
 //!
 //! Every report is a JSON line with `event`, and `at`: seconds on the machine's monotonic clock. A failure is an `error`
@@ -21,7 +23,9 @@ use rustix::time::{ClockId, clock_gettime};
 use serde_json::{Value, json};
 use switchboard_core::{Error, Instance, InstanceId, InstanceKey, RegisterOptions, Registry, ServiceName};
 use switchboard_mdns::MdnsRegistry;
-use tokio::io::{AsyncBufReadExt, BufReader};
+use switchboard_registrar::advertise;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -88,9 +92,28 @@ async fn run(registry: &MdnsRegistry, command: &str) -> Result<(), Failure> {
             registry.suspect(&key(rest)?).await;
             report("suspected", json!({}));
         }
+        "serve" => serve(registry, key(rest)?).await?,
+        "call" => {
+            let mut heard = String::new();
+            TcpStream::connect(rest).await?.read_to_string(&mut heard).await?;
+            report("called", json!({ "heard": heard }));
+        }
         _ => return Err(format!("no command: {verb:?}").into()),
     }
     Ok(())
+}
+
+async fn serve(registry: &MdnsRegistry, key: InstanceKey) -> Result<(), Failure> {
+    let listener = TcpListener::bind("0.0.0.0:0").await?;
+    let address = advertise(listener.local_addr()?).await?;
+    let instance =
+        Instance::builder(key.service().as_str()).id(key.id().as_str()).address(address).build()?;
+    registry.register(&instance, &RegisterOptions::new()).await?;
+    report("serving", json!({ "address": instance.address().to_string() }));
+    loop {
+        let (mut caller, _) = listener.accept().await?;
+        caller.write_all(b"hello").await?;
+    }
 }
 
 fn key(text: &str) -> Result<InstanceKey, Failure> {

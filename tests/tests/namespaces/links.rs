@@ -35,6 +35,24 @@ fn a_changed_address_reaches_readers() {
 
 #[test]
 #[ignore = "needs root"]
+fn a_server_on_every_address_is_reached_at_the_one_it_advertises() {
+    let world = World::new();
+    let (here, there) = (world.machine("here", "10.0.0.1/24"), world.machine("there", "10.0.0.2/24"));
+    let (mut server, mut client) = (node(&here), node(&there));
+    server.tell("serve greeter 1");
+    let (address, _) = server.until("server", LIMIT, |event| Some(event["address"].as_str()?.to_owned()));
+    assert!(address.starts_with("10.0.0.1:"), "{address}");
+
+    client.tell("watch greeter");
+    let (found, _) = until_seen(&mut client, "greeter", "1", LIMIT);
+    assert_eq!(found["addresses"][0], *address);
+    client.tell(format!("call {address}"));
+    let (heard, _) = client.until("answer", LIMIT, |event| Some(event["heard"].as_str()?.to_owned()));
+    assert_eq!(heard, "hello");
+}
+
+#[test]
+#[ignore = "needs root"]
 fn an_address_that_comes_back_is_announced_again() {
     let world = World::new();
     let (here, there) = (world.machine("here", "10.0.0.1/24"), world.machine("there", "10.0.0.2/24"));

@@ -8,8 +8,8 @@ use switchboard_consul::Wire;
 use switchboard_core::Registry;
 use tokio::sync::OnceCell;
 
-use crate::support::agent::Agent;
 use crate::support::builder;
+use switchboard_tests::consul::Agent;
 
 /// One agent for all cases: they prove not to disturb each other. Its keeper ends it with this process.
 static AGENT: OnceCell<Agent> = OnceCell::const_new();

@@ -6,8 +6,8 @@ use futures::StreamExt;
 use switchboard_core::{ErrorKind, RegisterOptions, Registry, Snapshot};
 use tokio::time::{Instant, interval, sleep};
 
-use crate::support::agent::Agent;
 use crate::support::{builder, ids, instance, name, registry, ttl, until, within};
+use switchboard_tests::consul::Agent;
 
 /// Follows a watch for as long as the test runs, counting what must not be.
 struct Follower {

@@ -10,8 +10,8 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::sync::OnceCell;
 
-use crate::support::agent::Agent;
 use crate::support::{builder, name, registry, ttl, until, within};
+use switchboard_tests::consul::Agent;
 
 /// The Go program, built once.
 async fn program() -> &'static Path {

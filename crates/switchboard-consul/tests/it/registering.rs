@@ -8,8 +8,8 @@ use switchboard_consul::Wire;
 use switchboard_core::{ErrorKind, Health, Instance, RegisterOptions, Registry};
 use tokio::net::TcpListener;
 
-use crate::support::agent::Agent;
 use crate::support::{builder, ids, instance, name, registry, ttl, until, within};
+use switchboard_tests::consul::Agent;
 
 async fn json(agent: &Agent, path: &str) -> Value {
     serde_json::from_str(&agent.get(path).await.unwrap()).unwrap()

@@ -6,8 +6,8 @@ use futures::StreamExt;
 use serde_json::Value;
 use switchboard_core::{ErrorKind, Registry};
 
-use crate::support::agent::Agent;
 use crate::support::{builder, ids, instance, name, registry, ttl, until, within};
+use switchboard_tests::consul::Agent;
 
 /// The smallest policy for a program that registers `greeter` and reads everything; as in `docs/consul.md`.
 const POLICY: &str = r#"

@@ -1,6 +1,5 @@
 //! Real agents and scripted servers, always ended.
 
-pub(crate) mod agent;
 pub(crate) mod scripted;
 
 use std::future::Future;
@@ -10,7 +9,7 @@ use switchboard_consul::{ConsulBuilder, ConsulRegistry};
 use switchboard_core::{Instance, RegisterOptions, ServiceName, Snapshot};
 use tokio::time::{Instant, sleep, timeout};
 
-pub(crate) use agent::LIMIT;
+pub(crate) use switchboard_tests::consul::LIMIT;
 
 pub(crate) fn builder(address: &str) -> ConsulBuilder {
     ConsulRegistry::builder().ignore_env().address(address)

@@ -1,6 +1,6 @@
 //! Real Consul agents on free loopback ports.
+#![allow(clippy::unwrap_used, clippy::missing_panics_doc, reason = "a test fails by panicking")]
 
-use std::fmt::Write as _;
 use std::io::Write as _;
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::path::Path;
@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
 /// The longest anything may take here; far more than it does.
-pub(crate) const LIMIT: Duration = Duration::from_secs(30);
+pub const LIMIT: Duration = Duration::from_secs(30);
 
 /// Ends with the test, however the test ends: a shell holds the agent and kills it when its standard input closes,
 /// which the kernel does for a test that was killed. It removes the files too, unless a line asks for another start.
@@ -24,14 +24,17 @@ wait $pid
 [ -n "$again" ] || rm -rf "$AGENT_DIR""#;
 
 /// A running Consul agent; killed when dropped.
-pub(crate) struct Agent {
-    pub(crate) http: u16,
+#[derive(Debug)]
+pub struct Agent {
+    /// The port of its HTTP API, or of HTTPS if that is what it speaks.
+    pub http: u16,
     server: u16,
     serf: u16,
     arguments: Vec<String>,
     keeper: Option<Child>,
     dir: TempDir,
-    pub(crate) client: reqwest::Client,
+    /// A client that it accepts.
+    pub client: reqwest::Client,
     scheme: &'static str,
     token: Option<&'static str>,
 }
@@ -55,12 +58,12 @@ fn binary() -> String {
 
 impl Agent {
     /// A dev agent: one server, nothing on disk.
-    pub(crate) async fn dev() -> Self {
+    pub async fn dev() -> Self {
         Self::dev_with("").await
     }
 
     /// A dev agent with more configuration.
-    pub(crate) async fn dev_with(hcl: &str) -> Self {
+    pub async fn dev_with(hcl: &str) -> Self {
         let mut agent = Self::new();
         agent.arguments.push("-dev".into());
         agent.hcl(hcl);
@@ -70,7 +73,7 @@ impl Agent {
     }
 
     /// A dev agent that denies what no token allows, with the management token `root`.
-    pub(crate) async fn acl() -> Self {
+    pub async fn acl() -> Self {
         let mut agent = Self::new();
         agent.token = Some("root");
         agent.arguments.push("-dev".into());
@@ -85,7 +88,7 @@ impl Agent {
     }
 
     /// A dev agent that speaks TLS only and asks for a client certificate, with `dir` holding what `consul tls` made.
-    pub(crate) async fn tls(dir: &Path) -> Self {
+    pub async fn tls(dir: &Path) -> Self {
         let mut agent = Self::new();
         let ca = dir.join("consul-agent-ca.pem");
         let identity = [
@@ -115,7 +118,7 @@ impl Agent {
     }
 
     /// Three servers that know each other, each with its state on disk.
-    pub(crate) async fn cluster() -> [Self; 3] {
+    pub async fn cluster() -> [Self; 3] {
         let mut agents = [Self::new(), Self::new(), Self::new()];
         let serfs = agents.each_ref().map(|agent| agent.serf);
         for agent in &mut agents {
@@ -165,7 +168,7 @@ impl Agent {
     }
 
     /// Starts it, again if it was killed; on the same ports, and a dev agent with an empty memory.
-    pub(crate) fn start(&mut self) {
+    pub fn start(&mut self) {
         assert!(self.keeper.is_none(), "already running");
         let mut command = Command::new("sh");
         command
@@ -180,7 +183,7 @@ impl Agent {
     }
 
     /// Kills it at once, as a crash would.
-    pub(crate) fn kill(&mut self) {
+    pub fn kill(&mut self) {
         let Some(mut keeper) = self.keeper.take() else { return };
         // A line, rather than the end of input, tells the shell to keep the files for another start.
         if let Some(mut stdin) = keeper.stdin.take() {
@@ -190,7 +193,7 @@ impl Agent {
     }
 
     /// Waits until it answers and its cluster has a leader.
-    pub(crate) async fn ready(&self) {
+    pub async fn ready(&self) {
         let end = Instant::now() + LIMIT;
         while !self.get("/v1/status/leader").await.is_ok_and(|leader| leader.trim().len() > 2) {
             assert!(Instant::now() < end, "no agent: {}", self.log());
@@ -214,31 +217,34 @@ impl Agent {
         }
     }
 
-    pub(crate) fn log(&self) -> String {
+    /// What it has written so far.
+    pub fn log(&self) -> String {
         std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
     }
 
-    pub(crate) fn address(&self) -> String {
+    /// Where its HTTP API is, with `http://` or `https://`.
+    pub fn address(&self) -> String {
         format!("{}://127.0.0.1:{}", self.scheme, self.http)
     }
 
     /// The address the servers of a cluster know each other by.
-    pub(crate) fn raft_address(&self) -> String {
+    pub fn raft_address(&self) -> String {
         format!("127.0.0.1:{}", self.server)
     }
 
-    pub(crate) async fn get(&self, path: &str) -> Result<String, StatusCode> {
+    /// `GET`, as an operator's curl would.
+    ///
+    /// # Errors
+    ///
+    /// Any status but 200; 503 also stands for no answer.
+    pub async fn get(&self, path: &str) -> Result<String, StatusCode> {
         self.send(reqwest::Method::GET, path, "").await
     }
 
     /// `PUT`, as an operator's curl would; panics when it fails.
-    pub(crate) async fn put(&self, path: &str, body: &str) -> String {
-        let mut said = String::new();
-        match self.send(reqwest::Method::PUT, path, body).await {
-            Ok(answer) => return answer,
-            Err(status) => write!(said, "{status}").unwrap(),
-        }
-        panic!("PUT {path}: {said}");
+    pub async fn put(&self, path: &str, body: &str) -> String {
+        let answer = self.send(reqwest::Method::PUT, path, body).await;
+        answer.unwrap_or_else(|status| panic!("PUT {path}: {status}"))
     }
 
     async fn send(&self, method: reqwest::Method, path: &str, body: &str) -> Result<String, StatusCode> {
