@@ -71,7 +71,7 @@ const GROUPS: [Group; 8] = [
     Group {
         what: "the command line's full screen in a real terminal",
         choose: "--test cli",
-        filter: "top::",
+        filter: "top:: terminal::",
         needs: &[Need::Consul, Need::Tmux],
         outside: false,
     },

@@ -122,9 +122,14 @@ mod tests {
         Instance::builder(service).id(id).address(format!("h:{port}")).build().unwrap()
     }
 
+    async fn next(network: &mut Network<'_>) -> Event {
+        let next = tokio::time::timeout(std::time::Duration::from_secs(10), network.next());
+        next.await.expect("an event").unwrap()
+    }
+
     async fn change(network: &mut Network<'_>) -> String {
         loop {
-            match network.next().await.unwrap() {
+            match next(network).await {
                 Event::Changed(Change::Added(instance)) => return format!("+{}", instance.key()),
                 Event::Changed(Change::Updated { new, .. }) => return format!("~{}", new.key()),
                 Event::Changed(Change::Removed(instance)) => return format!("-{}", instance.key()),
@@ -156,7 +161,7 @@ mod tests {
     async fn one_service_is_followed_before_it_exists() {
         let registry = MemoryRegistry::new();
         let mut network = Network::one(&registry, ServiceName::new("a").unwrap());
-        assert!(matches!(network.next().await, Some(Event::Heard(Some(_)))));
+        assert!(matches!(next(&mut network).await, Event::Heard(Some(_))));
         registry.register(&instance("a", "1", 1), &RegisterOptions::new()).await.unwrap();
         assert_eq!(change(&mut network).await, "+a/1");
     }

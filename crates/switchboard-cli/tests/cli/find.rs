@@ -1,5 +1,9 @@
 //! Finding and registering on multicast DNS, between processes.
 
+use std::io::{Read as _, Write as _};
+use std::net::TcpListener;
+use std::sync::{Arc, Mutex};
+
 use rustix::process::Signal;
 
 use crate::support::{Running, golden, mdns, switchboard, until};
@@ -124,4 +128,48 @@ fn a_failing_check_withdraws_until_it_passes() {
     assert_eq!(withdrawn, "withdrawn a/a1 at 127.0.0.1:1: the check command failed: exit status: 1");
     std::fs::write(&flag, "").unwrap();
     registered.line_with("registered");
+}
+
+#[test]
+fn a_check_by_http_withdraws_while_the_answer_is_no_success() {
+    let (at, server) = (mdns(), Server::start());
+    let address = format!("127.0.0.1:{}", server.port);
+    let check = ["--interval=200ms", "--ttl=20s", "--check-http", "http://{host}:{port}/up"];
+    let registered =
+        Running::start(switchboard(&at, &[&["register", "a", &address, "--id", "a1"][..], &check].concat()));
+    registered.line_with("registered");
+    server.answer("503 Service Unavailable");
+    let withdrawn = registered.line_with("withdrawn");
+    let why = format!("withdrawn a/a1 at {address}: http://{address}/up answered 503 Service Unavailable");
+    assert_eq!(withdrawn, why);
+    server.answer("204 No Content");
+    registered.line_with("registered");
+}
+
+/// Answers every request with the same status; its thread ends with the test binary.
+struct Server {
+    port: u16,
+    status: Arc<Mutex<&'static str>>,
+}
+
+impl Server {
+    fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let status = Arc::new(Mutex::new("200 OK"));
+        let now = status.clone();
+        std::thread::spawn(move || {
+            for mut caller in listener.incoming().map_while(Result::ok) {
+                // The request fits into one read, or the rest of it does not matter.
+                let _ = caller.read(&mut [0; 4096]);
+                let status = *now.lock().unwrap();
+                let _ = write!(caller, "HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n");
+            }
+        });
+        Self { port, status }
+    }
+
+    fn answer(&self, status: &'static str) {
+        *self.status.lock().unwrap() = status;
+    }
 }

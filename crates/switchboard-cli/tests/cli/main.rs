@@ -8,5 +8,6 @@ mod doctor;
 mod find;
 mod run;
 mod support;
+mod terminal;
 mod top;
 mod usage;

@@ -1,49 +1,8 @@
 //! `top` in a real terminal.
 
-use std::time::Instant;
-
 use crate::support::agent::Agent;
-use crate::support::shell::tool;
-use crate::support::{LIMIT, Running, switchboard};
-
-/// A terminal in which a shell runs; gone when dropped.
-struct Terminal(String);
-
-impl Terminal {
-    fn new() -> Self {
-        let terminal = Self(format!("sb-{:08x}", fastrand::u32(..)));
-        terminal.tmux("-f /dev/null new-session -d -x 100 -y 24 sh");
-        // The prompt.
-        terminal.wait("a prompt", |screen| !screen.trim().is_empty());
-        terminal
-    }
-
-    fn tmux(&self, arguments: &str) -> String {
-        tool(&format!("tmux -L {} {arguments}", self.0))
-    }
-
-    fn until(&self, parts: &[&str]) -> String {
-        self.wait(&format!("{parts:?}"), |screen| parts.iter().all(|part| screen.contains(part)))
-    }
-
-    fn wait(&self, what: &str, accept: impl Fn(&str) -> bool) -> String {
-        let end = Instant::now() + LIMIT;
-        loop {
-            let screen = self.tmux("capture-pane -p");
-            if accept(&screen) {
-                return screen;
-            }
-            assert!(Instant::now() < end, "no {what} in\n{screen}");
-            std::thread::sleep(std::time::Duration::from_millis(50));
-        }
-    }
-}
-
-impl Drop for Terminal {
-    fn drop(&mut self) {
-        let _ = std::process::Command::new("tmux").args(["-L", &self.0, "kill-server"]).status();
-    }
-}
+use crate::support::terminal::Terminal;
+use crate::support::{Running, switchboard};
 
 #[test]
 #[ignore = "needs consul and tmux"]

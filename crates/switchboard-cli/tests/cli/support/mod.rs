@@ -2,6 +2,7 @@
 
 pub(crate) mod agent;
 pub(crate) mod shell;
+pub(crate) mod terminal;
 
 use std::io::{BufRead as _, BufReader};
 use std::net::UdpSocket;
