@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::time::Duration;
 
 use if_addrs::IfAddr;
@@ -13,7 +13,9 @@ use tokio::time::timeout;
 
 use super::{Finding, port};
 
-const GROUP: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 251);
+/// RFC 6762, section 3.
+const GROUP_V4: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 251);
+const GROUP_V6: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0xfb);
 const MDNS_PORT: u16 = 5353;
 
 /// On one machine a datagram takes microseconds.
@@ -22,9 +24,25 @@ const COMES_BACK_WITHIN: Duration = Duration::from_secs(1);
 /// An interface that is up and used by the registry.
 struct Interface {
     name: String,
+    index: Option<u32>,
     addresses: Vec<IpAddr>,
     loopback: bool,
     multicast: bool,
+}
+
+impl Interface {
+    /// One for each version of IP; loopback carries no multicast of IPv6.
+    fn paths(&self) -> Vec<Path> {
+        let v4 = self.addresses.iter().find_map(|ip| match ip {
+            IpAddr::V4(own) => Some(Path::V4(*own)),
+            IpAddr::V6(_) => None,
+        });
+        let v6 = self.addresses.iter().find_map(|ip| match ip {
+            IpAddr::V6(own) if !self.loopback => Some(Path::V6(*own, self.index?)),
+            _ => None,
+        });
+        v4.into_iter().chain(v6).collect()
+    }
 }
 
 pub(crate) async fn examine(url: &RegistryUrl) -> Vec<Finding> {
@@ -48,7 +66,7 @@ pub(crate) async fn examine(url: &RegistryUrl) -> Vec<Finding> {
     findings.push(held);
     if listening {
         for interface in interfaces.iter().filter(|interface| interface.multicast || interface.loopback) {
-            findings.extend(examine_path(interface, port).await);
+            findings.extend(examine_paths(interface, port).await);
         }
     }
     findings
@@ -68,6 +86,7 @@ fn interfaces(chosen: &[String]) -> io::Result<Vec<Interface>> {
         let known = found.entry(interface.name.clone()).or_insert_with(|| Interface {
             multicast: has_multicast(&interface.name),
             name: interface.name.clone(),
+            index: interface.index,
             addresses: Vec::new(),
             loopback,
         });
@@ -98,7 +117,7 @@ fn examine_interfaces(interfaces: &[Interface], chosen: bool) -> Vec<Finding> {
         return vec![Finding::problem("interfaces", finding, "see `ip address`; bring one up")];
     }
     let mut findings = Vec::new();
-    for Interface { name, addresses, loopback, multicast } in interfaces {
+    for Interface { name, addresses, loopback, multicast, .. } in interfaces {
         let at = addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
         if *loopback {
             findings.push(Finding::ok("interface", format!("{name} ({at}): loopback, within this machine")));
@@ -124,10 +143,10 @@ fn examine_interfaces(interfaces: &[Interface], chosen: bool) -> Vec<Finding> {
 
 fn examine_port(port: u16) -> Finding {
     // First as nobody else could beside us, then as the registry does.
-    if bind(port, false).is_ok() {
+    if bind(Domain::IPV4, port, false).is_ok() {
         return Finding::ok("port", format!("UDP port {port} is free"));
     }
-    match listen(port) {
+    match bind(Domain::IPV4, port, true) {
         Ok(_) => {
             let others = port::holders(port).map(|holders| format!(" with {holders}")).unwrap_or_default();
             Finding::ok("port", format!("UDP port {port} is shared{others}"))
@@ -148,59 +167,131 @@ fn examine_port(port: u16) -> Finding {
     }
 }
 
-/// Listens as the registry does, sharing the port.
-fn listen(port: u16) -> io::Result<Socket> {
-    bind(port, true)
-}
-
-fn bind(port: u16, shared: bool) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?;
+/// `shared` is how the registry listens.
+fn bind(domain: Domain, port: u16, shared: bool) -> io::Result<Socket> {
+    let socket = Socket::new(domain, Type::DGRAM, Some(Protocol::UDP))?;
     if shared {
         socket.set_reuse_address(true)?;
         socket.set_reuse_port(true)?;
     }
+    let any: IpAddr = if domain == Domain::IPV6 {
+        socket.set_only_v6(true)?;
+        Ipv6Addr::UNSPECIFIED.into()
+    } else {
+        Ipv4Addr::UNSPECIFIED.into()
+    };
     socket.set_nonblocking(true)?;
-    socket.bind(&SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port).into())?;
+    socket.bind(&SocketAddr::new(any, port).into())?;
     Ok(socket)
 }
 
-/// Sends a datagram from one socket to another the way of all multicast DNS. Over IPv4 only: where that has no address
-/// nothing is said.
-async fn examine_path(interface: &Interface, port: u16) -> Option<Finding> {
-    let own = interface.addresses.iter().find_map(|ip| match ip {
-        IpAddr::V4(own) => Some(*own),
-        IpAddr::V6(_) => None,
-    })?;
-    let way = format!("from {own} to {GROUP}:{port} on {}", interface.name);
-    Some(match round_trip(own, port).await {
-        Ok(true) => Finding::ok("self-test", format!("a datagram {way} arrives")),
-        Ok(false) => Finding::problem(
-            "self-test",
+/// Sends a datagram from one socket to another the way of all multicast DNS, over each version of IP there is.
+async fn examine_paths(interface: &Interface, port: u16) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for path in interface.paths() {
+        // Whoever hears the one does not need the other.
+        let needed = !findings.iter().any(Finding::is_ok);
+        findings.push(examine_path(&interface.name, path, port, needed).await);
+    }
+    findings
+}
+
+async fn examine_path(name: &str, path: Path, port: u16, needed: bool) -> Finding {
+    // Without the scope that the interface's name tells too.
+    let to = SocketAddr::new(path.group(port).ip(), port);
+    let way = format!("from {} to {to} on {name}", path.own());
+    let (finding, advice) = match round_trip(path, port).await {
+        Ok(true) => return Finding::ok("self-test", format!("a datagram {way} arrives")),
+        Ok(false) => (
             format!("a datagram {way} is sent and does not arrive"),
             format!("a firewall drops it; let UDP port {port} in and out, for example: ufw allow {port}/udp"),
         ),
-        Err(error) => Finding::problem(
-            "self-test",
-            format!("a datagram {way} cannot be sent: {error}"),
-            match error.kind() {
+        Err(error) => {
+            let advice = match error.kind() {
                 io::ErrorKind::PermissionDenied => format!("a firewall forbids it; let UDP port {port} out"),
-                _ => format!("add a route: ip route add {GROUP}/32 dev {}", interface.name),
-            },
-        ),
-    })
+                io::ErrorKind::AddrNotAvailable => "an address that has just come is tested for others that have it; try again in a few seconds".into(),
+                _ => format!("add a route: ip route add {} dev {name}", path.route()),
+            };
+            (format!("a datagram {way} cannot be sent: {error}"), advice)
+        }
+    };
+    if needed {
+        Finding::problem("self-test", finding, advice)
+    } else {
+        Finding::warning("self-test", finding, advice)
+    }
 }
 
-async fn round_trip(own: Ipv4Addr, port: u16) -> io::Result<bool> {
-    let receiver = listen(port)?;
-    receiver.join_multicast_v4(&GROUP, &own)?;
-    let receiver = UdpSocket::from_std(receiver.into())?;
-    let sender = bind(0, false)?;
-    sender.set_multicast_if_v4(&own)?;
-    sender.set_multicast_loop_v4(true)?;
-    sender.set_multicast_ttl_v4(255)?;
-    let sender = UdpSocket::from_std(sender.into())?;
+/// Where a datagram goes from, and over which version of IP.
+#[derive(Clone, Copy)]
+enum Path {
+    V4(Ipv4Addr),
+    /// With the index of the interface.
+    V6(Ipv6Addr, u32),
+}
+
+impl Path {
+    fn own(self) -> IpAddr {
+        match self {
+            Self::V4(own) => own.into(),
+            Self::V6(own, _) => own.into(),
+        }
+    }
+
+    fn group(self, port: u16) -> SocketAddr {
+        match self {
+            Self::V4(_) => (GROUP_V4, port).into(),
+            Self::V6(_, index) => SocketAddrV6::new(GROUP_V6, port, 0, index).into(),
+        }
+    }
+
+    fn route(self) -> String {
+        match self {
+            Self::V4(_) => format!("{GROUP_V4}/32"),
+            Self::V6(..) => format!("{GROUP_V6}/128 table local"),
+        }
+    }
+
+    fn receiver(self, port: u16) -> io::Result<Socket> {
+        match self {
+            Self::V4(own) => {
+                let socket = bind(Domain::IPV4, port, true)?;
+                socket.join_multicast_v4(&GROUP_V4, &own)?;
+                Ok(socket)
+            }
+            Self::V6(_, index) => {
+                let socket = bind(Domain::IPV6, port, true)?;
+                socket.join_multicast_v6(&GROUP_V6, index)?;
+                Ok(socket)
+            }
+        }
+    }
+
+    fn sender(self) -> io::Result<Socket> {
+        match self {
+            Self::V4(own) => {
+                let socket = bind(Domain::IPV4, 0, false)?;
+                socket.set_multicast_if_v4(&own)?;
+                socket.set_multicast_loop_v4(true)?;
+                socket.set_multicast_ttl_v4(255)?;
+                Ok(socket)
+            }
+            Self::V6(_, index) => {
+                let socket = bind(Domain::IPV6, 0, false)?;
+                socket.set_multicast_if_v6(index)?;
+                socket.set_multicast_loop_v6(true)?;
+                socket.set_multicast_hops_v6(255)?;
+                Ok(socket)
+            }
+        }
+    }
+}
+
+async fn round_trip(path: Path, port: u16) -> io::Result<bool> {
+    let receiver = UdpSocket::from_std(path.receiver(port)?.into())?;
+    let sender = UdpSocket::from_std(path.sender()?.into())?;
     let question = question();
-    sender.send_to(&question, (GROUP, port)).await?;
+    sender.send_to(&question, path.group(port)).await?;
     let mut buffer = [0; 9000];
     let arrives = async {
         loop {

@@ -47,6 +47,10 @@ impl Finding {
         Self { check, status: Status::Problem, what: finding.into(), advice: Some(advice.into()) }
     }
 
+    fn is_ok(&self) -> bool {
+        self.status == Status::Ok
+    }
+
     fn is_problem(&self) -> bool {
         self.status == Status::Problem
     }

@@ -1,7 +1,5 @@
 //! `doctor` on networks that are broken in known ways.
 
-use std::process::Command;
-
 use crate::support::shell::{Namespace, tool};
 use crate::support::{Running, Said, golden, mdns, run, said};
 
@@ -64,18 +62,51 @@ fn a_port_that_is_taken_exclusively() {
     );
 }
 
+/// `rule` as nftables has them.
+fn drop_what_comes_in(namespace: &Namespace, rule: &str) {
+    let exec = format!("ip netns exec {} nft", namespace.0);
+    tool(&format!("{exec} add table inet sb"));
+    let mut chain = namespace.command("nft");
+    chain.args(["add", "chain", "inet", "sb", "input", "{ type filter hook input priority 0 ; }"]);
+    assert!(chain.status().unwrap().success());
+    tool(&format!("{exec} add rule inet sb input {rule}"));
+}
+
 #[test]
 #[ignore = "needs root and nft"]
 fn a_firewall_that_drops_what_comes_in() {
     let namespace = Namespace::new();
-    let exec = format!("ip netns exec {} nft", namespace.0);
-    tool(&format!("{exec} add table inet sb"));
-    let chain = ["{ type filter hook input priority 0 ; }"];
-    let mut command = Command::new("ip");
-    command.args(["netns", "exec", &namespace.0, "nft", "add", "chain", "inet", "sb", "input"]).args(chain);
-    assert!(command.status().unwrap().success());
-    tool(&format!("{exec} add rule inet sb input udp dport 5353 drop"));
+    drop_what_comes_in(&namespace, "udp dport 5353 drop");
     let said = doctor(&namespace);
     assert_eq!(said.code, Some(1));
     assert!(said.out.contains("is sent and does not arrive"), "{said:?}");
+}
+
+#[test]
+#[ignore = "needs root and nft"]
+fn a_firewall_that_drops_one_version_of_ip() {
+    let namespace = Namespace::new();
+    namespace.ip("link add sb0 type veth peer name sb1");
+    // Usable at once, without two seconds of duplicate detection.
+    namespace.ip("addr add fd77::1/64 dev sb0 nodad");
+    for interface in ["sb0", "sb1"] {
+        namespace.ip(&format!("link set {interface} addrgenmode none"));
+    }
+    namespace.ip("link set sb1 up");
+    namespace.ip("link set sb0 up");
+    let said = doctor(&namespace);
+    let arrives = "a datagram from fd77::1 to [ff02::fb]:5353 on sb0 arrives";
+    assert!(said.out.contains(arrives), "{said:?}");
+
+    drop_what_comes_in(&namespace, "ip6 daddr ff02::fb drop");
+    let said = doctor(&namespace);
+    assert_eq!(said.code, Some(1), "{said:?}");
+    assert!(said.out.contains("PROBLEM  self-test   a datagram from fd77::1"), "{said:?}");
+
+    // Now there is another way.
+    namespace.ip("addr add 10.77.0.1/24 dev sb0");
+    let said = doctor(&namespace);
+    assert_eq!(said.code, Some(0), "{said:?}");
+    assert!(said.out.contains("ok       self-test   a datagram from 10.77.0.1"), "{said:?}");
+    assert!(said.out.contains("warning  self-test   a datagram from fd77::1"), "{said:?}");
 }
