@@ -115,9 +115,9 @@ impl Registrar {
     ///
     /// # Errors
     ///
-    /// `Invalid` for a TTL that is not longer than the interval, and for an instance the registry refuses, at once. The
-    /// last error when the limit has passed; nothing goes on in the background then. A failing check is no error: the
-    /// instance is withdrawn until it passes.
+    /// `Invalid` for a TTL that is not longer than the interval. At once what trying again does not mend, such as a refused
+    /// token; else the last error when the limit has passed. Nothing goes on in the background then. A failing check is no
+    /// error: the instance is withdrawn until it passes.
     pub async fn start(self) -> Result<Running> {
         let limit = self.start_limit;
         let running = self.start_in_background()?;

@@ -79,9 +79,7 @@ impl Running {
     pub(crate) async fn started(&self, limit: Duration) -> Result<()> {
         let mut status = self.status.clone();
         let settled = |status: &Status| match status {
-            Status::Registering { error } => {
-                error.as_ref().is_some_and(|error| error.kind() == ErrorKind::Invalid)
-            }
+            Status::Registering { error } => error.as_ref().is_some_and(|error| !error.is_transient()),
             _ => true,
         };
         // The task that sends the status ends only after this handle.

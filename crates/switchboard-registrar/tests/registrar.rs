@@ -190,6 +190,20 @@ async fn start_tries_until_its_limit_and_leaves_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn start_fails_at_once_when_refused_and_the_background_goes_on() {
+    let registry = Scripted::new();
+    registry.set(Mood::Refuses);
+    let started = Instant::now();
+    let error = registrar(&registry).start().await.unwrap_err();
+    assert_eq!((error.message(), started.elapsed()), ("the token may not", Duration::ZERO));
+
+    let running = registrar(&registry).start_in_background().unwrap();
+    until(&running, |status| matches!(status, Status::Registering { error: Some(_) })).await;
+    registry.set(Mood::Well);
+    until(&running, is_registered).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn shutdown_lets_a_renewal_in_flight_finish_and_then_deregisters() {
     let registry = Scripted::new();
     let running = registrar(&registry).interval(seconds(10)).start().await.unwrap();

@@ -18,6 +18,7 @@ use tokio::time::{Instant, sleep};
 pub(crate) enum Mood {
     Well,
     Down,
+    Refuses,
     Hangs,
     /// Takes so long and then works, whether the caller still waits or not.
     Slow(Duration),
@@ -67,6 +68,9 @@ impl Scripted {
         match mood {
             Mood::Well => Ok(()),
             Mood::Down => Err(Error::new(ErrorKind::Unavailable, "scripted", "call", "is down")),
+            Mood::Refuses => {
+                Err(Error::new(ErrorKind::PermissionDenied, "scripted", "call", "the token may not"))
+            }
             Mood::Hangs => std::future::pending().await,
             Mood::Slow(time) => {
                 sleep(time).await;
