@@ -34,8 +34,11 @@ type Times = BTreeMap<String, f64>;
 #[allow(clippy::print_stdout)]
 pub fn print() {
     let times = read();
-    let at = |name: &str, size: usize, threads: usize| times.get(&format!("{name}/{size}/{threads}")).copied();
-    println!("\nNanoseconds per pick, fastest of 60 samples. Flat: 10,000 to 3. Gain: picks of two threads to those of one.\n");
+    let at =
+        |name: &str, size: usize, threads: usize| times.get(&format!("{name}/{size}/{threads}")).copied();
+    println!(
+        "\nNanoseconds per pick, fastest sample. Flat: 10,000 to 3. Gain: picks of two threads to those of one.\n"
+    );
     println!(
         "| {:<29} | {:>8} | {:>8} | {:>8} | {:>5} | {:>14} | ratios at 3, 100, 10,000",
         "", 3, 100, "10,000", "flat", "gain"
@@ -62,7 +65,7 @@ pub fn print() {
             ratios.join("; ")
         );
     }
-    println!("\nMilliseconds per change at 10,000 instances, fastest of 60 samples.\n");
+    println!("\nMilliseconds per change at 10,000 instances, fastest sample.\n");
     for (name, time) in times.iter().filter(|(name, _)| !name.contains('/')) {
         println!("| {name:<30} | {:>8.3} |", time / 1e6);
     }
@@ -94,14 +97,15 @@ fn visit(folder: &Path, times: &mut Times) {
     let json = |file: &str| -> Option<serde_json::Value> {
         serde_json::from_slice(&fs::read(folder.join(file)).ok()?).ok()
     };
-    if folder.ends_with("new") {
-        if let Some((about, sample)) = json("benchmark.json").zip(json("sample.json")) {
-            let name = about["full_id"].as_str().unwrap_or_default().to_owned();
-            let numbers = |key: &str| -> Vec<f64> {
-                sample[key].as_array().into_iter().flatten().filter_map(serde_json::Value::as_f64).collect()
-            };
-            let each = numbers("times").into_iter().zip(numbers("iters")).map(|(time, count)| time / count);
-            times.insert(name, each.fold(f64::INFINITY, f64::min));
-        }
+    if !folder.ends_with("new") {
+        return;
+    }
+    if let Some((about, sample)) = json("benchmark.json").zip(json("sample.json")) {
+        let name = about["full_id"].as_str().unwrap_or_default().to_owned();
+        let numbers = |key: &str| -> Vec<f64> {
+            sample[key].as_array().into_iter().flatten().filter_map(serde_json::Value::as_f64).collect()
+        };
+        let each = numbers("times").into_iter().zip(numbers("iters")).map(|(time, count)| time / count);
+        times.insert(name, each.fold(f64::INFINITY, f64::min));
     }
 }

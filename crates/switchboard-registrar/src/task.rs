@@ -163,7 +163,9 @@ async fn deregister(registrar: &Registrar) -> Result<()> {
             Ok(Ok(())) => return Ok(()),
             // The registry deregistered everything when it was closed.
             Ok(Err(error)) if error.kind() == ErrorKind::Closed => return Ok(()),
-            Ok(Err(error)) if !error.is_transient() || Instant::now() + pause >= deadline => return Err(error),
+            Ok(Err(error)) if !error.is_transient() || Instant::now() + pause >= deadline => {
+                return Err(error);
+            }
             Ok(Err(_)) => sleep_until(Instant::now() + pause).await,
             Err(_) => break,
         }

@@ -30,21 +30,19 @@ pub struct Candidate {
     /// Verdicts since the last sweep.
     succeeded: AtomicU32,
     failed: AtomicU32,
-    hub: Arc<Hub>,
 }
 
 impl Candidate {
-    pub(crate) fn new(instance: Arc<Instance>, stats: Arc<Stats>, hub: Arc<Hub>) -> Self {
+    pub(crate) fn new(instance: Arc<Instance>, stats: Arc<Stats>) -> Self {
         Self {
             open: AtomicI32::new(0),
             told: AtomicI32::new(0),
-            picked: AtomicU32::new(hub.millis().0),
+            picked: AtomicU32::new(stats.hub().millis().0),
             weight: instance.effective_weight().into(),
             succeeded: AtomicU32::new(0),
             failed: AtomicU32::new(0),
             stats,
             instance,
-            hub,
         }
     }
 
@@ -69,12 +67,14 @@ impl Candidate {
     /// pick. Strategies that ask for it say so with [`Strategy::needs_latency`](crate::Strategy::needs_latency).
     #[inline]
     pub fn latency(&self, context: &crate::Context<'_>) -> Option<Duration> {
-        self.latency_nanos(context.now).map(|nanos| Duration::from_secs_f32(nanos / 1e9))
+        let nanos = self.stats.latency().at(context.now, context.decay);
+        nanos.map(|nanos| Duration::from_secs_f32(nanos / 1e9))
     }
 
+    /// The average when it was last changed, and what to divide it by for the time since.
     #[inline]
-    pub(crate) fn latency_nanos(&self, now: Millis) -> Option<f32> {
-        self.stats.latency().at(now, self.hub.decay)
+    pub(crate) fn latency_parts(&self, context: &crate::Context<'_>) -> Option<(f32, f32)> {
+        self.stats.latency().parts(context.now, context.decay)
     }
 
     /// Milliseconds since this lane picked it by a timed pick, or came to know it.
@@ -87,7 +87,7 @@ impl Candidate {
     }
 
     pub(crate) fn hub(&self) -> &Hub {
-        &self.hub
+        self.stats.hub()
     }
 
     pub(crate) fn open(&self) -> u32 {

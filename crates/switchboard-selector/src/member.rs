@@ -16,8 +16,8 @@ use crate::{Candidate, lane};
 pub(crate) struct Member {
     pub(crate) instance: Arc<Instance>,
     pub(crate) stats: Arc<Stats>,
-    /// What the strategies see, one for each lane.
-    pub(crate) lanes: Box<[Arc<Candidate>]>,
+    /// What the strategies see, one for each lane; none until [`Members::sync`] ends.
+    pub(crate) lanes: Vec<Arc<Candidate>>,
     pub(crate) ejected_until: Option<Instant>,
     /// How often it was ejected, less one for each good interval since.
     pub(crate) ejections: u32,
@@ -26,11 +26,10 @@ pub(crate) struct Member {
 }
 
 impl Member {
-    fn new(instance: &Arc<Instance>, stats: Arc<Stats>, hub: &Arc<Hub>) -> Self {
-        let candidate = |_| Arc::new(Candidate::new(instance.clone(), stats.clone(), hub.clone()));
+    fn new(instance: &Arc<Instance>, stats: Arc<Stats>) -> Self {
         Self {
             instance: instance.clone(),
-            lanes: (0..lane::count()).map(candidate).collect(),
+            lanes: Vec::with_capacity(lane::count()),
             stats,
             ejected_until: None,
             ejections: 0,
@@ -41,10 +40,10 @@ impl Member {
     /// The same instance after its registration changed. At other addresses it is another server: all is forgotten.
     fn succeed(self, instance: &Arc<Instance>, hub: &Arc<Hub>) -> Self {
         if self.instance.addresses() != instance.addresses() {
-            return Self::new(instance, Arc::new(Stats::new()), hub);
+            return Self::new(instance, Arc::new(Stats::new(hub)));
         }
         let Self { stats, ejected_until, ejections, starting, .. } = self;
-        Self { ejected_until, ejections, starting, ..Self::new(instance, stats, hub) }
+        Self { ejected_until, ejections, starting, ..Self::new(instance, stats) }
     }
 
     /// Whether the registry lets it be used.
@@ -119,12 +118,18 @@ impl Members {
                     member
                 }
                 None => {
-                    let mut member = Member::new(instance, Arc::new(Stats::new()), hub);
+                    let mut member = Member::new(instance, Arc::new(Stats::new(hub)));
                     member.start_slowly(slow, now);
                     member
                 }
             };
             self.list.push(member);
+        }
+        // Lane by lane: side by side in memory are those that one thread picks from.
+        for lane in 0..lane::count() {
+            for member in self.list.iter_mut().filter(|member| member.lanes.len() == lane) {
+                member.lanes.push(Arc::new(Candidate::new(member.instance.clone(), member.stats.clone())));
+            }
         }
         self.snapshot = snapshot;
         true

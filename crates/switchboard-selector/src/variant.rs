@@ -11,7 +11,7 @@ use crate::group::Group;
 use crate::hub::millis;
 use crate::member::{Member, Members};
 use crate::pick::Start;
-use crate::stats::{FULL, Millis};
+use crate::stats::{Decay, FULL, Millis};
 use crate::{Candidate, Context, Filter, Pick, PickError, Picker, Request, Strategy, lane, strategy};
 
 /// How often a pick that is not wanted (already tried, or starting slowly) is drawn again.
@@ -36,6 +36,7 @@ pub(crate) struct Variant {
     pub(crate) strategy: Arc<dyn Strategy>,
     pub(crate) filters: Vec<Filter>,
     timed: bool,
+    decay: Decay,
     current: ArcSwap<Current>,
     lanes: Box<[CachePadded<Lane>]>,
     panicking: AtomicBool,
@@ -83,6 +84,7 @@ impl Variant {
         let lane = |_| CachePadded::new(Lane::new());
         let variant = Arc::new(Self {
             timed: strategy.needs_latency(),
+            decay: group.hub.decay,
             current: ArcSwap::from_pointee(Current::nothing()),
             lanes: (0..lane::count()).map(lane).collect(),
             panicking: AtomicBool::new(false),
@@ -126,7 +128,7 @@ impl Variant {
         };
         let (started, now) =
             if self.timed { self.clock(&self.lanes[lane]) } else { (Start::Untimed, Millis(0)) };
-        let context = Context { key: request.key, turn: &self.lanes[lane].turn, now };
+        let context = Context { key: request.key, turn: &self.lanes[lane].turn, now, decay: self.decay };
         let mut index = wrap(picker.pick(candidates, &context), candidates.len());
         if current.ramping || !request.avoid.is_empty() {
             index = settle(&current, &**picker, candidates, index, request, context);

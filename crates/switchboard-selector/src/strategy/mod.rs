@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::Candidate;
-use crate::stats::Millis;
+use crate::stats::{Decay, Millis};
 
 pub use least_request::LeastRequest;
 pub use maglev::ConsistentHash;
@@ -81,6 +81,7 @@ pub struct Context<'a> {
     pub(crate) key: Option<u64>,
     pub(crate) turn: &'a AtomicU64,
     pub(crate) now: Millis,
+    pub(crate) decay: Decay,
 }
 
 impl Context<'_> {

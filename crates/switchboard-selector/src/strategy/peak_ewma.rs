@@ -2,7 +2,6 @@ use std::sync::Arc;
 
 use super::{Context, Picker, Strategy, two};
 use crate::Candidate;
-use crate::stats::Millis;
 
 /// One that has not been picked for so long is picked when drawn, however slow it was: kratos's 3 s.
 const FORGOTTEN: u32 = 3_000;
@@ -39,20 +38,21 @@ impl Picker for PeakEwma {
     fn pick(&self, candidates: &[Arc<Candidate>], context: &Context<'_>) -> usize {
         let (a, b) = two(context.random(), candidates.len());
         let (first, second) = (&candidates[a], &candidates[b]);
-        let (better, worse) =
-            if cost(first, context.now) <= cost(second, context.now) { (a, b) } else { (b, a) };
+        // Costs are fractions, multiplied out: a division takes as long as all the rest.
+        let ((cost, per), (other_cost, other_per)) = (cost(first, context), cost(second, context));
+        let (better, worse) = if cost * other_per <= other_cost * per { (a, b) } else { (b, a) };
         if candidates[worse].unpicked_for(context.now) > FORGOTTEN { worse } else { better }
     }
 }
 
+/// What a call to it costs, as a fraction.
 #[inline]
-#[allow(clippy::cast_precision_loss)] // calls in flight and weights are small
-fn cost(candidate: &Candidate, now: Millis) -> f32 {
+fn cost(candidate: &Candidate, context: &Context<'_>) -> (f64, f64) {
     let in_flight = candidate.in_flight();
-    let each = match candidate.latency_nanos(now) {
-        Some(nanos) => nanos,
-        None if in_flight == 0 => 0.0,
-        None => UNMEASURED,
+    let (nanos, faded) = match candidate.latency_parts(context) {
+        Some(parts) => parts,
+        None if in_flight == 0 => (0.0, 1.0),
+        None => (UNMEASURED, 1.0),
     };
-    each * (in_flight + 1) as f32 / candidate.weight() as f32
+    (f64::from(nanos) * f64::from(in_flight + 1), f64::from(faded) * f64::from(candidate.weight()))
 }
