@@ -40,7 +40,9 @@ impl Picker for PeakEwma {
         let (first, second) = (&candidates[a], &candidates[b]);
         // Costs are fractions, multiplied out: a division takes as long as all the rest.
         let ((cost, per), (other_cost, other_per)) = (cost(first, context), cost(second, context));
-        let (better, worse) = if cost * other_per <= other_cost * per { (a, b) } else { (b, a) };
+        // Nobody can guess which it is, so nothing branches on it.
+        let swap = (a ^ b) * usize::from(cost * other_per > other_cost * per);
+        let (better, worse) = (a ^ swap, b ^ swap);
         if candidates[worse].unpicked_for(context.now) > FORGOTTEN { worse } else { better }
     }
 }
