@@ -42,16 +42,13 @@ pub(crate) fn succeeds(line: &str) -> bool {
     output(line).is_some()
 }
 
-/// Runs a command, shows each line of its standard output and hands it to `see`; whether it succeeded.
+/// Runs a command and hands each line of its standard output to `see`; whether it succeeded.
 pub(crate) fn follow(line: &str, command: &mut Command, mut see: impl FnMut(&str)) -> Result<bool, String> {
-    println!("\n$ {line}");
     let failed = |error| format!("`{line}`: {error}");
     let mut child = command.stdout(Stdio::piped()).spawn().map_err(failed)?;
     if let Some(output) = child.stdout.take() {
         for line in BufReader::new(output).lines() {
-            let line = line.map_err(failed)?;
-            println!("{line}");
-            see(&line);
+            see(&line.map_err(failed)?);
         }
     }
     Ok(child.wait().map_err(failed)?.success())

@@ -1,5 +1,8 @@
 //! `cargo xtask test`: every test there is, and a count of what ran and what did not.
 
+use std::cell::RefCell;
+use std::thread;
+
 use crate::command::{execute, follow};
 use crate::need::Need;
 use crate::netns::{Namespace, isolated};
@@ -14,6 +17,8 @@ struct Group {
     needs: &'static [Need],
     /// Whether they must run outside of a namespace: they make their own, or fetch something.
     outside: bool,
+    /// Whether it waits most of its time, and so runs beside the others.
+    beside: bool,
 }
 
 const CARGO_TEST: &str = "cargo test --offline --workspace --all-features";
@@ -25,6 +30,7 @@ const GROUPS: [Group; 8] = [
         filter: "--skip avahi --skip zeroconf --test-threads 16",
         needs: &[Need::Namespaces],
         outside: true,
+        beside: true,
     },
     Group {
         what: "Avahi as a peer",
@@ -32,6 +38,7 @@ const GROUPS: [Group; 8] = [
         filter: "avahi",
         needs: &[Need::Namespaces, Need::Avahi],
         outside: true,
+        beside: false,
     },
     Group {
         what: "python-zeroconf as a peer",
@@ -39,6 +46,7 @@ const GROUPS: [Group; 8] = [
         filter: "zeroconf",
         needs: &[Need::Namespaces, Need::Python],
         outside: true,
+        beside: false,
     },
     Group {
         what: "Consul, with a real agent",
@@ -46,6 +54,7 @@ const GROUPS: [Group; 8] = [
         filter: "--skip interop",
         needs: &[Need::Consul],
         outside: false,
+        beside: false,
     },
     Group {
         what: "go-micro, with a real program of its",
@@ -53,6 +62,7 @@ const GROUPS: [Group; 8] = [
         filter: "interop",
         needs: &[Need::Consul, Need::Go],
         outside: true,
+        beside: false,
     },
     Group {
         what: "the command line, on a real Consul agent",
@@ -60,6 +70,7 @@ const GROUPS: [Group; 8] = [
         filter: "consul::",
         needs: &[Need::Consul],
         outside: false,
+        beside: false,
     },
     Group {
         what: "the command line's doctor in broken networks",
@@ -67,6 +78,7 @@ const GROUPS: [Group; 8] = [
         filter: "doctor::",
         needs: &[Need::Namespaces, Need::Nft],
         outside: true,
+        beside: false,
     },
     Group {
         what: "the command line's full screen in a real terminal",
@@ -74,6 +86,7 @@ const GROUPS: [Group; 8] = [
         filter: "top:: terminal::",
         needs: &[Need::Consul, Need::Tmux],
         outside: false,
+        beside: false,
     },
 ];
 
@@ -100,17 +113,46 @@ fn run_all() -> Result<Count, String> {
     let mut count = Count::default();
     // Built first, with the network that a namespace does not have.
     execute("cargo test --workspace --all-features --no-run")?;
-    count.add(namespace.as_ref(), &format!("{CARGO_TEST} --no-fail-fast"))?;
+    count.add(namespace.as_ref(), &format!("{CARGO_TEST} --no-fail-fast"), &show)?;
+    let mut ready = Vec::new();
     for group in &GROUPS {
         let missing: Vec<String> = group.needs.iter().filter_map(|need| need.provide().err()).collect();
         if missing.is_empty() {
-            let inside = namespace.as_ref().filter(|_| !group.outside);
-            count.add(inside, &format!("{CARGO_TEST} {} -- --ignored {}", group.choose, group.filter))?;
+            ready.push(group);
         } else {
             count.left_out.push(format!("{}: {}", group.what, missing.join("; ")));
         }
     }
-    Ok(count)
+    let (beside, ready): (Vec<&Group>, Vec<&Group>) = ready.into_iter().partition(|group| group.beside);
+    thread::scope(|scope| {
+        let beside: Vec<_> = beside.iter().map(|group| scope.spawn(|| group.run_silently())).collect();
+        for group in ready {
+            count.add(namespace.as_ref().filter(|_| !group.outside), &group.line(), &show)?;
+        }
+        for running in beside {
+            let (other, said) = running.join().map_err(|_| "a thread that runs tests has panicked")??;
+            show(&said.join("\n"));
+            count.plus(other);
+        }
+        Ok(count)
+    })
+}
+
+fn show(line: &str) {
+    println!("{line}");
+}
+
+impl Group {
+    fn line(&self) -> String {
+        format!("{CARGO_TEST} {} -- --ignored {}", self.choose, self.filter)
+    }
+
+    /// What ran, and what it said.
+    fn run_silently(&self) -> Result<(Count, Vec<String>), String> {
+        let (mut count, said) = (Count::default(), RefCell::new(Vec::new()));
+        count.add(None, &self.line(), &|line| said.borrow_mut().push(line.to_owned()))?;
+        Ok((count, said.into_inner()))
+    }
 }
 
 /// What ran.
@@ -124,13 +166,24 @@ struct Count {
 }
 
 impl Count {
-    fn add(&mut self, namespace: Option<&Namespace>, line: &str) -> Result<(), String> {
+    fn plus(&mut self, other: Self) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+        self.broken |= other.broken;
+        self.left_out.extend(other.left_out);
+    }
+
+    /// Runs the tests of `line`; what they say goes to `tell`, line by line.
+    fn add(&mut self, namespace: Option<&Namespace>, line: &str, tell: &dyn Fn(&str)) -> Result<(), String> {
         let mut command = isolated(namespace, line);
         // Most tests wait for the network or a server rather than for the processor.
         command.env("RUST_TEST_THREADS", "8");
-        let line =
-            format!("{line}{}", if namespace.is_some() { "   # in a namespace of its own" } else { "" });
-        let passed = follow(&line, &mut command, |line| self.read(line))?;
+        let place = if namespace.is_some() { "   # in a namespace of its own" } else { "" };
+        tell(&format!("\n$ {line}{place}"));
+        let passed = follow(line, &mut command, |line| {
+            tell(line);
+            self.read(line);
+        })?;
         self.broken |= !passed;
         Ok(())
     }
