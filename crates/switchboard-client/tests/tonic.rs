@@ -15,7 +15,8 @@ use switchboard_core::{MemoryRegistry, Registry};
 use switchboard_selector::PickError;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
-use tonic::transport::{Endpoint, Server, server::TcpIncoming};
+use tonic::transport::server::TcpIncoming;
+use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity, Server, ServerTlsConfig};
 use tonic::{Code, Status};
 use tonic_health::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
@@ -30,11 +31,15 @@ struct Running {
 }
 
 async fn server(name: &str) -> Running {
+    serve(Server::builder(), name).await
+}
+
+async fn serve(mut builder: Server, name: &str) -> Running {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let (reporter, service) = tonic_health::server::health_reporter();
     reporter.set_service_status(name, ServingStatus::Serving).await;
-    let server = Server::builder().add_service(service).serve_with_incoming(TcpIncoming::from(listener));
+    let server = builder.add_service(service).serve_with_incoming(TcpIncoming::from(listener));
     let task = tokio::spawn(async move { server.await.unwrap() });
     Running { address, reporter, task }
 }
@@ -235,4 +240,26 @@ async fn each_endpoint_can_have_settings_of_its_own() {
     let status = check(&wrong, "").await.unwrap_err();
     assert_eq!(status.code(), Code::Internal);
     assert!(status.message().starts_with("the settings of the channel do not fit"), "{status}");
+}
+
+#[tokio::test]
+async fn tls_knows_the_server_by_the_name_of_the_service() {
+    let made = rcgen::generate_simple_self_signed(["health".to_owned()]).unwrap();
+    let identity = Identity::from_pem(made.cert.pem(), made.signing_key.serialize_pem());
+    let builder = Server::builder().tls_config(ServerTlsConfig::new().identity(identity)).unwrap();
+    let secure = serve(builder, "one").await;
+    let registry = MemoryRegistry::new();
+    register(&registry, &instance("health", "1", &secure.address)).await;
+    let balancer = selector(&registry).service("health").unwrap();
+    let channel = |name: &'static str| {
+        let trusted = Certificate::from_pem(made.cert.pem());
+        let tls = ClientTlsConfig::new().ca_certificate(trusted).domain_name(name);
+        let builder = Channel::builder(balancer.clone()).endpoint(move |instance| {
+            Endpoint::try_from(format!("https://{}", instance.address()))?.tls_config(tls.clone())
+        });
+        builder.build()
+    };
+    check(&channel("health"), "one").await.unwrap();
+    let status = check(&channel("somebody-else"), "one").await.unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable, "{status:?}");
 }
