@@ -29,11 +29,10 @@ const PICKS: [(&str, &[&str]); 18] = [
 ];
 
 /// Of each benchmark's samples the fastest: what else runs on the machine only ever adds time.
-type Times = BTreeMap<String, f64>;
+pub type Times = BTreeMap<String, f64>;
 
 #[allow(clippy::print_stdout)]
-pub fn print() {
-    let times = read();
+pub fn print(times: &Times) {
     let at =
         |name: &str, size: usize, threads: usize| times.get(&format!("{name}/{size}/{threads}")).copied();
     println!(
@@ -80,13 +79,11 @@ fn show(value: Option<f64>, digits: usize) -> String {
     value.map_or_else(|| "-".into(), |value| format!("{value:.digits$}"))
 }
 
-/// The times of all benchmarks that have been run, by name.
-fn read() -> Times {
+/// Takes in what the last round measured.
+pub fn take(times: &mut Times) {
     let home = std::env::var_os("CARGO_TARGET_DIR")
         .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("target"), PathBuf::from);
-    let mut times = Times::new();
-    visit(&home.join("criterion"), &mut times);
-    times
+    visit(&home.join("criterion"), times);
 }
 
 fn visit(folder: &Path, times: &mut Times) {
@@ -106,6 +103,7 @@ fn visit(folder: &Path, times: &mut Times) {
             sample[key].as_array().into_iter().flatten().filter_map(serde_json::Value::as_f64).collect()
         };
         let each = numbers("times").into_iter().zip(numbers("iters")).map(|(time, count)| time / count);
-        times.insert(name, each.fold(f64::INFINITY, f64::min));
+        let fastest = times.entry(name).or_insert(f64::INFINITY);
+        *fastest = each.fold(*fastest, f64::min);
     }
 }
