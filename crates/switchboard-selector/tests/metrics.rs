@@ -25,11 +25,8 @@ async fn calls() {
     for kind in [FailureKind::Timeout, FailureKind::Connection] {
         for _ in 0..10 {
             let pick = balancer.pick().unwrap();
-            if pick.id().as_str() == "a" {
-                pick.failure(kind)
-            } else {
-                pick.success()
-            }
+            let fails = pick.id().as_str() == "a";
+            pick.finish(if fails { Err(kind) } else { Ok(()) });
             sleep(Duration::from_millis(1)).await;
         }
     }
