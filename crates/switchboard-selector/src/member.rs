@@ -126,8 +126,10 @@ impl Members {
             self.list.push(member);
         }
         // Lane by lane: side by side in memory are those that one thread picks from.
-        for lane in 0..lane::count() {
-            for member in self.list.iter_mut().filter(|member| member.lanes.len() == lane) {
+        let mut new: Vec<&mut Member> =
+            self.list.iter_mut().filter(|member| member.lanes.is_empty()).collect();
+        for _ in 0..lane::count() {
+            for member in &mut new {
                 member.lanes.push(Arc::new(Candidate::new(member.instance.clone(), member.stats.clone())));
             }
         }

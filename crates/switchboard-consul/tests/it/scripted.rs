@@ -23,6 +23,16 @@ fn is_blocking(target: &str) -> bool {
     target.contains("index=")
 }
 
+/// Has one instance of which nothing changes.
+async fn quiet() -> Server {
+    Server::start(
+        |_, asked| {
+            if is_blocking(&asked.target) { Reply::Hang } else { Reply::ok(7, &found(&["1"])) }
+        },
+    )
+    .await
+}
+
 type Script = Box<dyn Fn(usize) -> Reply + Send + Sync>;
 
 /// The requests that a watch makes in three seconds, and the snapshots it gives.
@@ -302,13 +312,7 @@ async fn a_changed_token_file_is_read_again_when_the_token_is_refused() {
 #[tokio::test]
 async fn reads_fail_over_and_stay_where_they_are_answered() {
     let down = Server::start(|_, _| Reply::status(500, "No cluster leader")).await;
-    let up =
-        Server::start(
-            |_, asked| {
-                if is_blocking(&asked.target) { Reply::Hang } else { Reply::ok(7, &found(&["1"])) }
-            },
-        )
-        .await;
+    let up = quiet().await;
     let registry = builder(&down.address).address(&up.address).build().unwrap();
     for _ in 0..3 {
         assert_eq!(ids(&registry.lookup(&name("a")).await.unwrap()), ["1"]);
@@ -411,13 +415,7 @@ async fn options_reach_the_wire() {
 
 #[tokio::test]
 async fn beyond_the_limit_of_connections_watches_ask_now_and_then() {
-    let server =
-        Server::start(
-            |_, asked| {
-                if is_blocking(&asked.target) { Reply::Hang } else { Reply::ok(7, &found(&["1"])) }
-            },
-        )
-        .await;
+    let server = quiet().await;
     let registry = registry(&server.address);
     let mut watches: Vec<_> = (0..140).map(|_| registry.watch(&name("a"))).collect();
     for watch in &mut watches {
@@ -437,13 +435,7 @@ async fn beyond_the_limit_of_connections_watches_ask_now_and_then() {
 
 #[tokio::test]
 async fn a_dropped_watch_ends_its_query_and_a_closed_one_says_so() {
-    let server =
-        Server::start(
-            |_, asked| {
-                if is_blocking(&asked.target) { Reply::Hang } else { Reply::ok(7, &found(&["1"])) }
-            },
-        )
-        .await;
+    let server = quiet().await;
     let registry = registry(&server.address);
     let mut watch = registry.watch(&name("a"));
     within("first", watch.next()).await.unwrap().unwrap();
