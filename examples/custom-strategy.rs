@@ -18,7 +18,7 @@ struct Heaviest;
 struct Place(usize);
 
 impl Strategy for Heaviest {
-    fn picker(&self, candidates: &[Arc<Candidate>]) -> Box<dyn Picker> {
+    fn picker(&self, candidates: &[Candidate]) -> Box<dyn Picker> {
         let heaviest = (0..candidates.len()).max_by_key(|&at| candidates[at].weight());
         Box::new(Place(heaviest.unwrap_or_default()))
     }
@@ -30,7 +30,7 @@ impl Strategy for Heaviest {
 }
 
 impl Picker for Place {
-    fn pick(&self, _: &[Arc<Candidate>], _: &Context<'_>) -> usize {
+    fn pick(&self, _: &[Candidate], _: &Context<'_>) -> usize {
         self.0
     }
 }

@@ -102,7 +102,7 @@ struct Fresh<S>(S, #[allow(dead_code)] u8);
 impl<S: Strategy> Strategy for Fresh<S> {
     fn picker(
         &self,
-        candidates: &[std::sync::Arc<switchboard_selector::Candidate>],
+        candidates: &[switchboard_selector::Candidate],
     ) -> Box<dyn switchboard_selector::Picker> {
         self.0.picker(candidates)
     }

@@ -3,7 +3,6 @@ use std::sync::Arc;
 use switchboard_core::{InstanceId, Result, ServiceName};
 use switchboard_watcher::View;
 
-use crate::pick::Start;
 use crate::variant::Variant;
 use crate::{FailureKind, Filter, InstanceReport, Pick, PickError, Request, Strategy};
 
@@ -85,11 +84,7 @@ impl Balancer {
     /// Tells what came of a call, for callers who hold no [`Pick`]; its latency stays unknown. Returns whether there
     /// is such an instance to pick from.
     pub fn mark(&self, id: &InstanceId, outcome: Result<(), FailureKind>) -> bool {
-        let found = self.variant.find(id);
-        if let Some(candidate) = &found {
-            candidate.hub().judge(candidate, Start::Untimed, outcome);
-        }
-        found.is_some()
+        self.variant.mark(id, outcome)
     }
 
     /// Forgets all that was learned of the service's instances: latencies, failures, ejections, slow starts. Calls in

@@ -8,7 +8,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::FailureKind;
-use crate::candidate::Candidate;
+use crate::candidate::Seat;
 use crate::pick::Start;
 use crate::stats::{Decay, Millis};
 use crate::telemetry::Telemetry;
@@ -57,11 +57,11 @@ impl Hub {
     }
 
     /// Takes in what came of a call.
-    pub(crate) fn judge(&self, candidate: &Candidate, started: Start, outcome: Result<(), FailureKind>) {
+    pub(crate) fn judge(&self, seat: &Seat, started: Start, outcome: Result<(), FailureKind>) {
         self.telemetry.verdict(outcome);
-        candidate.count(outcome.is_ok());
-        self.learn(candidate, started, outcome.is_ok());
-        let consecutive = &candidate.stats().consecutive;
+        seat.count(outcome.is_ok());
+        self.learn(seat, started, outcome.is_ok());
+        let consecutive = &seat.stats().consecutive;
         match outcome {
             Ok(()) => {
                 if consecutive.load(Relaxed) != 0 {
@@ -74,14 +74,14 @@ impl Hub {
                     self.wake.notify_one();
                 }
                 if kind == FailureKind::Connection {
-                    self.hint(candidate);
+                    self.hint(seat);
                 }
             }
         }
     }
 
     #[allow(clippy::cast_precision_loss)] // an average needs no more than the 24 bits of f32
-    fn learn(&self, candidate: &Candidate, started: Start, succeeded: bool) {
+    fn learn(&self, seat: &Seat, started: Start, succeeded: bool) {
         let started = match started {
             Start::At(nanos) => Some(nanos),
             // That a call failed is known without its time.
@@ -91,17 +91,17 @@ impl Hub {
         let now = self.nanos();
         let took = started.map_or(0.0, |started| now.saturating_sub(started) as f32);
         let cost = if succeeded { took } else { took.max(FAILURE_COST) };
-        candidate.stats().latency().observe(cost, millis(now), self.decay);
+        seat.stats().latency().observe(cost, millis(now), self.decay);
     }
 
-    fn hint(&self, candidate: &Candidate) {
+    fn hint(&self, seat: &Seat) {
         // 0 stands for never.
         let now = Millis(self.millis().0.max(1));
-        let hinted = &candidate.stats().hinted;
+        let hinted = &seat.stats().hinted;
         let last = hinted.load(Relaxed);
         let due = last == 0 || u128::from(now.since(Millis(last))) >= HINT_INTERVAL.as_millis();
         if due && hinted.compare_exchange(last, now.0, Relaxed, Relaxed).is_ok() {
-            self.directory.suspect(&candidate.instance().key());
+            self.directory.suspect(&seat.instance().key());
         }
     }
 }

@@ -17,7 +17,7 @@ pub(crate) struct Member {
     pub(crate) instance: Arc<Instance>,
     pub(crate) stats: Arc<Stats>,
     /// What the strategies see, one for each lane; none until [`Members::sync`] ends.
-    pub(crate) lanes: Vec<Arc<Candidate>>,
+    pub(crate) lanes: Vec<Candidate>,
     pub(crate) ejected_until: Option<Instant>,
     /// How often it was ejected, less one for each good interval since.
     pub(crate) ejections: u32,
@@ -56,12 +56,12 @@ impl Member {
     }
 
     pub(crate) fn in_flight(&self) -> u32 {
-        self.lanes.iter().map(|candidate| candidate.open()).sum()
+        self.lanes.iter().map(|candidate| candidate.seat().open().max(0).unsigned_abs()).sum()
     }
 
     /// The verdicts since this was last called.
     fn take_tally(&self) -> Tally {
-        self.lanes.iter().map(|candidate| candidate.take_tally()).fold(Tally::default(), Tally::plus)
+        self.lanes.iter().map(|candidate| candidate.seat().take_tally()).fold(Tally::default(), Tally::plus)
     }
 
     fn start_slowly(&mut self, slow: Option<SlowStart>, now: Instant) {
@@ -130,7 +130,7 @@ impl Members {
             self.list.iter_mut().filter(|member| member.lanes.is_empty()).collect();
         for _ in 0..lane::count() {
             for member in &mut new {
-                member.lanes.push(Arc::new(Candidate::new(member.instance.clone(), member.stats.clone())));
+                member.lanes.push(Candidate::new(member.instance.clone(), member.stats.clone()));
             }
         }
         self.snapshot = snapshot;

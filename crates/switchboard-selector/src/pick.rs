@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use switchboard_core::Instance;
 
-use crate::Candidate;
+use crate::candidate::Seat;
 
 /// When a pick was made.
 #[derive(Clone, Copy, Debug)]
@@ -23,7 +23,7 @@ pub(crate) enum Start {
 /// [`failure`](Self::failure); a pick dropped without a verdict (a cancelled call) counts as neither.
 #[must_use = "the call counts as in flight only while the pick lives"]
 pub struct Pick {
-    candidate: Arc<Candidate>,
+    seat: Arc<Seat>,
     started: Start,
 }
 
@@ -40,14 +40,14 @@ pub enum FailureKind {
 }
 
 impl Pick {
-    pub(crate) fn new(candidate: Arc<Candidate>, started: Start) -> Self {
-        candidate.begin();
-        Self { candidate, started }
+    #[inline]
+    pub(crate) fn new(seat: &Arc<Seat>, started: Start) -> Self {
+        Self { seat: seat.begin(), started }
     }
 
     /// The instance.
     pub fn instance(&self) -> &Arc<Instance> {
-        self.candidate.instance()
+        self.seat.instance()
     }
 
     /// The call went well: feeds latency (on a timed pick) and success rate.
@@ -68,7 +68,7 @@ impl Pick {
     }
 
     fn judge(&self, outcome: Result<(), FailureKind>) {
-        self.candidate.hub().judge(&self.candidate, self.started, outcome);
+        self.seat.hub().judge(&self.seat, self.started, outcome);
     }
 }
 
@@ -76,14 +76,14 @@ impl Deref for Pick {
     type Target = Instance;
 
     fn deref(&self) -> &Instance {
-        self.candidate.instance()
+        self.seat.instance()
     }
 }
 
 impl Drop for Pick {
     #[inline]
     fn drop(&mut self) {
-        self.candidate.end();
+        self.seat.end();
     }
 }
 

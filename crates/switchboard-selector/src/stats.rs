@@ -10,9 +10,16 @@ pub(crate) struct Millis(pub(crate) u32);
 
 impl Millis {
     /// Since `earlier`; zero if that is later, as it may be by a hair when another thread wrote it.
+    #[inline]
     pub(crate) fn since(self, earlier: Millis) -> u32 {
-        let passed = self.0.wrapping_sub(earlier.0);
-        if passed > u32::MAX / 2 { 0 } else { passed }
+        self.after(earlier).max(0).unsigned_abs()
+    }
+
+    /// Milliseconds from `other` to this; less than zero if this is the earlier.
+    #[inline]
+    #[allow(clippy::cast_possible_wrap)] // half of all differences are of the past
+    pub(crate) fn after(self, other: Millis) -> i32 {
+        self.0.wrapping_sub(other.0) as i32
     }
 }
 
@@ -68,25 +75,21 @@ impl Stats {
 pub(crate) struct Latency(AtomicU64);
 
 impl Latency {
+    #[inline]
     pub(crate) fn is_unknown(&self) -> bool {
         self.0.load(Relaxed) == 0
     }
 
     /// The average in nanoseconds, decayed to `now`; `None` before the first measurement.
     pub(crate) fn at(&self, now: Millis, decay: Decay) -> Option<f32> {
-        self.parts(now, decay).map(|(nanos, faded)| nanos / faded)
+        self.measured().map(|(nanos, measured)| nanos / decay.faded(now.after(measured).max(0)))
     }
 
-    /// The average in nanoseconds when it was last changed, and what to divide it by to have it at `now`; `None` before
-    /// the first measurement.
+    /// The average in nanoseconds when it was last changed, and that moment; `None` before the first measurement.
     #[inline]
-    pub(crate) fn parts(&self, now: Millis, decay: Decay) -> Option<(f32, f32)> {
+    pub(crate) fn measured(&self) -> Option<(f32, Millis)> {
         let word = self.0.load(Relaxed);
-        if word == 0 {
-            return None;
-        }
-        let (nanos, measured) = unpack(word);
-        Some((nanos, decay.faded(now.since(measured))))
+        (word != 0).then(|| unpack(word))
     }
 
     /// Takes in one latency: a peak at once, less than the average gently.
@@ -96,7 +99,7 @@ impl Latency {
                 return Some(pack(sample, now));
             }
             let (nanos, measured) = unpack(word);
-            let old = 1.0 / decay.faded(now.since(measured));
+            let old = 1.0 / decay.faded(now.after(measured).max(0));
             let next = if sample >= nanos { sample } else { nanos * old + sample * (1.0 - old) };
             Some(pack(next, now))
         });
@@ -115,15 +118,23 @@ impl Decay {
         Self { per_milli: 1.0 / (time.as_secs_f32() * 1e3).max(1.0) }
     }
 
-    /// What to divide by after so long: e^x, as the fourth power of the first terms of the series of e^(x/4). Within 0.1 %
-    /// up to the time and 1 % up to twice, and going up more gently after; the function itself costs as much as all the
-    /// rest of a pick.
+    /// What to divide by after so many milliseconds; less than 1 for a time before.
+    ///
+    /// It is e^x, as the fourth power of the first terms of the series of e^(x/4): within 0.1 % for up to one decay time and
+    /// 1 % for two, and flatter after. The function itself costs as much as all the rest of a pick. For the shortest of
+    /// times 1 + x is as good, and is known sooner.
     #[inline]
     #[allow(clippy::cast_precision_loss)] // needs no 24 bits of precision
-    fn faded(self, millis: u32) -> f32 {
+    pub(crate) fn faded(self, millis: i32) -> f32 {
+        const SHORT: f32 = 0.04;
         let x = millis as f32 * self.per_milli;
-        let root = 1.0 + x * (0.25 + x * (1.0 / 32.0 + x * (1.0 / 384.0)));
-        root * root * (root * root)
+        if x.abs() < SHORT {
+            return 1.0 + x;
+        }
+        let y = x.abs();
+        let root = 1.0 + y * (0.25 + y * (1.0 / 32.0 + y * (1.0 / 384.0)));
+        let faded = root * root * (root * root);
+        if x < 0.0 { 1.0 / faded } else { faded }
     }
 }
 
@@ -160,8 +171,21 @@ mod tests {
     }
 
     #[test]
+    fn fading_is_close_to_the_exponential() {
+        for millis in -20_000..=20_000_i16 {
+            let x = f32::from(millis) * 1e-4;
+            let off = (DECAY.faded(millis.into()) / x.exp() - 1.0).abs();
+            assert!(off < if x.abs() <= 1.0 { 1e-3 } else { 1e-2 }, "{x}: {off}");
+        }
+        for extreme in [i32::MIN, i32::MAX] {
+            assert!(DECAY.faded(extreme) >= 0.0, "{extreme}");
+        }
+    }
+
+    #[test]
     fn moments_wrap_and_never_run_backwards() {
         assert_eq!(Millis(5).since(Millis(u32::MAX - 4)), 10);
         assert_eq!(Millis(5).since(Millis(6)), 0);
+        assert_eq!(Millis(5).after(Millis(6)), -1);
     }
 }

@@ -6,13 +6,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arc_swap::ArcSwap;
 use crossbeam_utils::CachePadded;
 
+use switchboard_core::InstanceId;
+
+use crate::candidate::Seat;
 use crate::filter::Subject;
 use crate::group::Group;
 use crate::hub::millis;
 use crate::member::{Member, Members};
 use crate::pick::Start;
 use crate::stats::{Decay, FULL, Millis};
-use crate::{Candidate, Context, Filter, Pick, PickError, Picker, Request, Strategy, lane, strategy};
+use crate::{
+    Candidate, Context, FailureKind, Filter, Pick, PickError, Picker, Request, Strategy, lane, strategy,
+};
 
 /// How often a pick that is not wanted (already tried, or starting slowly) is drawn again.
 const DRAWS: u32 = 4;
@@ -22,7 +27,7 @@ const DRAWS: u32 = 4;
 const DENSE: u64 = 25_000;
 
 /// Of picks that come so densely, this many do without the clock after each that reads it.
-const SKIP: u32 = 7;
+const SKIP: u32 = 15;
 
 /// An instance is timed all the same if the lane has not timed it for so many milliseconds, or nobody ever has.
 const OVERDUE: u32 = 50;
@@ -37,7 +42,6 @@ pub(crate) struct Variant {
     pub(crate) filters: Vec<Filter>,
     timed: bool,
     decay: Decay,
-    current: ArcSwap<Current>,
     lanes: Box<[CachePadded<Lane>]>,
     panicking: AtomicBool,
     /// Variants made of this one for single calls, oldest first.
@@ -46,19 +50,22 @@ pub(crate) struct Variant {
 
 /// What picks on one lane write, besides the candidates.
 struct Lane {
+    current: ArcSwap<Current>,
     turn: AtomicU64,
-    /// When the last timed pick was made, in the hub's nanoseconds.
-    timed: AtomicU64,
     /// How many picks are still to go untimed.
     skip: AtomicU32,
+    /// When the clock was last read.
+    now: AtomicU32,
+    /// The same in the hub's nanoseconds.
+    nanos: AtomicU64,
 }
 
 /// What a pick reads: made whole, swapped whole.
 struct Current {
     /// `None` when there is nobody to pick.
-    picker: Option<Box<dyn Picker>>,
-    /// The candidates, as each lane sees them.
-    lanes: Box<[Box<[Arc<Candidate>]>]>,
+    picker: Option<Arc<dyn Picker>>,
+    /// As the lane sees them.
+    candidates: Box<[Candidate]>,
     /// Whether some get less than their share, to the advantage of others.
     ramping: bool,
     /// Why there may be nobody to pick.
@@ -85,7 +92,6 @@ impl Variant {
         let variant = Arc::new(Self {
             timed: strategy.needs_latency(),
             decay: group.hub.decay,
-            current: ArcSwap::from_pointee(Current::nothing()),
             lanes: (0..lane::count()).map(lane).collect(),
             panicking: AtomicBool::new(false),
             derived: Mutex::default(),
@@ -121,52 +127,53 @@ impl Variant {
 
     #[inline]
     pub(crate) fn pick(&self, request: &Request<'_>) -> Result<Pick, PickError> {
-        let current = self.current.load();
-        let lane = lane::current();
-        let (Some(picker), Some(candidates)) = (&current.picker, current.lanes.get(lane)) else {
+        let lane = &self.lanes[lane::current()];
+        let current = lane.current.load();
+        let Some(picker) = &current.picker else {
             return Err(self.nothing(&current));
         };
-        let (started, now) =
-            if self.timed { self.clock(&self.lanes[lane]) } else { (Start::Untimed, Millis(0)) };
-        let context = Context { key: request.key, turn: &self.lanes[lane].turn, now, decay: self.decay };
+        let candidates = &*current.candidates;
+        let (started, now) = if self.timed { self.clock(lane) } else { (Start::Untimed, Millis(0)) };
+        let context = Context { key: request.key, turn: &lane.turn, now, decay: self.decay };
         let mut index = wrap(picker.pick(candidates, &context), candidates.len());
         if current.ramping || !request.avoid.is_empty() {
             index = settle(&current, &**picker, candidates, index, request, context);
         }
-        let candidate = candidates[index].clone();
-        let started = if self.timed { self.time(&candidate, started, now) } else { started };
-        Ok(Pick::new(candidate, started))
+        let seat = candidates[index].seat();
+        let started = if self.timed { self.time(seat, started, now) } else { started };
+        Ok(Pick::new(seat, started))
     }
 
     /// The time for a pick on this lane. Two threads of one lane may skip one too many or too few.
     #[inline]
     fn clock(&self, lane: &Lane) -> (Start, Millis) {
         let skip = lane.skip.load(Relaxed);
-        let last = lane.timed.load(Relaxed);
         if skip > 0 {
             lane.skip.store(skip - 1, Relaxed);
-            return (Start::Skipped, millis(last));
+            return (Start::Skipped, Millis(lane.now.load(Relaxed)));
         }
-        let now = self.group.hub.nanos();
-        lane.timed.store(now, Relaxed);
-        if now.wrapping_sub(last) < DENSE {
+        let nanos = self.group.hub.nanos();
+        let now = millis(nanos);
+        if nanos.wrapping_sub(lane.nanos.load(Relaxed)) < DENSE {
             lane.skip.store(SKIP, Relaxed);
         }
-        (Start::At(now), millis(now))
+        lane.nanos.store(nanos, Relaxed);
+        lane.now.store(now.0, Relaxed);
+        (Start::At(nanos), now)
     }
 
-    /// Times the pick of `candidate`, which may do without only if enough is known of it.
+    /// Times the pick of `seat`, which may do without only if enough is known of it.
     #[inline]
-    fn time(&self, candidate: &Candidate, started: Start, now: Millis) -> Start {
+    fn time(&self, seat: &Seat, started: Start, now: Millis) -> Start {
         let skipped = matches!(started, Start::Skipped);
-        if skipped && candidate.unpicked_for(now) < OVERDUE && !candidate.stats().latency().is_unknown() {
+        if skipped && seat.unpicked_for(now) < OVERDUE && !seat.stats().latency().is_unknown() {
             return started;
         }
         let nanos = match started {
             Start::At(nanos) => nanos,
             _ => self.group.hub.nanos(),
         };
-        candidate.note_picked(millis(nanos));
+        seat.note_picked(millis(nanos));
         Start::At(nanos)
     }
 
@@ -182,12 +189,15 @@ impl Variant {
         }
     }
 
-    /// The candidate with this id, if it is among those to pick from.
-    pub(crate) fn find(&self, id: &switchboard_core::InstanceId) -> Option<Arc<Candidate>> {
-        let current = self.current.load();
-        let candidates = current.lanes.get(lane::current())?;
+    /// Takes in what came of a call to the instance with this id, if it is among those to pick from.
+    pub(crate) fn mark(&self, id: &InstanceId, outcome: Result<(), FailureKind>) -> bool {
+        let current = self.lanes[lane::current()].current.load();
+        let candidates = &current.candidates;
         let found = candidates.binary_search_by(|candidate| candidate.instance().id().cmp(id));
-        found.ok().map(|index| candidates[index].clone())
+        if let Ok(index) = found {
+            self.group.hub.judge(candidates[index].seat(), Start::Untimed, outcome);
+        }
+        found.is_ok()
     }
 
     pub(crate) fn select(&self, members: &[Member]) -> Selection {
@@ -227,28 +237,34 @@ impl Variant {
         let ramping = self.strategy.allows_slow_start()
             && usable.iter().any(|at| share(at) < FULL)
             && usable.iter().any(|at| share(at) == FULL);
-        let on = |lane: usize| usable.iter().map(|&at| list[at].lanes[lane].clone()).collect();
-        let lanes: Box<[Box<[Arc<Candidate>]>]> = (0..lane::count()).map(on).collect();
-        let picker = (!usable.is_empty()).then(|| self.strategy.picker(&lanes[0]));
-        self.current.store(Arc::new(Current {
-            picker,
-            lanes,
-            ramping,
-            heard: members.is_heard(),
-            known: list.len(),
-            unhealthy,
-            filtered: filtered.iter().map(Vec::len).sum(),
-        }));
+        let filtered = filtered.iter().map(Vec::len).sum();
+        let on = |lane: usize| usable.iter().map(|&at| list[at].lanes[lane].again()).collect();
+        let lists: Vec<Box<[Candidate]>> = (0..lane::count()).map(on).collect();
+        let picker: Option<Arc<dyn Picker>> =
+            (!usable.is_empty()).then(|| self.strategy.picker(&lists[0]).into());
+        for (lane, candidates) in self.lanes.iter().zip(lists) {
+            lane.current.store(Arc::new(Current {
+                picker: picker.clone(),
+                candidates,
+                ramping,
+                heard: members.is_heard(),
+                known: list.len(),
+                unhealthy,
+                filtered,
+            }));
+        }
     }
 }
 
 impl Lane {
     fn new() -> Self {
         Self {
+            current: ArcSwap::from_pointee(Current::nothing()),
             turn: AtomicU64::new(fastrand::u32(..).into()),
-            // Far from any moment that will be: the first pick is not dense.
-            timed: AtomicU64::new(u64::MAX / 2),
             skip: AtomicU32::new(0),
+            now: AtomicU32::new(0),
+            // Far from any moment that will be: the first pick is not dense.
+            nanos: AtomicU64::new(u64::MAX / 2),
         }
     }
 }
@@ -257,7 +273,7 @@ impl Current {
     fn nothing() -> Self {
         Self {
             picker: None,
-            lanes: Box::new([]),
+            candidates: Box::new([]),
             ramping: false,
             heard: false,
             known: 0,
@@ -278,14 +294,14 @@ fn wrap(index: usize, count: usize) -> usize {
 fn settle(
     current: &Current,
     picker: &dyn Picker,
-    candidates: &[Arc<Candidate>],
+    candidates: &[Candidate],
     mut index: usize,
     request: &Request<'_>,
     mut context: Context<'_>,
 ) -> usize {
     let tried = |index: usize| request.avoid.contains(candidates[index].instance().id());
     let turned_down = |index: usize| {
-        let share = candidates[index].stats().ramp.load(Relaxed);
+        let share = candidates[index].seat().stats().ramp.load(Relaxed);
         share < FULL && fastrand::u32(..FULL) >= share
     };
     for _ in 0..DRAWS {

@@ -405,7 +405,7 @@ async fn subsets_are_even_over_clients_and_change_by_one() {
 struct Counting(Arc<AtomicUsize>);
 
 impl Strategy for Counting {
-    fn picker(&self, _: &[Arc<Candidate>]) -> Box<dyn Picker> {
+    fn picker(&self, _: &[Candidate]) -> Box<dyn Picker> {
         self.0.fetch_add(1, Relaxed);
         Box::new(Last)
     }
@@ -415,7 +415,7 @@ impl Strategy for Counting {
 struct Last;
 
 impl Picker for Last {
-    fn pick(&self, candidates: &[Arc<Candidate>], _: &switchboard_selector::Context<'_>) -> usize {
+    fn pick(&self, candidates: &[Candidate], _: &switchboard_selector::Context<'_>) -> usize {
         candidates.len() * 2 - 1
     }
 }

@@ -1,5 +1,3 @@
-use std::sync::Arc;
-
 use super::{Context, Picker, Strategy, two};
 use crate::Candidate;
 
@@ -11,14 +9,14 @@ use crate::Candidate;
 pub struct LeastRequest;
 
 impl Strategy for LeastRequest {
-    fn picker(&self, _: &[Arc<Candidate>]) -> Box<dyn Picker> {
+    fn picker(&self, _: &[Candidate]) -> Box<dyn Picker> {
         Box::new(Self)
     }
 }
 
 impl Picker for LeastRequest {
     #[inline]
-    fn pick(&self, candidates: &[Arc<Candidate>], context: &Context<'_>) -> usize {
+    fn pick(&self, candidates: &[Candidate], context: &Context<'_>) -> usize {
         let (a, b) = two(context.random(), candidates.len());
         let (first, second) = (&candidates[a], &candidates[b]);
         // Load per weight, multiplied out: a/wa <= b/wb.

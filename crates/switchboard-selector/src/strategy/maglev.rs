@@ -1,6 +1,5 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
-use std::sync::Arc;
 
 use xxhash_rust::xxh3::xxh3_128;
 
@@ -26,9 +25,9 @@ const PLACES: usize = 26;
 pub struct ConsistentHash;
 
 impl Strategy for ConsistentHash {
-    fn picker(&self, candidates: &[Arc<Candidate>]) -> Box<dyn Picker> {
+    fn picker(&self, candidates: &[Candidate]) -> Box<dyn Picker> {
         let ids = candidates.iter().map(|candidate| candidate.instance().id().as_str());
-        let weights: Vec<u32> = candidates.iter().map(|candidate| candidate.weight()).collect();
+        let weights: Vec<u32> = candidates.iter().map(Candidate::weight).collect();
         let table = table(ids, &weights);
         // Half the memory where it will do: a table in the cache is what makes a pick fast.
         if u16::try_from(candidates.len()).is_ok() {
@@ -49,7 +48,7 @@ struct Table<T>(Box<[T]>);
 impl<T: Copy + Into<u32> + Send + Sync> Picker for Table<T> {
     #[inline]
     #[allow(clippy::cast_possible_truncation)] // less than the size of the table
-    fn pick(&self, _: &[Arc<Candidate>], context: &Context<'_>) -> usize {
+    fn pick(&self, _: &[Candidate], context: &Context<'_>) -> usize {
         let hash = context.key().unwrap_or_else(|| context.random());
         let place = (u128::from(hash) * self.0.len() as u128) >> 64;
         self.0[place as usize].into() as usize

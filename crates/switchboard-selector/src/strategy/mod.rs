@@ -38,23 +38,23 @@ pub use weighted::WeightedRandom;
 /// struct First;
 ///
 /// impl Strategy for First {
-///     fn picker(&self, _: &[Arc<Candidate>]) -> Box<dyn Picker> {
+///     fn picker(&self, _: &[Candidate]) -> Box<dyn Picker> {
 ///         Box::new(First)
 ///     }
 /// }
 ///
 /// impl Picker for First {
-///     fn pick(&self, _: &[Arc<Candidate>], _: &Context<'_>) -> usize {
+///     fn pick(&self, _: &[Candidate], _: &Context<'_>) -> usize {
 ///         0
 ///     }
 /// }
 /// ```
 pub trait Strategy: Any + fmt::Debug + Send + Sync {
     /// Prepares to choose among `candidates`: sorted by instance id, never empty.
-    fn picker(&self, candidates: &[Arc<Candidate>]) -> Box<dyn Picker>;
+    fn picker(&self, candidates: &[Candidate]) -> Box<dyn Picker>;
 
     /// Whether picks are to be timed, which costs reading the clock twice a call. Without it
-    /// [`Candidate::latency`] stays unknown. While picks on a lane are less than 25 µs apart, one in eight is timed, and
+    /// [`Candidate::latency`] stays unknown. While picks on a lane are less than 25 µs apart, one in sixteen is timed, and
     /// any of an instance that was not timed in the last 50 ms. Default: no.
     fn needs_latency(&self) -> bool {
         false
@@ -72,7 +72,7 @@ pub trait Picker: Send + Sync {
     /// The index of the chosen one. One out of range is taken modulo the number of candidates.
     ///
     /// `candidates` are those the picker was made for, in the same order, as the calling thread sees them.
-    fn pick(&self, candidates: &[Arc<Candidate>], context: &Context<'_>) -> usize;
+    fn pick(&self, candidates: &[Candidate], context: &Context<'_>) -> usize;
 }
 
 /// What a [`Picker`] may look at and use.
@@ -186,7 +186,7 @@ mod tests {
         #[derive(Debug)]
         struct Holds(#[allow(dead_code)] u8);
         impl Strategy for Holds {
-            fn picker(&self, candidates: &[Arc<Candidate>]) -> Box<dyn Picker> {
+            fn picker(&self, candidates: &[Candidate]) -> Box<dyn Picker> {
                 Random.picker(candidates)
             }
         }

@@ -1,7 +1,6 @@
-use std::sync::Arc;
-
 use super::{Context, Picker, Strategy, two};
 use crate::Candidate;
+use crate::stats::Millis;
 
 /// One that has not been picked for so long is picked when drawn, however slow it was: kratos's 3 s.
 const FORGOTTEN: u32 = 3_000;
@@ -24,7 +23,7 @@ const UNMEASURED: f32 = 1e9;
 pub struct PeakEwma;
 
 impl Strategy for PeakEwma {
-    fn picker(&self, _: &[Arc<Candidate>]) -> Box<dyn Picker> {
+    fn picker(&self, _: &[Candidate]) -> Box<dyn Picker> {
         Box::new(Self)
     }
 
@@ -35,26 +34,36 @@ impl Strategy for PeakEwma {
 
 impl Picker for PeakEwma {
     #[inline]
-    fn pick(&self, candidates: &[Arc<Candidate>], context: &Context<'_>) -> usize {
+    fn pick(&self, candidates: &[Candidate], context: &Context<'_>) -> usize {
         let (a, b) = two(context.random(), candidates.len());
         let (first, second) = (&candidates[a], &candidates[b]);
-        // Costs are fractions, multiplied out: a division takes as long as all the rest.
-        let ((cost, per), (other_cost, other_per)) = (cost(first, context), cost(second, context));
+        let ((cost, from), (other, other_from)) = (cost(first, context), cost(second, context));
+        // Costs are per weight, multiplied out. Both have faded since they were measured; it is enough to know by how much
+        // more the earlier one has, or the later one less.
+        let cost = cost * weight(second) * context.decay.faded(from.after(other_from));
+        let other = other * weight(first);
         // Nobody can guess which it is, so nothing branches on it.
-        let swap = (a ^ b) * usize::from(cost * other_per > other_cost * per);
+        let swap = (a ^ b) * usize::from(cost > other);
         let (better, worse) = (a ^ swap, b ^ swap);
-        if candidates[worse].unpicked_for(context.now) > FORGOTTEN { worse } else { better }
+        if candidates[worse].seat().unpicked_for(context.now) > FORGOTTEN { worse } else { better }
     }
 }
 
-/// What a call to it costs, as a fraction.
+/// What a call to it cost at the moment of the last measurement.
 #[inline]
-fn cost(candidate: &Candidate, context: &Context<'_>) -> (f64, f64) {
+#[allow(clippy::cast_precision_loss)] // needs no 24 bits of precision
+fn cost(candidate: &Candidate, context: &Context<'_>) -> (f32, Millis) {
     let in_flight = candidate.in_flight();
-    let (nanos, faded) = match candidate.latency_parts(context) {
-        Some(parts) => parts,
-        None if in_flight == 0 => (0.0, 1.0),
-        None => (UNMEASURED, 1.0),
+    let (nanos, measured) = match candidate.seat().stats().latency().measured() {
+        Some(measured) => measured,
+        None if in_flight == 0 => (0.0, context.now),
+        None => (UNMEASURED, context.now),
     };
-    (f64::from(nanos) * f64::from(in_flight + 1), f64::from(faded) * f64::from(candidate.weight()))
+    (nanos * (in_flight + 1) as f32, measured)
+}
+
+#[inline]
+#[allow(clippy::cast_precision_loss)]
+fn weight(candidate: &Candidate) -> f32 {
+    candidate.weight() as f32
 }

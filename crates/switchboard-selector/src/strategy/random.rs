@@ -1,5 +1,3 @@
-use std::sync::Arc;
-
 use super::{Context, Picker, Strategy, scale};
 use crate::Candidate;
 
@@ -8,7 +6,7 @@ use crate::Candidate;
 pub struct Random;
 
 impl Strategy for Random {
-    fn picker(&self, _: &[Arc<Candidate>]) -> Box<dyn Picker> {
+    fn picker(&self, _: &[Candidate]) -> Box<dyn Picker> {
         Box::new(Self)
     }
 }
@@ -16,7 +14,7 @@ impl Strategy for Random {
 impl Picker for Random {
     #[inline]
     #[allow(clippy::cast_possible_truncation)] // the upper half of the word
-    fn pick(&self, candidates: &[Arc<Candidate>], context: &Context<'_>) -> usize {
+    fn pick(&self, candidates: &[Candidate], context: &Context<'_>) -> usize {
         scale((context.random() >> 32) as u32, candidates.len())
     }
 }

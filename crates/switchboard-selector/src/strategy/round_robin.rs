@@ -1,5 +1,3 @@
-use std::sync::Arc;
-
 use super::{Circle, Context, Picker, Strategy};
 use crate::Candidate;
 
@@ -13,14 +11,14 @@ use crate::Candidate;
 pub struct RoundRobin;
 
 impl Strategy for RoundRobin {
-    fn picker(&self, candidates: &[Arc<Candidate>]) -> Box<dyn Picker> {
+    fn picker(&self, candidates: &[Candidate]) -> Box<dyn Picker> {
         Box::new(Circle::new(candidates.len()))
     }
 }
 
 impl Picker for Circle {
     #[inline]
-    fn pick(&self, _: &[Arc<Candidate>], context: &Context<'_>) -> usize {
+    fn pick(&self, _: &[Candidate], context: &Context<'_>) -> usize {
         self.place(context.turn())
     }
 }

@@ -1,5 +1,4 @@
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use super::{Circle, Context, Picker, Strategy};
 use crate::Candidate;
@@ -14,8 +13,8 @@ use crate::Candidate;
 pub struct SmoothWeightedRoundRobin;
 
 impl Strategy for SmoothWeightedRoundRobin {
-    fn picker(&self, candidates: &[Arc<Candidate>]) -> Box<dyn Picker> {
-        let weights: Vec<u32> = candidates.iter().map(|candidate| candidate.weight()).collect();
+    fn picker(&self, candidates: &[Candidate]) -> Box<dyn Picker> {
+        let weights: Vec<u32> = candidates.iter().map(Candidate::weight).collect();
         let order = round(&weights);
         Box::new(Round { circle: Circle::new(order.len()), order: order.into() })
     }
@@ -29,7 +28,7 @@ struct Round {
 
 impl Picker for Round {
     #[inline]
-    fn pick(&self, _: &[Arc<Candidate>], context: &Context<'_>) -> usize {
+    fn pick(&self, _: &[Candidate], context: &Context<'_>) -> usize {
         self.order[self.circle.place(context.turn())] as usize
     }
 }

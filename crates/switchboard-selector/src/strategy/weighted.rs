@@ -1,5 +1,3 @@
-use std::sync::Arc;
-
 use super::{Context, Picker, Strategy, scale};
 use crate::Candidate;
 
@@ -11,8 +9,8 @@ use crate::Candidate;
 pub struct WeightedRandom;
 
 impl Strategy for WeightedRandom {
-    fn picker(&self, candidates: &[Arc<Candidate>]) -> Box<dyn Picker> {
-        let weights: Vec<u32> = candidates.iter().map(|candidate| candidate.weight()).collect();
+    fn picker(&self, candidates: &[Candidate]) -> Box<dyn Picker> {
+        let weights: Vec<u32> = candidates.iter().map(Candidate::weight).collect();
         Box::new(Alias::new(&weights))
     }
 }
@@ -48,7 +46,7 @@ impl Alias {
 impl Picker for Alias {
     #[inline]
     #[allow(clippy::cast_possible_truncation)] // the two halves of a word
-    fn pick(&self, _: &[Arc<Candidate>], context: &Context<'_>) -> usize {
+    fn pick(&self, _: &[Candidate], context: &Context<'_>) -> usize {
         let bits = context.random();
         let column = scale((bits >> 32) as u32, self.0.len());
         let (stays, alias) = self.0[column];
