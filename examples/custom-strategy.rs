@@ -4,7 +4,6 @@
 #![allow(clippy::print_stdout, reason = "it is a program to look at")]
 
 use std::error::Error;
-use std::sync::Arc;
 
 use switchboard::MemoryRegistry;
 use switchboard::prelude::*;
