@@ -32,7 +32,7 @@ fn main() {
         .nresamples(1_000)
         .without_plots()
         .configure_from_args();
-    let mut times = table::Times::new();
+    let (start, mut times) = (table::now(), table::Times::new());
     for _ in 0..ROUNDS {
         for size in SIZES {
             floor::run(&mut criterion, size);
@@ -41,7 +41,7 @@ fn main() {
         }
         ours::rebuilds(&mut criterion);
         peers::rebuilds(&mut criterion);
-        table::take(&mut times);
+        table::take(&mut times, start);
     }
     criterion.final_summary();
     table::print(&times);

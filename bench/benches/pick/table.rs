@@ -1,8 +1,11 @@
 //! The one table, from what criterion has written down.
 
+#![allow(clippy::disallowed_types)] // what a file is dated by is the wall clock
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use crate::SIZES;
 
@@ -79,22 +82,28 @@ fn show(value: Option<f64>, digits: usize) -> String {
     value.map_or_else(|| "-".into(), |value| format!("{value:.digits$}"))
 }
 
-/// Takes in what the last round measured.
-pub fn take(times: &mut Times) {
-    let home = std::env::var_os("CARGO_TARGET_DIR")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("target"), PathBuf::from);
-    visit(&home.join("criterion"), times);
+/// The time by which files are dated.
+pub fn now() -> SystemTime {
+    SystemTime::now()
 }
 
-fn visit(folder: &Path, times: &mut Times) {
+/// Takes in what the last round measured. Older results, of another run and perhaps another version, lie in the same place.
+pub fn take(times: &mut Times, since: SystemTime) {
+    let home = std::env::var_os("CARGO_TARGET_DIR")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("target"), PathBuf::from);
+    visit(&home.join("criterion"), times, since);
+}
+
+fn visit(folder: &Path, times: &mut Times, since: SystemTime) {
     let Ok(entries) = fs::read_dir(folder) else { return };
     for entry in entries.flatten() {
-        visit(&entry.path(), times);
+        visit(&entry.path(), times, since);
     }
     let json = |file: &str| -> Option<serde_json::Value> {
         serde_json::from_slice(&fs::read(folder.join(file)).ok()?).ok()
     };
-    if !folder.ends_with("new") {
+    let written = fs::metadata(folder.join("sample.json")).and_then(|file| file.modified());
+    if !folder.ends_with("new") || written.is_ok_and(|written| written < since) {
         return;
     }
     if let Some((about, sample)) = json("benchmark.json").zip(json("sample.json")) {
