@@ -122,8 +122,7 @@ impl Agent {
         let mut agents = [Self::new(), Self::new(), Self::new()];
         let serfs = agents.each_ref().map(|agent| agent.serf);
         for agent in &mut agents {
-            agent.arguments.extend(["-server".into(), "-bootstrap-expect=3".into()]);
-            agent.arguments.push(format!("-data-dir={}", agent.dir.path().join("data").display()));
+            agent.server_of_three();
             agent.arguments.extend(serfs.iter().map(|serf| format!("-retry-join=127.0.0.1:{serf}")));
             agent.hcl("performance { raft_multiplier = 1 }\nretry_interval = \"1s\"");
             agent.start();
@@ -132,6 +131,20 @@ impl Agent {
             agent.ready().await;
         }
         agents
+    }
+
+    /// A server that waits for two more, which never come.
+    pub async fn without_leader() -> Self {
+        let mut agent = Self::new();
+        agent.server_of_three();
+        agent.start();
+        agent.until_ok("/v1/status/leader").await;
+        agent
+    }
+
+    fn server_of_three(&mut self) {
+        self.arguments.extend(["-server".into(), "-bootstrap-expect=3".into()]);
+        self.arguments.push(format!("-data-dir={}", self.dir.path().join("data").display()));
     }
 
     fn new() -> Self {

@@ -8,11 +8,11 @@ use crate::support::{Running, golden, run, switchboard, until};
 #[test]
 #[ignore = "needs consul"]
 fn what_curl_puts_there_shows_with_all_its_parts() {
-    let agent = Agent::dev("");
+    let agent = Agent::dev();
     let legacy = r#"{"ID":"legacy-1","Name":"legacy","Address":"10.1.2.3","Port":9000,"Tags":["blue","v2"],
         "Meta":{"version":"2.0","zone":"b"},"Weights":{"Passing":5,"Warning":2},
         "Check":{"TTL":"600s","Status":"warning"}}"#;
-    agent.ask("PUT", "/v1/agent/service/register", legacy);
+    agent.put("/v1/agent/service/register", legacy);
     let json = ["instances", "legacy", "--json"];
     golden("legacy.json", &until(&agent.url(), &json, |said| said.out.contains("legacy-1")).out, &[]);
     golden("legacy.txt", &run(&agent.url(), &["instances", "legacy"]).out, &[]);
@@ -21,7 +21,7 @@ fn what_curl_puts_there_shows_with_all_its_parts() {
 #[test]
 #[ignore = "needs consul"]
 fn a_registration_is_passing_and_gone_after_sigterm() {
-    let agent = Agent::dev("");
+    let agent = Agent::dev();
     let hello =
         ["register", "hello", "127.0.0.1:8080", "--id", "h1", "--version", "1.2.0", "--meta", "zone=a"];
     let hello = Running::start(switchboard(&agent.url(), &hello));
@@ -45,11 +45,9 @@ fn doctor_names_a_refused_token_and_a_missing_leader() {
         golden(name, &said.out, &[(&port.to_string(), "PORT")]);
     };
     let none = Agent::without_leader();
-    doctor(&none.url(), "doctor-leader.txt", none.port);
+    doctor(&none.url(), "doctor-leader.txt", none.port());
 
-    let acl = Agent::dev(
-        r#"acl { enabled = true, default_policy = "deny", tokens { master = "root", agent = "root" } }"#,
-    );
+    let acl = Agent::acl();
     let said = until(&format!("{}?token=wrong", acl.url()), &["doctor"], |said| said.out.contains("refuses"));
     assert_eq!(said.code, Some(1), "{said:?}");
     assert!(said.out.contains("PROBLEM  token       Consul refuses the token: ACL not found\n"), "{said:?}");

@@ -7,7 +7,7 @@ use crate::support::{Running, switchboard};
 #[test]
 #[ignore = "needs consul and tmux"]
 fn it_resizes_survives_the_registrys_loss_and_leaves_the_terminal_as_it_was() {
-    let mut agent = Agent::dev("");
+    let mut agent = Agent::dev();
     let hello = ["register", "hello", "127.0.0.1:8080", "--id", "h1"];
     let hello = Running::start(switchboard(&agent.url(), &hello));
     hello.line_with("registered");
