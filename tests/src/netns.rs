@@ -164,9 +164,8 @@ fn remove(netns: &str) {
 fn remove_stale() {
     let Ok(entries) = std::fs::read_dir("/run/netns") else { return };
     for name in entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()) {
-        let Some((pid, _)) = name.strip_prefix(PREFIX).and_then(|rest| rest.split_once('-')) else {
-            continue;
-        };
+        // The process id is all there is after it in the name of xtask's.
+        let Some(pid) = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next()) else { continue };
         if !Path::new("/proc").join(pid).exists() {
             remove(&name);
         }

@@ -1,10 +1,19 @@
 //! `doctor` on networks that are broken in known ways.
 
-use crate::support::shell::{Namespace, tool};
+use switchboard_tests::netns::{Machine, World};
+
+use crate::support::shell::tool;
 use crate::support::{Running, Said, golden, mdns, run, said};
 
-fn doctor(namespace: &Namespace) -> Said {
-    let mut command = namespace.command(env!("CARGO_BIN_EXE_switchboard"));
+/// With nothing but loopback.
+fn alone(world: &World) -> Machine<'_> {
+    let machine = world.bare("alone");
+    machine.loopback_up();
+    machine
+}
+
+fn doctor(machine: &Machine<'_>) -> Said {
+    let mut command = machine.command(env!("CARGO_BIN_EXE_switchboard"));
     said(command.args(["doctor", "--registry", "mdns:"]).output().unwrap())
 }
 
@@ -23,7 +32,8 @@ fn loopback_that_was_asked_for_is_well() {
 #[test]
 #[ignore = "needs root"]
 fn a_machine_with_only_loopback() {
-    let said = doctor(&Namespace::new());
+    let world = World::new();
+    let said = doctor(&alone(&world));
     assert_eq!(said.code, Some(1));
     golden("doctor-loopback.txt", &said.out, &[("127.0.0.1, ::1", "127.0.0.1")]);
 }
@@ -31,15 +41,16 @@ fn a_machine_with_only_loopback() {
 #[test]
 #[ignore = "needs root"]
 fn an_interface_with_multicast_off() {
-    let namespace = Namespace::new();
-    namespace.ip("link add sb0 type veth peer name sb1");
-    namespace.ip("addr add 10.77.0.1/24 dev sb0");
-    namespace.ip("link set sb1 up");
-    namespace.ip("link set sb0 up");
-    assert!(doctor(&namespace).out.contains("sb0 (10.77.0.1"), "up, with multicast");
-    namespace.ip("link set sb0 multicast off");
-    namespace.ip("link set sb1 multicast off");
-    let said = doctor(&namespace);
+    let world = World::new();
+    let machine = alone(&world);
+    machine.ip("link add sb0 type veth peer name sb1");
+    machine.ip("addr add 10.77.0.1/24 dev sb0");
+    machine.ip("link set sb1 up");
+    machine.ip("link set sb0 up");
+    assert!(doctor(&machine).out.contains("sb0 (10.77.0.1"), "up, with multicast");
+    machine.ip("link set sb0 multicast off");
+    machine.ip("link set sb1 multicast off");
+    let said = doctor(&machine);
     assert_eq!(said.code, Some(1));
     assert!(said.out.contains("multicast is off"), "{said:?}");
     assert!(said.out.contains("ip link set dev sb0 multicast on"), "{said:?}");
@@ -48,12 +59,13 @@ fn an_interface_with_multicast_off() {
 #[test]
 #[ignore = "needs root"]
 fn a_port_that_is_taken_exclusively() {
-    let namespace = Namespace::new();
-    let mut hold = namespace.command("python3");
+    let world = World::new();
+    let machine = alone(&world);
+    let mut hold = machine.command("python3");
     hold.args(["-uc", "import socket,time; s=socket.socket(socket.AF_INET,socket.SOCK_DGRAM); s.bind(('0.0.0.0',5353)); print('held'); time.sleep(60)"]);
     let hold = Running::start(hold);
     hold.line_with("held");
-    let said = doctor(&namespace);
+    let said = doctor(&machine);
     assert_eq!(said.code, Some(1));
     let pid = hold.pid().to_string();
     assert!(
@@ -63,10 +75,10 @@ fn a_port_that_is_taken_exclusively() {
 }
 
 /// `rule` as nftables has them.
-fn drop_what_comes_in(namespace: &Namespace, rule: &str) {
-    let exec = format!("ip netns exec {} nft", namespace.0);
+fn drop_what_comes_in(machine: &Machine<'_>, rule: &str) {
+    let exec = format!("ip netns exec {} nft", machine.netns());
     tool(&format!("{exec} add table inet sb"));
-    let mut chain = namespace.command("nft");
+    let mut chain = machine.command("nft");
     chain.args(["add", "chain", "inet", "sb", "input", "{ type filter hook input priority 0 ; }"]);
     assert!(chain.status().unwrap().success());
     tool(&format!("{exec} add rule inet sb input {rule}"));
@@ -75,9 +87,10 @@ fn drop_what_comes_in(namespace: &Namespace, rule: &str) {
 #[test]
 #[ignore = "needs root and nft"]
 fn a_firewall_that_drops_what_comes_in() {
-    let namespace = Namespace::new();
-    drop_what_comes_in(&namespace, "udp dport 5353 drop");
-    let said = doctor(&namespace);
+    let world = World::new();
+    let machine = alone(&world);
+    drop_what_comes_in(&machine, "udp dport 5353 drop");
+    let said = doctor(&machine);
     assert_eq!(said.code, Some(1));
     assert!(said.out.contains("is sent and does not arrive"), "{said:?}");
 }
@@ -85,27 +98,28 @@ fn a_firewall_that_drops_what_comes_in() {
 #[test]
 #[ignore = "needs root and nft"]
 fn a_firewall_that_drops_one_version_of_ip() {
-    let namespace = Namespace::new();
-    namespace.ip("link add sb0 type veth peer name sb1");
+    let world = World::new();
+    let machine = alone(&world);
+    machine.ip("link add sb0 type veth peer name sb1");
     // Usable at once, without two seconds of duplicate detection.
-    namespace.ip("addr add fd77::1/64 dev sb0 nodad");
+    machine.ip("addr add fd77::1/64 dev sb0 nodad");
     for interface in ["sb0", "sb1"] {
-        namespace.ip(&format!("link set {interface} addrgenmode none"));
+        machine.ip(&format!("link set {interface} addrgenmode none"));
     }
-    namespace.ip("link set sb1 up");
-    namespace.ip("link set sb0 up");
-    let said = doctor(&namespace);
+    machine.ip("link set sb1 up");
+    machine.ip("link set sb0 up");
+    let said = doctor(&machine);
     let arrives = "a datagram from fd77::1 to [ff02::fb]:5353 on sb0 arrives";
     assert!(said.out.contains(arrives), "{said:?}");
 
-    drop_what_comes_in(&namespace, "ip6 daddr ff02::fb drop");
-    let said = doctor(&namespace);
+    drop_what_comes_in(&machine, "ip6 daddr ff02::fb drop");
+    let said = doctor(&machine);
     assert_eq!(said.code, Some(1), "{said:?}");
     assert!(said.out.contains("PROBLEM  self-test   a datagram from fd77::1"), "{said:?}");
 
     // Now there is another way.
-    namespace.ip("addr add 10.77.0.1/24 dev sb0");
-    let said = doctor(&namespace);
+    machine.ip("addr add 10.77.0.1/24 dev sb0");
+    let said = doctor(&machine);
     assert_eq!(said.code, Some(0), "{said:?}");
     assert!(said.out.contains("ok       self-test   a datagram from 10.77.0.1"), "{said:?}");
     assert!(said.out.contains("warning  self-test   a datagram from fd77::1"), "{said:?}");
