@@ -9,14 +9,11 @@ use crate::hub::Hub;
 use crate::outlier::Tally;
 use crate::stats::{Millis, Stats};
 
-/// How far a lane's count may run from what it has told the others.
-const TELL: u32 = 2;
-
 /// One instance a strategy may choose, as seen from one lane.
 ///
 /// A lane is a group of threads that share what a pick writes; there are about as many as cores. Calls in flight are
-/// counted in the lane and told to the others in steps, so a lane knows its own exactly and those of another
-/// within one. What else is known of an instance is shared by all.
+/// counted in the lane, and the others are told of a call if it was not the only one there: so a lane knows its own exactly,
+/// and of those of another it may miss one. What else is known of an instance is shared by all.
 pub struct Candidate(Arc<Seat>);
 
 /// What the candidates of one instance in one lane share, and each pick of it holds.
@@ -27,7 +24,7 @@ pub struct Candidate(Arc<Seat>);
 pub(crate) struct Seat {
     /// How many of the references are candidates.
     candidates: AtomicU32,
-    /// What of the calls in flight is counted in `stats.in_flight`.
+    /// Of the calls in flight, those that are counted in `stats.in_flight` too.
     told: AtomicI32,
     picked: AtomicU32,
     weight: u32,
@@ -52,12 +49,6 @@ impl Candidate {
         }))
     }
 
-    /// The same, for another list.
-    pub(crate) fn again(&self) -> Self {
-        self.0.candidates.fetch_add(1, Relaxed);
-        Self(self.0.clone())
-    }
-
     /// The instance.
     pub fn instance(&self) -> &Arc<Instance> {
         &self.0.instance
@@ -68,12 +59,12 @@ impl Candidate {
         self.0.weight
     }
 
-    /// How many calls are in flight: exact for the calling thread's lane, within one for each other lane.
+    /// How many calls are in flight: exact for the calling thread's lane, and perhaps one too few for each other lane;
+    /// more only of calls that began at the same instant.
     #[inline]
     pub fn in_flight(&self) -> u32 {
-        let open = self.0.open();
-        let told = self.0.tell(open);
-        self.0.stats.in_flight.load(Relaxed).wrapping_add(open.wrapping_sub(told)).max(0).unsigned_abs()
+        let untold = self.0.open().wrapping_sub(self.0.told.load(Relaxed));
+        self.0.stats.in_flight.load(Relaxed).wrapping_add(untold).max(0).unsigned_abs()
     }
 
     /// The moving average of its latency at `context`'s time, decayed; `None` before the first verdict on a timed
@@ -87,6 +78,14 @@ impl Candidate {
     #[inline]
     pub(crate) fn seat(&self) -> &Arc<Seat> {
         &self.0
+    }
+}
+
+/// For another list: of what is copied and dropped a count is kept.
+impl Clone for Candidate {
+    fn clone(&self) -> Self {
+        self.0.candidates.fetch_add(1, Relaxed);
+        Self(self.0.clone())
     }
 }
 
@@ -130,54 +129,35 @@ impl Seat {
         Tally { succeeded: self.succeeded.swap(0, Relaxed), failed: self.failed.swap(0, Relaxed) }
     }
 
-    /// Calls in flight that were picked on this lane; less than none for a moment while a list is made.
+    /// Calls in flight that were picked on this lane; too few or too many for a moment while a list is made or dropped.
     #[inline]
     #[allow(clippy::cast_possible_truncation, clippy::cast_possible_wrap)] // both are far fewer than 2^31
     pub(crate) fn open(self: &Arc<Self>) -> i32 {
         (Arc::strong_count(self) as i32).wrapping_sub(self.candidates.load(Relaxed) as i32)
     }
 
-    /// Counts a call, by the reference it is to hold.
+    /// Counts a call, by the reference it is to hold. Returns whether the other lanes were told of it, which is to be said
+    /// at its [`end`](Self::end).
     #[inline]
-    pub(crate) fn begin(self: &Arc<Self>) -> Arc<Self> {
-        // Told beforehand: nothing can be read ahead of the change to the counter, and this would wait for it.
-        self.tell(self.open() + 1);
-        self.clone()
-    }
-
-    /// To be called just before that reference is dropped.
-    #[inline]
-    pub(crate) fn end(self: &Arc<Self>) {
-        self.tell(self.open() - 1);
-    }
-
-    /// Sees to it that the other lanes know of about so many calls; returns of how many they do. Two calls that begin or
-    /// end on one lane at the same moment may not see each other: its next look makes up for it.
-    #[inline]
-    fn tell(&self, open: i32) -> i32 {
-        let told = self.told.load(Relaxed);
-        let apart = open.wrapping_sub(told).unsigned_abs();
-        if apart >= TELL || (open == 0 && apart != 0) { self.correct(told, open) } else { told }
-    }
-
-    #[cold]
-    fn correct(&self, told: i32, open: i32) -> i32 {
-        let open = open.max(0);
-        if self.told.compare_exchange(told, open, Relaxed, Relaxed).is_err() {
-            return told; // who won the race has told
+    pub(crate) fn begin(self: &Arc<Self>) -> (Arc<Self>, bool) {
+        // Beforehand: nothing can be read ahead of the change to the counter, and this would wait for it.
+        let told = self.open() > 0;
+        if told {
+            self.tell(1);
         }
-        self.stats.in_flight.fetch_add(open.wrapping_sub(told), Relaxed);
-        open
+        (self.clone(), told)
     }
-}
 
-/// What an old seat told is taken back.
-impl Drop for Seat {
-    fn drop(&mut self) {
-        let told = *self.told.get_mut();
-        if told != 0 {
-            self.stats.in_flight.fetch_sub(told, Relaxed);
+    #[inline]
+    pub(crate) fn end(&self, told: bool) {
+        if told {
+            self.tell(-1);
         }
+    }
+
+    fn tell(&self, change: i32) {
+        self.told.fetch_add(change, Relaxed);
+        self.stats.in_flight.fetch_add(change, Relaxed);
     }
 }
 
@@ -192,54 +172,74 @@ impl fmt::Debug for Candidate {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use switchboard_core::{MemoryRegistry, ServiceName};
     use switchboard_watcher::Directory;
 
     use super::*;
 
-    /// One instance as seen from two lanes.
-    fn lanes() -> [Candidate; 2] {
+    pub(crate) fn hub() -> Arc<Hub> {
         let directory = Directory::new(MemoryRegistry::new());
-        let hub = Hub::new(ServiceName::new("a").unwrap(), directory, Duration::from_secs(10), 5);
-        let stats = Arc::new(Stats::new(&Arc::new(hub)));
-        let instance = Arc::new(Instance::builder("a").id("1").address("127.0.0.1:80").build().unwrap());
+        Arc::new(Hub::new(ServiceName::new("a").unwrap(), directory, Duration::from_secs(10), 5))
+    }
+
+    /// One instance as seen from two lanes.
+    pub(crate) fn lanes(weight: u16) -> [Candidate; 2] {
+        let stats = Arc::new(Stats::new(&hub()));
+        let instance = Instance::builder("a").id("1").address("127.0.0.1:80").weight(weight).build().unwrap();
+        let instance = Arc::new(instance);
         [0, 1].map(|_| Candidate::new(instance.clone(), stats.clone()))
     }
 
-    fn begin(candidate: &Candidate, calls: usize) -> Vec<Arc<Seat>> {
+    type Calls = Vec<(Arc<Seat>, bool)>;
+
+    fn begin(candidate: &Candidate, calls: usize) -> Calls {
         (0..calls).map(|_| candidate.seat().begin()).collect()
     }
 
-    fn end(calls: Vec<Arc<Seat>>) {
-        for call in calls {
-            call.end();
+    fn end(calls: impl IntoIterator<Item = (Arc<Seat>, bool)>) {
+        for (seat, told) in calls {
+            seat.end(told);
         }
     }
 
     #[test]
     fn a_lane_knows_its_own_calls_and_those_of_another_within_one() {
-        let [own, other] = lanes();
-        let mut calls = Vec::new();
-        // The other is asked first: a look of its own would make up for what the lane has not told.
-        for count in 1..=9 {
-            calls.extend(begin(&own, 1));
-            assert!(other.in_flight().abs_diff(count) <= 1, "{count}: {}", other.in_flight());
-            assert_eq!(own.in_flight(), count);
+        for newest_first in [false, true] {
+            let [own, other] = lanes(1);
+            let mut calls = Calls::new();
+            let check = |count: u32| {
+                assert_eq!(own.in_flight(), count);
+                assert!(other.in_flight().abs_diff(count) <= 1, "{count}: {}", other.in_flight());
+            };
+            for count in 1..=9 {
+                calls.extend(begin(&own, 1));
+                check(count);
+            }
+            for count in (0..9).rev() {
+                end([calls.remove(if newest_first { calls.len() - 1 } else { 0 })]);
+                check(count);
+            }
+            assert_eq!(other.in_flight(), 0);
         }
-        for count in (0..9).rev() {
-            end(calls.pop().into_iter().collect());
-            assert!(other.in_flight().abs_diff(count) <= 1, "{count}: {}", other.in_flight());
-            assert_eq!(own.in_flight(), count);
-        }
-        assert_eq!(other.in_flight(), 0);
+    }
+
+    #[test]
+    fn the_calls_of_all_lanes_add_up() {
+        let [own, other] = lanes(1);
+        let (first, second) = (begin(&own, 5), begin(&other, 4));
+        assert!(own.in_flight().abs_diff(9) <= 1 && other.in_flight().abs_diff(9) <= 1);
+        end(first);
+        assert_eq!((own.in_flight(), other.in_flight()), (3, 4));
+        end(second);
+        assert_eq!((own.in_flight(), other.in_flight()), (0, 0));
     }
 
     #[test]
     fn lists_are_not_calls() {
-        let [candidate, _] = lanes();
+        let [candidate, _] = lanes(1);
         let calls = begin(&candidate, 3);
-        let lists: Vec<Candidate> = (0..5).map(|_| candidate.again()).collect();
+        let lists: Vec<Candidate> = (0..5).map(|_| candidate.clone()).collect();
         assert_eq!((candidate.in_flight(), lists[4].in_flight()), (3, 3));
         drop(candidate);
         assert_eq!(lists[0].in_flight(), 3);
@@ -248,42 +248,32 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_told_is_made_up_for_at_the_next_look() {
-        let [own, other] = lanes();
-        let calls = begin(&own, 4);
-        assert_eq!(other.in_flight(), 4);
-        drop(calls); // as if each had counted on the others
-        assert_eq!(own.in_flight(), 0);
-        assert_eq!(other.in_flight(), 0);
-    }
-
-    #[test]
-    fn a_seat_that_goes_takes_its_calls_along() {
-        let [own, other] = lanes();
+    fn calls_may_outlive_all_lists_of_their_lane() {
+        let [own, other] = lanes(1);
         let calls = begin(&own, 4);
         drop(own);
-        assert_eq!(other.in_flight(), 4);
-        drop(calls);
+        assert_eq!(other.in_flight(), 3);
+        end(calls);
         assert_eq!(other.in_flight(), 0);
     }
 
     #[test]
     fn threads_that_share_a_lane_lose_no_call() {
-        let [own, other] = lanes();
-        let held: Vec<Arc<Seat>> = std::thread::scope(|scope| {
+        let [own, other] = lanes(1);
+        let held: Calls = std::thread::scope(|scope| {
             let run = || {
                 for turn in 0..20_000 {
                     end(begin(&own, turn % 5));
-                    drop(own.again());
+                    drop(own.clone());
                 }
                 begin(&own, 2)
             };
             let threads = [scope.spawn(run), scope.spawn(run), scope.spawn(run)];
             threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
         });
+        assert!((3..=6).contains(&other.in_flight()), "{}", other.in_flight());
         assert_eq!(own.in_flight(), 6);
-        assert!(other.in_flight().abs_diff(6) <= 1, "{}", other.in_flight());
         end(held);
-        assert_eq!((own.in_flight(), other.in_flight()), (0, 0));
+        assert_eq!((other.in_flight(), own.in_flight()), (0, 0));
     }
 }

@@ -40,6 +40,7 @@
 
 mod balancer;
 mod candidate;
+mod clock;
 mod error;
 mod filter;
 mod group;

@@ -25,6 +25,7 @@ pub(crate) enum Start {
 pub struct Pick {
     seat: Arc<Seat>,
     started: Start,
+    told: bool,
 }
 
 /// Why a call failed. A reply that says "no" for reasons of the application's own is a success: the instance works.
@@ -42,7 +43,8 @@ pub enum FailureKind {
 impl Pick {
     #[inline]
     pub(crate) fn new(seat: &Arc<Seat>, started: Start) -> Self {
-        Self { seat: seat.begin(), started }
+        let (seat, told) = seat.begin();
+        Self { seat, started, told }
     }
 
     /// The instance.
@@ -83,7 +85,7 @@ impl Deref for Pick {
 impl Drop for Pick {
     #[inline]
     fn drop(&mut self) {
-        self.seat.end();
+        self.seat.end(self.told);
     }
 }
 

@@ -131,7 +131,8 @@ impl Decay {
         if x.abs() < SHORT {
             return 1.0 + x;
         }
-        let y = x.abs();
+        // Bounded, lest a cost become infinite or none.
+        let y = x.abs().min(100.0);
         let root = 1.0 + y * (0.25 + y * (1.0 / 32.0 + y * (1.0 / 384.0)));
         let faded = root * root * (root * root);
         if x < 0.0 { 1.0 / faded } else { faded }
@@ -178,7 +179,8 @@ mod tests {
             assert!(off < if x.abs() <= 1.0 { 1e-3 } else { 1e-2 }, "{x}: {off}");
         }
         for extreme in [i32::MIN, i32::MAX] {
-            assert!(DECAY.faded(extreme) >= 0.0, "{extreme}");
+            let faded = DECAY.faded(extreme);
+            assert!(faded > 0.0 && faded.is_finite(), "{extreme}: {faded}");
         }
     }
 

@@ -1,6 +1,6 @@
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
@@ -9,6 +9,7 @@ use crossbeam_utils::CachePadded;
 use switchboard_core::InstanceId;
 
 use crate::candidate::Seat;
+use crate::clock::Clock;
 use crate::filter::Subject;
 use crate::group::Group;
 use crate::hub::millis;
@@ -21,13 +22,6 @@ use crate::{
 
 /// How often a pick that is not wanted (already tried, or starting slowly) is drawn again.
 const DRAWS: u32 = 4;
-
-/// While picks on a lane come closer together than this, in nanoseconds, the clock is not read for each: it would cost as
-/// much as the rest of the pick.
-const DENSE: u64 = 25_000;
-
-/// Of picks that come so densely, this many do without the clock after each that reads it.
-const SKIP: u32 = 15;
 
 /// An instance is timed all the same if the lane has not timed it for so many milliseconds, or nobody ever has.
 const OVERDUE: u32 = 50;
@@ -52,12 +46,7 @@ pub(crate) struct Variant {
 struct Lane {
     current: ArcSwap<Current>,
     turn: AtomicU64,
-    /// How many picks are still to go untimed.
-    skip: AtomicU32,
-    /// When the clock was last read.
-    now: AtomicU32,
-    /// The same in the hub's nanoseconds.
-    nanos: AtomicU64,
+    clock: Clock,
 }
 
 /// What a pick reads: made whole, swapped whole.
@@ -133,7 +122,8 @@ impl Variant {
             return Err(self.nothing(&current));
         };
         let candidates = &*current.candidates;
-        let (started, now) = if self.timed { self.clock(lane) } else { (Start::Untimed, Millis(0)) };
+        let (started, now) =
+            if self.timed { lane.clock.read(&self.group.hub) } else { (Start::Untimed, Millis(0)) };
         let context = Context { key: request.key, turn: &lane.turn, now, decay: self.decay };
         let mut index = wrap(picker.pick(candidates, &context), candidates.len());
         if current.ramping || !request.avoid.is_empty() {
@@ -142,24 +132,6 @@ impl Variant {
         let seat = candidates[index].seat();
         let started = if self.timed { self.time(seat, started, now) } else { started };
         Ok(Pick::new(seat, started))
-    }
-
-    /// The time for a pick on this lane. Two threads of one lane may skip one too many or too few.
-    #[inline]
-    fn clock(&self, lane: &Lane) -> (Start, Millis) {
-        let skip = lane.skip.load(Relaxed);
-        if skip > 0 {
-            lane.skip.store(skip - 1, Relaxed);
-            return (Start::Skipped, Millis(lane.now.load(Relaxed)));
-        }
-        let nanos = self.group.hub.nanos();
-        let now = millis(nanos);
-        if nanos.wrapping_sub(lane.nanos.load(Relaxed)) < DENSE {
-            lane.skip.store(SKIP, Relaxed);
-        }
-        lane.nanos.store(nanos, Relaxed);
-        lane.now.store(now.0, Relaxed);
-        (Start::At(nanos), now)
     }
 
     /// Times the pick of `seat`, which may do without only if enough is known of it.
@@ -238,12 +210,12 @@ impl Variant {
             && usable.iter().any(|at| share(at) < FULL)
             && usable.iter().any(|at| share(at) == FULL);
         let filtered = filtered.iter().map(Vec::len).sum();
-        let on = |lane: usize| usable.iter().map(|&at| list[at].lanes[lane].again()).collect();
+        let on = |lane: usize| usable.iter().map(|&at| list[at].lanes[lane].clone()).collect();
         let lists: Vec<Box<[Candidate]>> = (0..lane::count()).map(on).collect();
         let picker: Option<Arc<dyn Picker>> =
             (!usable.is_empty()).then(|| self.strategy.picker(&lists[0]).into());
-        for (lane, candidates) in self.lanes.iter().zip(lists) {
-            lane.current.store(Arc::new(Current {
+        let swap = |(lane, candidates): (&CachePadded<Lane>, Box<[Candidate]>)| {
+            lane.current.swap(Arc::new(Current {
                 picker: picker.clone(),
                 candidates,
                 ramping,
@@ -251,8 +223,11 @@ impl Variant {
                 known: list.len(),
                 unhealthy,
                 filtered,
-            }));
-        }
+            }))
+        };
+        // The old ones are dropped when all lanes have the new: that takes longer than swapping.
+        let old: Vec<Arc<Current>> = self.lanes.iter().zip(lists).map(swap).collect();
+        drop(old);
     }
 }
 
@@ -261,10 +236,7 @@ impl Lane {
         Self {
             current: ArcSwap::from_pointee(Current::nothing()),
             turn: AtomicU64::new(fastrand::u32(..).into()),
-            skip: AtomicU32::new(0),
-            now: AtomicU32::new(0),
-            // Far from any moment that will be: the first pick is not dense.
-            nanos: AtomicU64::new(u64::MAX / 2),
+            clock: Clock::new(),
         }
     }
 }
@@ -323,5 +295,41 @@ impl fmt::Debug for Variant {
             .field("strategy", &self.strategy)
             .field("filters", &self.filters)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use switchboard_core::{MemoryRegistry, RegisterOptions, Registry};
+    use switchboard_watcher::Directory;
+
+    use super::*;
+    use crate::{Balancer, LeastRequest, Selector};
+
+    async fn balancer(strategy: impl Strategy) -> Balancer {
+        let registry = MemoryRegistry::new();
+        for id in ["1", "2"] {
+            let instance = switchboard_core::Instance::builder("a").id(id).address("127.0.0.1:80");
+            registry.register(&instance.build().unwrap(), &RegisterOptions::new()).await.unwrap();
+        }
+        let balancer =
+            Selector::builder(Directory::new(registry)).strategy(strategy).build().service("a").unwrap();
+        balancer.ready().await.unwrap();
+        balancer
+    }
+
+    #[tokio::test]
+    async fn other_lanes_are_told_of_picks_and_of_their_end() {
+        let balancer = balancer(LeastRequest).await;
+        let told = || {
+            let state = balancer.variant.group.state();
+            let list = state.members.list();
+            list.iter().map(|member| member.stats.in_flight.load(Relaxed)).collect::<Vec<_>>()
+        };
+        let picks: Vec<Pick> = (0..10).map(|_| balancer.pick().unwrap()).collect();
+        assert_eq!(told(), [4, 4]);
+        // Wherever they end.
+        std::thread::spawn(|| drop(picks)).join().unwrap();
+        assert_eq!(told(), [0, 0]);
     }
 }

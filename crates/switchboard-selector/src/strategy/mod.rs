@@ -54,8 +54,8 @@ pub trait Strategy: Any + fmt::Debug + Send + Sync {
     fn picker(&self, candidates: &[Candidate]) -> Box<dyn Picker>;
 
     /// Whether picks are to be timed, which costs reading the clock twice a call. Without it
-    /// [`Candidate::latency`] stays unknown. While picks on a lane are less than 25 µs apart, one in sixteen is timed, and
-    /// any of an instance that was not timed in the last 50 ms. Default: no.
+    /// [`Candidate::latency`] stays unknown. While picks on a lane come in quick succession (1.5 µs apart or less), one
+    /// in sixteen is timed, and any of an instance that was not timed in the last 50 ms. Default: no.
     fn needs_latency(&self) -> bool {
         false
     }
