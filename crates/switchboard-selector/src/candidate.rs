@@ -19,7 +19,7 @@ pub struct Candidate(Arc<Seat>);
 /// What the candidates of one instance in one lane share, and each pick of it holds.
 ///
 /// The references to a seat are the calls in flight and the candidates, and these are counted when a list is made or
-/// dropped. So a pick changes one counter, not two; it is the dearest part of it.
+/// dropped. So a pick changes one counter and not two, which is the dearest part of it.
 #[repr(C)] // what a pick touches comes first, to be in one cache line with the reference count
 pub(crate) struct Seat {
     /// How many of the references are candidates.
@@ -59,8 +59,8 @@ impl Candidate {
         self.0.weight
     }
 
-    /// How many calls are in flight: exact for the calling thread's lane, and perhaps one too few for each other lane;
-    /// more only of calls that began at the same instant.
+    /// How many calls are in flight: exact for the calling thread's lane, and for each other lane at most one too few (one
+    /// more for each that began there at the very same instant).
     #[inline]
     pub fn in_flight(&self) -> u32 {
         let untold = self.0.open().wrapping_sub(self.0.told.load(Relaxed));
@@ -81,7 +81,7 @@ impl Candidate {
     }
 }
 
-/// For another list: of what is copied and dropped a count is kept.
+/// As cheap as an `Arc`'s: for lists, and for strategies that hand some of the candidates to another.
 impl Clone for Candidate {
     fn clone(&self) -> Self {
         self.0.candidates.fetch_add(1, Relaxed);
@@ -136,8 +136,8 @@ impl Seat {
         (Arc::strong_count(self) as i32).wrapping_sub(self.candidates.load(Relaxed) as i32)
     }
 
-    /// Counts a call, by the reference it is to hold. Returns whether the other lanes were told of it, which is to be said
-    /// at its [`end`](Self::end).
+    /// Counts a call, by the reference it is to hold. Returns also whether the other lanes were told of it, which is what
+    /// [`end`](Self::end) must know to take it back.
     #[inline]
     pub(crate) fn begin(self: &Arc<Self>) -> (Arc<Self>, bool) {
         // Beforehand: nothing can be read ahead of the change to the counter, and this would wait for it.
