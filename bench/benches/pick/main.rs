@@ -1,7 +1,7 @@
 //! What a pick costs, what a change costs, and what the peers take for the same: one run, one table.
 //!
 //! ```text
-//! cargo bench --manifest-path bench/Cargo.toml              # everything, about five minutes
+//! cargo bench --manifest-path bench/Cargo.toml              # everything, about six minutes
 //! cargo bench --manifest-path bench/Cargo.toml -- p2c       # only what has "p2c" in its name
 //! ```
 //!

@@ -19,9 +19,7 @@ pub(crate) struct Clock {
     skip: AtomicU32,
     /// How many did after the last that read the clock.
     stride: AtomicU32,
-    /// When the clock was last read.
-    now: AtomicU32,
-    /// The same in the hub's nanoseconds.
+    /// When the clock was last read, in the hub's nanoseconds.
     nanos: AtomicU64,
 }
 
@@ -30,7 +28,6 @@ impl Clock {
         Self {
             skip: AtomicU32::new(0),
             stride: AtomicU32::new(0),
-            now: AtomicU32::new(0),
             // Far from any moment that will be: the first pick is not dense.
             nanos: AtomicU64::new(u64::MAX / 2),
         }
@@ -42,18 +39,16 @@ impl Clock {
         let skip = self.skip.load(Relaxed);
         if skip > 0 {
             self.skip.store(skip - 1, Relaxed);
-            return (Start::Skipped, Millis(self.now.load(Relaxed)));
+            return (Start::Skipped, millis(self.nanos.load(Relaxed)));
         }
         let nanos = hub.nanos();
-        let now = millis(nanos);
         // Step by step: two quick picks do not say that a third will come soon.
         let dense = nanos.wrapping_sub(self.nanos.load(Relaxed)) < DENSE;
         let stride = if dense { (2 * self.stride.load(Relaxed) + 1).min(SKIP) } else { 0 };
         self.nanos.store(nanos, Relaxed);
-        self.now.store(now.0, Relaxed);
         self.stride.store(stride, Relaxed);
         self.skip.store(stride, Relaxed);
-        (Start::At(nanos), now)
+        (Start::At(nanos), millis(nanos))
     }
 }
 

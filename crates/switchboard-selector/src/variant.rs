@@ -5,7 +5,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 use crossbeam_utils::CachePadded;
-
 use switchboard_core::InstanceId;
 
 use crate::candidate::Seat;
@@ -214,19 +213,21 @@ impl Variant {
         let lists: Vec<Box<[Candidate]>> = (0..lane::count()).map(on).collect();
         let picker: Option<Arc<dyn Picker>> =
             (!usable.is_empty()).then(|| self.strategy.picker(&lists[0]).into());
-        let swap = |(lane, candidates): (&CachePadded<Lane>, Box<[Candidate]>)| {
-            lane.current.swap(Arc::new(Current {
+        let current = |candidates| {
+            let (heard, known) = (members.is_heard(), list.len());
+            Arc::new(Current {
                 picker: picker.clone(),
                 candidates,
                 ramping,
-                heard: members.is_heard(),
-                known: list.len(),
+                heard,
+                known,
                 unhealthy,
                 filtered,
-            }))
+            })
         };
+        let lanes = self.lanes.iter().zip(lists);
         // The old ones are dropped when all lanes have the new: that takes longer than swapping.
-        let old: Vec<Arc<Current>> = self.lanes.iter().zip(lists).map(swap).collect();
+        let old: Vec<Arc<Current>> = lanes.map(|(lane, list)| lane.current.swap(current(list))).collect();
         drop(old);
     }
 }
@@ -300,27 +301,22 @@ impl fmt::Debug for Variant {
 
 #[cfg(test)]
 mod tests {
-    use switchboard_core::{MemoryRegistry, RegisterOptions, Registry};
+    use switchboard_core::{Instance, MemoryRegistry, RegisterOptions, Registry};
     use switchboard_watcher::Directory;
 
     use super::*;
-    use crate::{Balancer, LeastRequest, Selector};
-
-    async fn balancer(strategy: impl Strategy) -> Balancer {
-        let registry = MemoryRegistry::new();
-        for id in ["1", "2"] {
-            let instance = switchboard_core::Instance::builder("a").id(id).address("127.0.0.1:80");
-            registry.register(&instance.build().unwrap(), &RegisterOptions::new()).await.unwrap();
-        }
-        let balancer =
-            Selector::builder(Directory::new(registry)).strategy(strategy).build().service("a").unwrap();
-        balancer.ready().await.unwrap();
-        balancer
-    }
+    use crate::{LeastRequest, Selector};
 
     #[tokio::test]
     async fn other_lanes_are_told_of_picks_and_of_their_end() {
-        let balancer = balancer(LeastRequest).await;
+        let registry = MemoryRegistry::new();
+        for id in ["1", "2"] {
+            let instance = Instance::builder("a").id(id).address("127.0.0.1:80").build().unwrap();
+            registry.register(&instance, &RegisterOptions::new()).await.unwrap();
+        }
+        let selector = Selector::builder(Directory::new(registry)).strategy(LeastRequest).build();
+        let balancer = selector.service("a").unwrap();
+        balancer.ready().await.unwrap();
         let told = || {
             let state = balancer.variant.group.state();
             let list = state.members.list();

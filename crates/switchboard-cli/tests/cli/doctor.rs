@@ -2,7 +2,6 @@
 
 use switchboard_tests::netns::{Machine, World};
 
-use crate::support::shell::tool;
 use crate::support::{Running, Said, golden, mdns, run, said};
 
 /// With nothing but loopback.
@@ -76,12 +75,11 @@ fn a_port_that_is_taken_exclusively() {
 
 /// `rule` as nftables has them.
 fn drop_what_comes_in(machine: &Machine<'_>, rule: &str) {
-    let exec = format!("ip netns exec {} nft", machine.netns());
-    tool(&format!("{exec} add table inet sb"));
-    let mut chain = machine.command("nft");
-    chain.args(["add", "chain", "inet", "sb", "input", "{ type filter hook input priority 0 ; }"]);
-    assert!(chain.status().unwrap().success());
-    tool(&format!("{exec} add rule inet sb input {rule}"));
+    let nft =
+        |words: &[&str]| assert!(machine.command("nft").args(words).status().unwrap().success(), "{words:?}");
+    nft(&["add", "table", "inet", "sb"]);
+    nft(&["add", "chain", "inet", "sb", "input", "{ type filter hook input priority 0 ; }"]);
+    nft(&["add", "rule", "inet", "sb", "input", rule]);
 }
 
 #[test]
