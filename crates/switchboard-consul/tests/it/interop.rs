@@ -57,6 +57,7 @@ async fn says(arguments: &[&str]) -> String {
 #[tokio::test]
 #[ignore = "needs consul and go"]
 async fn what_go_micro_registers_is_read_whole() {
+    program().await;
     let agent = Agent::dev().await;
     let address = format!("127.0.0.1:{}", agent.http);
     let mut program = interop(&["register", &address]).await;
@@ -103,6 +104,8 @@ async fn what_go_micro_registers_is_read_whole() {
 #[tokio::test]
 #[ignore = "needs consul and go"]
 async fn go_micro_reads_and_selects_what_we_register() {
+    // Before anything lives by a TTL: on a fresh machine this fetches modules and compiles for minutes.
+    program().await;
     let agent = Agent::dev().await;
     let address = format!("127.0.0.1:{}", agent.http);
     let registry = builder(&agent.address()).wire(Wire::GoMicro).build().unwrap();
@@ -118,7 +121,7 @@ async fn go_micro_reads_and_selects_what_we_register() {
         .endpoint(endpoint)
         .build()
         .unwrap();
-    registry.register(&instance, &ttl(30)).await.unwrap();
+    registry.register(&instance, &ttl(3_600)).await.unwrap();
 
     let read: Json = serde_json::from_str(&says(&["get", &address, "interop-rust"]).await).unwrap();
     assert_eq!(
