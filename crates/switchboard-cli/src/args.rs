@@ -193,14 +193,10 @@ pub(crate) struct Choice {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum StrategyName {
-    /// At random
-    Random,
-    /// One after the other
-    RoundRobin,
     /// At random, by weight
-    WeightedRandom,
+    Random,
     /// One after the other, by weight
-    WeightedRoundRobin,
+    RoundRobin,
     /// The one of two with fewer calls in flight
     LeastRequest,
     /// The one of two with less expected latency

@@ -20,7 +20,7 @@ use std::time::Duration;
 use switchboard_core::{Instance, MemoryRegistry, RegisterOptions, Registry};
 use switchboard_selector::{
     Balancer, ConsistentHash, FailureKind, LeastRequest, PeakEwma, Random, Request, RoundRobin, Selector,
-    SelectorBuilder, SmoothWeightedRoundRobin, WeightedRandom,
+    SelectorBuilder,
 };
 use switchboard_watcher::Directory;
 use tokio::runtime::Builder;
@@ -33,11 +33,9 @@ const CALLS: usize = 50_000;
 
 type Settings = fn(SelectorBuilder) -> SelectorBuilder;
 
-const STRATEGIES: [(&str, Settings); 7] = [
+const STRATEGIES: [(&str, Settings); 5] = [
     ("random", |builder| builder.strategy(Random)),
     ("round robin", |builder| builder.strategy(RoundRobin)),
-    ("weighted random", |builder| builder.strategy(WeightedRandom)),
-    ("smooth weighted round robin", |builder| builder.strategy(SmoothWeightedRoundRobin)),
     ("consistent hash", |builder| builder.strategy(ConsistentHash)),
     ("least request", |builder| builder.strategy(LeastRequest)),
     ("peak EWMA", |builder| builder.strategy(PeakEwma)),

@@ -3,16 +3,21 @@ use std::sync::Arc;
 use switchboard_core::{InstanceId, Result, ServiceName};
 use switchboard_watcher::View;
 
-use crate::variant::Variant;
+use crate::group::Group;
+use crate::pool::Pool;
 use crate::{FailureKind, Filter, InstanceReport, Pick, PickError, Request, Strategy};
 
 /// Picks among the instances of one service.
 ///
 /// Cheap to clone; clones share everything. What is learned of an instance (calls in flight, latency, failures) is
 /// shared by all balancers of a service that come from one [`Selector`](crate::Selector).
+///
+/// It lives by the runtime it was first asked for on: when that ends, it picks from what was known last. Ask the selector
+/// again, and there is a new one.
 #[derive(Clone, Debug)]
 pub struct Balancer {
-    pub(crate) variant: Arc<Variant>,
+    pub(crate) group: Arc<Group>,
+    pub(crate) pool: Arc<Pool>,
 }
 
 /// A strategy and filters for some calls only.
@@ -53,7 +58,7 @@ impl Balancer {
     /// [`PickError::NoneUsable`] when instances are known but none may be used.
     #[inline]
     pub fn pick(&self) -> Result<Pick, PickError> {
-        self.variant.pick(&Request::new())
+        self.pool.pick(&Request::new())
     }
 
     /// Chooses an instance for `request`: by its key, or avoiding those already tried.
@@ -63,7 +68,7 @@ impl Balancer {
     /// As for [`pick`](Self::pick).
     #[inline]
     pub fn pick_for(&self, request: &Request<'_>) -> Result<Pick, PickError> {
-        self.variant.pick(request)
+        self.pool.pick(request)
     }
 
     /// Waits until the registry has been heard, at most the directory's `ready_timeout`.
@@ -72,39 +77,41 @@ impl Balancer {
     ///
     /// Those of [`View::ready`].
     pub async fn ready(&self) -> Result<()> {
-        self.variant.group.ready().await
+        self.group.ready().await
     }
 
     /// A balancer with other options on the same instances, sharing what is learned of them. For equal options it is
     /// the same one each time; the last 64 are kept.
     pub fn with(&self, options: &CallOptions) -> Balancer {
-        Balancer { variant: self.variant.derive(options.strategy.as_ref(), &options.filters) }
+        let strategy = options.strategy.as_ref().unwrap_or(&self.pool.strategy);
+        let filters = [&self.pool.filters[..], &options.filters].concat();
+        Balancer { group: self.group.clone(), pool: self.group.pool_for_calls(strategy, filters) }
     }
 
     /// Tells what came of a call, for callers who hold no [`Pick`]; its latency stays unknown. Returns whether there
     /// is such an instance to pick from.
     pub fn mark(&self, id: &InstanceId, outcome: Result<(), FailureKind>) -> bool {
-        self.variant.mark(id, outcome)
+        self.pool.mark(id, outcome)
     }
 
     /// Forgets all that was learned of the service's instances: latencies, failures, ejections, slow starts. Calls in
     /// flight stay counted.
     pub fn reset(&self) {
-        self.variant.group.reset();
+        self.group.reset();
     }
 
     /// How each instance stands: why is it picked, or not? Sorted by id.
     pub fn report(&self) -> Vec<InstanceReport> {
-        crate::report::report(&self.variant)
+        crate::report::report(&self.group, &self.pool)
     }
 
     /// The service.
     pub fn service(&self) -> &ServiceName {
-        &self.variant.group.hub.service
+        &self.group.hub.service
     }
 
     /// The live view the picks are made from.
     pub fn view(&self) -> &View {
-        &self.variant.group.view
+        &self.group.view
     }
 }

@@ -1,7 +1,7 @@
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use switchboard_core::{Instance, metadata_keys};
+use switchboard_core::{Instance, InstanceId, metadata_keys};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 /// Which instances may be picked.
@@ -18,14 +18,8 @@ enum Kind {
     Label(String, String),
     Endpoint(String),
     Zone(String),
-    Subset { client: String, size: usize },
+    Subset { seed: u64, size: usize },
     Custom(&'static str, Arc<dyn Fn(&Instance) -> bool + Send + Sync>),
-}
-
-/// What a filter needs to know of an instance.
-pub(crate) struct Subject<'a> {
-    pub(crate) instance: &'a Instance,
-    pub(crate) ejected: bool,
 }
 
 impl Filter {
@@ -54,17 +48,30 @@ impl Filter {
         Self::label(metadata_keys::PROTOCOL, protocol)
     }
 
-    /// Instances of this zone ([`metadata_keys::ZONE`]) as long as one of them is there that is not ejected; else all.
+    /// Instances of this zone ([`metadata_keys::ZONE`]) while enough of them are usable; all if there is none.
+    ///
+    /// When instances of the zone are unhealthy or ejected, what the rest cannot take goes to the other zones: the zone
+    /// keeps 1.4 times the part of its instances that is usable (Envoy's overprovisioning factor), so with one of three
+    /// left it keeps 47 % of the picks. A zone has no idea how many clients prefer it; give it instances for all of them. Of
+    /// several such filters the last counts.
     pub fn prefer_zone(zone: impl Into<String>) -> Self {
         Self(Kind::Zone(zone.into()))
     }
 
-    /// A subset of at most `size` (at least 1), by rendezvous hashing of the client's name with the instance ids.
+    /// A subset of at most `size` (at least 1), another in each process, so that over many processes the instances are
+    /// chosen evenly (gRPC A68).
     ///
-    /// One client always gets the same subset of the same instances, one more or less of them changes at most one
-    /// place in it, and over many clients the instances are chosen evenly (gRPC A68).
-    pub fn subset(client: impl Into<String>, size: usize) -> Self {
-        Self(Kind::Subset { client: client.into(), size: size.max(1) })
+    /// By rendezvous hashing of a number drawn when the process starts with the instance ids: one instance more or less
+    /// changes at most one place in it. All filters of one process choose alike.
+    pub fn subset(size: usize) -> Self {
+        static SEED: OnceLock<u64> = OnceLock::new();
+        Self(Kind::Subset { seed: *SEED.get_or_init(|| fastrand::Rng::new().u64(..)), size: size.max(1) })
+    }
+
+    /// [`subset`](Self::subset) that stays the same when the process starts again: by the id under which this client
+    /// itself is registered, or another that no replica shares. With one id in all replicas, all would choose the same few.
+    pub fn subset_as(client: &InstanceId, size: usize) -> Self {
+        Self(Kind::Subset { seed: xxh3_64(client.as_str().as_bytes()), size: size.max(1) })
     }
 
     /// Instances for which `accept` says so; `name` is for the reader of a report.
@@ -72,42 +79,40 @@ impl Filter {
         Self(Kind::Custom(name, Arc::new(accept)))
     }
 
-    /// Takes out what does not pass. `subjects` are indices into what `look` knows.
-    pub(crate) fn apply<'a>(&self, subjects: &mut Vec<usize>, look: impl Fn(usize) -> Subject<'a>) {
-        let instance = |index: usize| look(index).instance;
+    /// The zone this prefers.
+    pub(crate) fn zone(&self) -> Option<&str> {
+        if let Kind::Zone(zone) = &self.0 { Some(zone) } else { None }
+    }
+
+    /// Takes out what does not pass; a preference takes out nothing. `subjects` are indices into what `look` knows.
+    pub(crate) fn apply<'a>(&self, subjects: &mut Vec<usize>, look: impl Fn(usize) -> &'a Instance) {
         match &self.0 {
-            Kind::Version(version) => subjects.retain(|&at| instance(at).version() == Some(version)),
-            Kind::Tag(tag) => subjects.retain(|&at| instance(at).tags().contains(tag)),
-            Kind::Label(key, value) => subjects.retain(|&at| label(instance(at), key) == Some(value)),
+            Kind::Version(version) => subjects.retain(|&at| look(at).version() == Some(version)),
+            Kind::Tag(tag) => subjects.retain(|&at| look(at).tags().contains(tag)),
+            Kind::Label(key, value) => subjects.retain(|&at| label(look(at), key) == Some(value)),
             Kind::Endpoint(name) => {
-                subjects.retain(|&at| instance(at).endpoints().iter().any(|endpoint| endpoint.name == *name));
+                subjects.retain(|&at| look(at).endpoints().iter().any(|endpoint| endpoint.name == *name));
             }
-            Kind::Zone(zone) => {
-                let here = |at: usize| label(instance(at), metadata_keys::ZONE) == Some(zone);
-                if subjects.iter().any(|&at| here(at) && !look(at).ejected) {
-                    subjects.retain(|&at| here(at));
-                }
-            }
-            Kind::Subset { client, size } => subset(subjects, client, *size, instance),
-            Kind::Custom(_, accept) => subjects.retain(|&at| accept(instance(at))),
+            Kind::Zone(_) => {}
+            Kind::Subset { seed, size } => subset(subjects, *seed, *size, look),
+            Kind::Custom(_, accept) => subjects.retain(|&at| accept(look(at))),
         }
     }
+}
+
+/// Whether an instance says that it is of this zone.
+pub(crate) fn is_in_zone(instance: &Instance, zone: &str) -> bool {
+    label(instance, metadata_keys::ZONE) == Some(zone)
 }
 
 fn label<'a>(instance: &'a Instance, key: &str) -> Option<&'a str> {
     instance.metadata().get(key).map(String::as_str)
 }
 
-fn subset<'a>(
-    subjects: &mut Vec<usize>,
-    client: &str,
-    size: usize,
-    instance: impl Fn(usize) -> &'a Instance,
-) {
+fn subset<'a>(subjects: &mut Vec<usize>, seed: u64, size: usize, instance: impl Fn(usize) -> &'a Instance) {
     if subjects.len() <= size {
         return;
     }
-    let seed = xxh3_64(client.as_bytes());
     let rank = |&at: &usize| (xxh3_64_with_seed(instance(at).id().as_str().as_bytes(), seed), at);
     subjects.select_nth_unstable_by_key(size - 1, rank);
     subjects.truncate(size);
@@ -123,8 +128,8 @@ impl PartialEq for Filter {
             | (Kind::Endpoint(a), Kind::Endpoint(b))
             | (Kind::Zone(a), Kind::Zone(b)) => a == b,
             (Kind::Label(k, v), Kind::Label(other_k, other_v)) => (k, v) == (other_k, other_v),
-            (Kind::Subset { client, size }, Kind::Subset { client: other, size: other_size }) => {
-                (client, size) == (other, other_size)
+            (Kind::Subset { seed, size }, Kind::Subset { seed: other, size: other_size }) => {
+                (seed, size) == (other, other_size)
             }
             (Kind::Custom(_, a), Kind::Custom(_, b)) => Arc::ptr_eq(a, b),
             _ => false,
@@ -140,7 +145,7 @@ impl fmt::Display for Filter {
             Kind::Label(key, value) => write!(f, "label {key}={value}"),
             Kind::Endpoint(name) => write!(f, "endpoint {name}"),
             Kind::Zone(zone) => write!(f, "zone {zone}"),
-            Kind::Subset { client, size } => write!(f, "subset of {size} for {client}"),
+            Kind::Subset { size, .. } => write!(f, "subset of {size}"),
             Kind::Custom(name, _) => f.write_str(name),
         }
     }

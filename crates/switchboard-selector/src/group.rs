@@ -1,25 +1,32 @@
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
-use switchboard_core::Result;
-use switchboard_watcher::{Directory, View};
+use switchboard_core::{Error, ErrorKind, Result};
+use switchboard_watcher::{Directory, Freshness, View};
+use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep_until};
 
 use crate::hub::Hub;
-use crate::member::Members;
+use crate::member::{Members, after};
 use crate::outlier::OutlierDetection;
+use crate::pool::Pool;
 use crate::slow_start::SlowStart;
-use crate::variant::Variant;
+use crate::{Filter, Strategy, strategy};
 
-/// What all balancers of one service share: its instances, what is learned of them, and the task that keeps both up
-/// to date.
+/// How many pools for single calls are kept; beyond that the oldest goes.
+const KEPT: usize = 64;
+
+/// What all balancers of one service share: its instances, what is learned of them, the pools they are picked from, and the
+/// task that keeps all of it up to date.
 #[derive(Debug)]
 pub(crate) struct Group {
     pub(crate) hub: Arc<Hub>,
-    pub(crate) settings: Settings,
     pub(crate) view: View,
+    settings: Settings,
     state: Mutex<State>,
+    pools: Mutex<Pools>,
     task: OnceLock<AbortHandle>,
 }
 
@@ -34,39 +41,59 @@ pub(crate) struct Settings {
 #[derive(Debug)]
 pub(crate) struct State {
     pub(crate) members: Members,
-    variants: Vec<Weak<Variant>>,
     next_sweep: Instant,
 }
 
+#[derive(Debug, Default)]
+struct Pools {
+    /// All that somebody holds.
+    all: Vec<Weak<Pool>>,
+    /// Those of the last calls with options of their own, oldest first.
+    kept: VecDeque<Arc<Pool>>,
+}
+
 impl Group {
-    pub(crate) fn new(directory: &Directory, view: View, settings: Settings) -> Arc<Self> {
-        let consecutive = settings.outlier.as_ref().map_or(0, |detection| detection.consecutive);
-        let hub = Hub::new(view.service().clone(), directory.clone(), settings.latency_decay, consecutive);
-        let interval = settings.outlier.as_ref().map_or(Duration::ZERO, |detection| detection.interval);
-        let state = State {
-            members: Members::default(),
-            variants: Vec::new(),
-            next_sweep: Instant::now() + interval,
-        };
-        let group = Arc::new(Self {
-            hub: Arc::new(hub),
-            settings,
-            view: view.clone(),
-            state: Mutex::new(state),
-            task: OnceLock::new(),
-        });
+    /// # Errors
+    ///
+    /// [`ErrorKind::Unsupported`] outside a tokio runtime.
+    pub(crate) fn new(directory: &Directory, view: View, settings: Settings) -> Result<Arc<Self>> {
+        let runtime = Handle::try_current().map_err(|error| {
+            Error::new(ErrorKind::Unsupported, "selector", "service", "called outside a tokio runtime")
+                .with_source(error)
+        })?;
+        let outlier = settings.outlier.as_ref();
+        let consecutive = outlier.map_or(0, |detection| detection.consecutive);
+        let interval = outlier.map_or(Duration::ZERO, |detection| detection.interval);
+        let service = view.service().clone();
+        let hub = Arc::new(Hub::new(service, directory.clone(), settings.latency_decay, consecutive));
+        let state = State { members: Members::default(), next_sweep: after(Instant::now(), interval) };
+        let task = OnceLock::new();
+        let group =
+            Arc::new(Self { hub, view, settings, state: Mutex::new(state), pools: Mutex::default(), task });
         group.refresh();
-        let task = tokio::spawn(run(Arc::downgrade(&group), group.hub.clone(), view));
-        let _ = group.task.set(task.abort_handle());
-        group
+        let running = run(Arc::downgrade(&group), group.hub.clone(), group.view.clone());
+        let _ = group.task.set(runtime.spawn(running).abort_handle());
+        Ok(group)
     }
 
-    /// Adds a balancer, and makes its first picker.
-    pub(crate) fn attach(&self, variant: &Arc<Variant>) {
-        let mut state = self.state();
-        state.variants.retain(|variant| variant.strong_count() > 0);
-        state.variants.push(Arc::downgrade(variant));
-        variant.rebuild(&state.members);
+    /// The pool with this strategy and these filters, the same for equal ones as long as somebody holds it.
+    pub(crate) fn pool(&self, strategy: &Arc<dyn Strategy>, filters: Vec<Filter>) -> Arc<Pool> {
+        if let Some(found) = self.pools().find(strategy, &filters) {
+            return found;
+        }
+        let pool = Arc::new(Pool::new(self.hub.clone(), strategy.clone(), filters));
+        // A refresh waits for this lock, and then knows the pool.
+        let state = self.state();
+        pool.rebuild(&state.members, self.settings.panic_threshold);
+        self.pools().add(&pool);
+        pool
+    }
+
+    /// As [`pool`](Self::pool), and keeps it for those who come again with the same options.
+    pub(crate) fn pool_for_calls(&self, strategy: &Arc<dyn Strategy>, filters: Vec<Filter>) -> Arc<Pool> {
+        let pool = self.pool(strategy, filters);
+        self.pools().keep(&pool);
+        pool
     }
 
     /// Waits until the registry has been heard and the picks know of it.
@@ -76,33 +103,41 @@ impl Group {
         Ok(())
     }
 
-    /// Brings everything up to this moment, and the pickers with it if they are touched.
+    /// Brings everything up to this moment, and the pools with it if they are touched.
     pub(crate) fn refresh(&self) {
         let now = Instant::now();
         let (hub, slow) = (&self.hub, self.settings.slow_start);
         let mut state = self.state();
-        let State { members, next_sweep, .. } = &mut *state;
+        let State { members, next_sweep } = &mut *state;
         let mut changed = members.sync(self.view.snapshot(), hub, slow, now);
         if let Some(detection) = &self.settings.outlier {
             changed |= members.eject_failing(detection, hub, now);
             if *next_sweep <= now {
-                *next_sweep = now + detection.interval;
+                *next_sweep = after(now, detection.interval);
                 changed |= members.sweep(detection, hub, now);
             }
-            changed |= members.readmit(detection, slow, hub, now);
+            changed |= members.readmit(detection, hub, now);
+            changed |= members.pass(slow, now);
         }
         if let Some(slow) = slow {
             changed |= members.ramp(slow, now);
         }
         if changed {
-            state.rebuild();
+            self.rebuild(members);
         }
     }
 
     pub(crate) fn reset(&self) {
         let mut state = self.state();
         state.members.reset();
-        state.rebuild();
+        self.rebuild(&state.members);
+    }
+
+    fn rebuild(&self, members: &Members) {
+        let pools: Vec<Arc<Pool>> = self.pools().all.iter().filter_map(Weak::upgrade).collect();
+        for pool in pools {
+            pool.rebuild(members, self.settings.panic_threshold);
+        }
     }
 
     /// When [`refresh`](Self::refresh) is next due by the clock.
@@ -110,21 +145,51 @@ impl Group {
         let state = self.state();
         let sweep = self.settings.outlier.as_ref().map(|_| state.next_sweep);
         let starting = state.members.is_anyone_starting();
-        let step = self.settings.slow_start.filter(|_| starting).map(|slow| Instant::now() + slow.step());
+        let slow = self.settings.slow_start.filter(|_| starting);
+        let step = slow.map(|slow| after(Instant::now(), slow.step()));
         [sweep, step, state.members.next_return()].into_iter().flatten().min()
+    }
+
+    pub(crate) fn panic_threshold(&self) -> f64 {
+        self.settings.panic_threshold
+    }
+
+    /// Whether nothing keeps it up to date any more: the tasks behind it end with their runtime.
+    pub(crate) fn is_over(&self) -> bool {
+        let closed = || matches!(self.view.status().freshness, Freshness::Closed);
+        self.task.get().is_none_or(AbortHandle::is_finished) || closed()
     }
 
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
         // Strategies of others run under the lock and may panic; what is behind it stays usable.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    fn pools(&self) -> MutexGuard<'_, Pools> {
+        // Nothing panics under this lock.
+        self.pools.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
-impl State {
-    fn rebuild(&mut self) {
-        for variant in self.variants.iter().filter_map(Weak::upgrade) {
-            variant.rebuild(&self.members);
+impl Pools {
+    fn find(&self, strategy: &Arc<dyn Strategy>, filters: &[Filter]) -> Option<Arc<Pool>> {
+        let wanted = |pool: &Arc<Pool>| pool.filters == filters && strategy::same(&pool.strategy, strategy);
+        self.all.iter().filter_map(Weak::upgrade).find(wanted)
+    }
+
+    fn add(&mut self, pool: &Arc<Pool>) {
+        self.all.retain(|pool| pool.strong_count() > 0);
+        self.all.push(Arc::downgrade(pool));
+    }
+
+    fn keep(&mut self, pool: &Arc<Pool>) {
+        if self.kept.iter().any(|kept| Arc::ptr_eq(kept, pool)) {
+            return;
         }
+        if self.kept.len() == KEPT {
+            self.kept.pop_front();
+        }
+        self.kept.push_back(pool.clone());
     }
 }
 
@@ -136,7 +201,7 @@ impl Drop for Group {
     }
 }
 
-/// Refreshes the group when its view changes, a failing instance asks for it, or something is due; ends with it.
+/// Refreshes the group when its view changes, an instance asks for it, or something is due; ends with it.
 async fn run(group: Weak<Group>, hub: Arc<Hub>, mut view: View) {
     loop {
         let due = match group.upgrade() {

@@ -1,4 +1,4 @@
-//! Client-side balancing: from the live view of a service to one instance, in nanoseconds.
+//! Client-side balancing: from the live view of a service to one instance.
 //!
 //! A [`Selector`] keeps a [`Balancer`] for each service. [`Balancer::pick`] takes no lock and allocates nothing: it reads
 //! a picker that was made when the instances last changed. The [`Pick`] it returns is the instance, counts as a call
@@ -9,7 +9,7 @@
 //! | [`Selector`], [`SelectorBuilder`] | all services of a directory, and the settings |
 //! | [`Balancer`], [`CallOptions`], [`Request`] | one service; other options and wishes for single calls |
 //! | [`Pick`], [`FailureKind`], [`PickError`] | what comes of a pick |
-//! | [`Random`], [`RoundRobin`], [`WeightedRandom`], [`SmoothWeightedRoundRobin`], [`LeastRequest`], [`PeakEwma`], [`ConsistentHash`] | the strategies |
+//! | [`Random`], [`RoundRobin`], [`LeastRequest`], [`PeakEwma`], [`ConsistentHash`] | the strategies |
 //! | [`Strategy`], [`Picker`], [`Context`], [`Candidate`] | to write another |
 //! | [`Filter`] | who may be picked |
 //! | [`OutlierDetection`], [`SlowStart`] | who is taken out for failing, and how they come back |
@@ -40,35 +40,33 @@
 
 mod balancer;
 mod candidate;
-mod clock;
 mod error;
+mod failure;
 mod filter;
 mod group;
 mod hub;
-mod lane;
 mod member;
 mod outlier;
 mod pick;
+mod pool;
 mod report;
 mod request;
+mod selection;
 mod selector;
 mod slow_start;
 mod stats;
 mod strategy;
 mod telemetry;
-mod variant;
 
 pub use balancer::{Balancer, CallOptions};
 pub use candidate::Candidate;
 pub use error::PickError;
+pub use failure::FailureKind;
 pub use filter::Filter;
 pub use outlier::OutlierDetection;
-pub use pick::{FailureKind, Pick};
+pub use pick::Pick;
 pub use report::{InstanceReport, Standing};
 pub use request::Request;
 pub use selector::{Selector, SelectorBuilder};
 pub use slow_start::SlowStart;
-pub use strategy::{
-    ConsistentHash, Context, LeastRequest, PeakEwma, Picker, Random, RoundRobin, SmoothWeightedRoundRobin,
-    Strategy, WeightedRandom,
-};
+pub use strategy::{ConsistentHash, Context, LeastRequest, PeakEwma, Picker, Random, RoundRobin, Strategy};

@@ -1,74 +1,76 @@
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use switchboard_core::{Instance, Snapshot};
 use tokio::time::Instant;
 
+use crate::Candidate;
 use crate::hub::Hub;
 use crate::outlier::{OutlierDetection, Tally};
 use crate::slow_start::SlowStart;
-use crate::stats::{FULL, Stats};
-use crate::{Candidate, lane};
+use crate::stats::{FULL, Stats, Trial};
+
+/// Instances that come within this time of the first are not new: the view was not yet complete.
+const BEGINNING: Duration = Duration::from_secs(5);
 
 /// One instance of the current snapshot, with what is known of it besides.
 #[derive(Debug)]
 pub(crate) struct Member {
-    pub(crate) instance: Arc<Instance>,
-    pub(crate) stats: Arc<Stats>,
-    /// What the strategies see, one for each lane; none until [`Members::sync`] ends.
-    pub(crate) lanes: Vec<Candidate>,
+    pub(crate) candidate: Candidate,
     pub(crate) ejected_until: Option<Instant>,
-    /// How often it was ejected, less one for each good interval since.
+    /// How often it was ejected, less one for each interval since in which it was not.
     pub(crate) ejections: u32,
+    /// Whether it has returned from ejection and no call to it has succeeded yet.
+    on_trial: bool,
     /// Since when it has been starting slowly.
     starting: Option<Instant>,
 }
 
 impl Member {
-    fn new(instance: &Arc<Instance>, stats: Arc<Stats>) -> Self {
-        Self {
-            instance: instance.clone(),
-            lanes: Vec::with_capacity(lane::count()),
-            stats,
-            ejected_until: None,
-            ejections: 0,
-            starting: None,
-        }
+    /// One of which nothing but this is known.
+    fn of(candidate: Candidate) -> Self {
+        Self { candidate, ejected_until: None, ejections: 0, on_trial: false, starting: None }
     }
 
-    /// The same instance after its registration changed. At other addresses it is another server: all is forgotten.
-    fn succeed(self, instance: &Arc<Instance>, hub: &Arc<Hub>) -> Self {
-        if self.instance.addresses() != instance.addresses() {
-            return Self::new(instance, Arc::new(Stats::new(hub)));
-        }
-        let Self { stats, ejected_until, ejections, starting, .. } = self;
-        Self { ejected_until, ejections, starting, ..Self::new(instance, stats) }
+    pub(crate) fn instance(&self) -> &Arc<Instance> {
+        self.candidate.instance()
+    }
+
+    pub(crate) fn stats(&self) -> &Arc<Stats> {
+        self.candidate.stats()
     }
 
     /// Whether the registry lets it be used.
     pub(crate) fn is_healthy(&self) -> bool {
-        self.instance.effective_weight() > 0
+        self.candidate.weight() > 0
     }
 
     pub(crate) fn is_ejected(&self) -> bool {
         self.ejected_until.is_some()
     }
 
-    pub(crate) fn in_flight(&self) -> u32 {
-        self.lanes.iter().map(|candidate| candidate.seat().open().max(0).unsigned_abs()).sum()
-    }
-
-    /// The verdicts since this was last called.
-    fn take_tally(&self) -> Tally {
-        self.lanes.iter().map(|candidate| candidate.seat().take_tally()).fold(Tally::default(), Tally::plus)
+    /// Whether it is to get all that is its due.
+    pub(crate) fn is_unrestricted(&self) -> bool {
+        self.stats().share() == FULL && self.stats().trial() == Trial::Passed
     }
 
     fn start_slowly(&mut self, slow: Option<SlowStart>, now: Instant) {
         if let Some(slow) = slow {
             self.starting = Some(now);
-            self.stats.ramp.store(slow.share(Duration::ZERO), Relaxed);
+            self.stats().set_share(slow.share(Duration::ZERO));
         }
+    }
+
+    fn eject(&mut self, detection: &OutlierDetection, now: Instant) -> Duration {
+        self.ejections = self.ejections.saturating_add(1);
+        let lasts = detection.lasts(self.ejections);
+        self.ejected_until = Some(after(now, lasts));
+        self.on_trial = false;
+        self.starting = None;
+        self.stats().set_trial(Trial::Passed);
+        self.stats().set_share(FULL);
+        self.stats().set_row(0);
+        lasts
     }
 }
 
@@ -77,6 +79,8 @@ impl Member {
 pub(crate) struct Members {
     list: Vec<Member>,
     snapshot: Option<Snapshot>,
+    /// When the first instance came.
+    began: Option<Instant>,
 }
 
 impl Members {
@@ -89,7 +93,7 @@ impl Members {
         self.snapshot.is_some()
     }
 
-    /// Takes over `snapshot`, keeping what is known of unchanged instances. Returns whether anything changed.
+    /// Takes over `snapshot`, keeping what is known of those that are still there. Returns whether anything changed.
     pub(crate) fn sync(
         &mut self,
         snapshot: Option<Snapshot>,
@@ -100,38 +104,36 @@ impl Members {
         if self.snapshot == snapshot {
             return false;
         }
-        let slow = if self.list.is_empty() { None } else { slow };
-        let mut old = std::mem::take(&mut self.list).into_iter().peekable();
         let instances = snapshot.as_ref().map_or(&[][..], Snapshot::all);
+        let began = *self.began.get_or_insert(now);
+        if instances.is_empty() && self.list.is_empty() {
+            self.began = None;
+        }
+        let slow = slow.filter(|_| !self.list.is_empty() && now.duration_since(began) > BEGINNING);
+        let mut old = std::mem::take(&mut self.list).into_iter().peekable();
         self.list.reserve_exact(instances.len());
         for instance in instances {
-            while old.next_if(|member| member.instance.id() < instance.id()).is_some() {}
-            let member = match old.next_if(|member| member.instance.id() == instance.id()) {
-                Some(same) if Arc::ptr_eq(&same.instance, instance) || same.instance == *instance => same,
-                Some(changed) => {
-                    let (was_healthy, moved) =
-                        (changed.is_healthy(), changed.instance.addresses() != instance.addresses());
-                    let mut member = changed.succeed(instance, hub);
-                    if moved || !was_healthy && member.is_healthy() {
+            while old.next_if(|member| member.instance().id() < instance.id()).is_some() {}
+            let known = old.next_if(|member| member.instance().id() == instance.id());
+            self.list.push(match known {
+                Some(member) if Arc::ptr_eq(member.instance(), instance) => member,
+                // At other addresses it is another server.
+                Some(member) if member.instance().addresses() == instance.addresses() => {
+                    let was_healthy = member.is_healthy();
+                    let candidate = Candidate::new(instance.clone(), member.stats().clone());
+                    let mut member = Member { candidate, ..member };
+                    if !was_healthy && member.is_healthy() {
                         member.start_slowly(slow, now);
                     }
                     member
                 }
-                None => {
-                    let mut member = Member::new(instance, Arc::new(Stats::new(hub)));
+                _ => {
+                    let stats = Arc::new(Stats::new(hub));
+                    let mut member = Member::of(Candidate::new(instance.clone(), stats));
                     member.start_slowly(slow, now);
                     member
                 }
-            };
-            self.list.push(member);
-        }
-        // Lane by lane: side by side in memory are those that one thread picks from.
-        let mut new: Vec<&mut Member> =
-            self.list.iter_mut().filter(|member| member.lanes.is_empty()).collect();
-        for _ in 0..lane::count() {
-            for member in &mut new {
-                member.lanes.push(Candidate::new(member.instance.clone(), member.stats.clone()));
-            }
+            });
         }
         self.snapshot = snapshot;
         true
@@ -142,18 +144,19 @@ impl Members {
         if detection.consecutive == 0 {
             return false;
         }
-        let failing = |member: &Member| member.stats.consecutive.load(Relaxed) >= detection.consecutive;
-        let failing: Vec<usize> = (0..self.list.len()).filter(|&at| failing(&self.list[at])).collect();
+        let failing = |&at: &usize| self.list[at].stats().row() >= detection.consecutive;
+        let failing: Vec<usize> = (0..self.list.len()).filter(failing).collect();
         self.eject(failing, "consecutive failures", detection, hub, now)
     }
 
-    /// Ends an interval: ejects by rate, and forgives. Returns whether anyone was ejected.
+    /// Ends an interval: ejects by rate, then forgives those that are not out. Returns whether anyone was ejected.
     pub(crate) fn sweep(&mut self, detection: &OutlierDetection, hub: &Hub, now: Instant) -> bool {
-        let tallies: Vec<Tally> = self.list.iter().map(Member::take_tally).collect();
+        let tallies: Vec<Tally> = self.list.iter().map(|member| member.stats().take_tally()).collect();
+        let any = self.eject(detection.outliers(&tallies), "success rate", detection, hub, now);
         for member in self.list.iter_mut().filter(|member| !member.is_ejected()) {
             member.ejections = member.ejections.saturating_sub(1);
         }
-        self.eject(detection.outliers(&tallies), "success rate", detection, hub, now)
+        any
     }
 
     fn eject(
@@ -173,36 +176,38 @@ impl Members {
                 continue;
             }
             ejected += 1;
-            member.ejections = member.ejections.saturating_add(1);
-            let lasts = detection.lasts(member.ejections);
-            member.ejected_until = Some(now + lasts);
-            member.starting = None;
-            member.stats.ramp.store(FULL, Relaxed);
-            member.stats.consecutive.store(0, Relaxed);
+            let lasts = member.eject(detection, now);
             hub.telemetry.ejected();
-            tracing::warn!(service = %hub.service, instance = %member.instance.id(), why, ?lasts, "instance ejected");
+            tracing::warn!(service = %hub.service, instance = %member.instance().id(), why, ?lasts, "instance ejected");
         }
         ejected > before
     }
 
-    /// Lets those back whose time is over, on trial and slowly. Returns whether anyone came.
-    pub(crate) fn readmit(
-        &mut self,
-        detection: &OutlierDetection,
-        slow: Option<SlowStart>,
-        hub: &Hub,
-        now: Instant,
-    ) -> bool {
+    /// Lets those back whose time is over, one call at a time until one succeeds; the first failure ejects again. Returns
+    /// whether anyone came.
+    pub(crate) fn readmit(&mut self, detection: &OutlierDetection, hub: &Hub, now: Instant) -> bool {
+        let due = |member: &&mut Member| member.ejected_until.is_some_and(|until| until <= now);
         let mut any = false;
-        for member in &mut self.list {
-            if member.ejected_until.is_some_and(|until| until <= now) {
-                any = true;
-                member.ejected_until = None;
-                member.stats.consecutive.store(detection.consecutive.saturating_sub(1), Relaxed);
-                member.start_slowly(slow, now);
-                hub.telemetry.returned();
-                tracing::info!(service = %hub.service, instance = %member.instance.id(), "instance returns from ejection");
-            }
+        for member in self.list.iter_mut().filter(due) {
+            any = true;
+            member.ejected_until = None;
+            member.on_trial = true;
+            member.stats().set_trial(Trial::Due);
+            member.stats().set_row(detection.consecutive.saturating_sub(1));
+            hub.telemetry.returned();
+            tracing::info!(service = %hub.service, instance = %member.instance().id(), "instance returns from ejection");
+        }
+        any
+    }
+
+    /// Lets those start slowly that have passed their trial. Returns whether there was one.
+    pub(crate) fn pass(&mut self, slow: Option<SlowStart>, now: Instant) -> bool {
+        let passed = |member: &&mut Member| member.on_trial && member.stats().trial() == Trial::Passed;
+        let mut any = false;
+        for member in self.list.iter_mut().filter(passed) {
+            any = true;
+            member.on_trial = false;
+            member.start_slowly(slow, now);
         }
         any
     }
@@ -211,13 +216,12 @@ impl Members {
     pub(crate) fn ramp(&mut self, slow: SlowStart, now: Instant) -> bool {
         let mut arrived = false;
         for member in &mut self.list {
-            if let Some(since) = member.starting {
-                let share = slow.share(now.duration_since(since));
-                member.stats.ramp.store(share, Relaxed);
-                if share == FULL {
-                    member.starting = None;
-                    arrived = true;
-                }
+            let Some(since) = member.starting else { continue };
+            let share = slow.share(now.duration_since(since));
+            member.stats().set_share(share);
+            if share == FULL {
+                member.starting = None;
+                arrived = true;
             }
         }
         arrived
@@ -234,11 +238,13 @@ impl Members {
     /// Forgets all that was learned.
     pub(crate) fn reset(&mut self) {
         for member in &mut self.list {
-            member.stats.reset();
-            member.take_tally();
-            member.ejected_until = None;
-            member.ejections = 0;
-            member.starting = None;
+            member.stats().reset();
+            *member = Member::of(member.candidate.clone());
         }
     }
+}
+
+/// `now` and so much later; 30 years if that is more than there is.
+pub(crate) fn after(now: Instant, time: Duration) -> Instant {
+    now.checked_add(time).unwrap_or_else(|| now + Duration::from_secs(86_400 * 365 * 30))
 }

@@ -4,7 +4,11 @@ use std::time::Duration;
 ///
 /// Three rules, each on by default. Two look at all instances every [`interval`](Self::interval); one, the run of
 /// failures, acts at once. An ejected instance returns after the base time multiplied by how often it has been ejected,
-/// on trial: its first failure then ejects it again. Each interval without an ejection takes one off that number.
+/// on trial: it gets one call at a time until one succeeds, and its first failure ejects it again. Each interval in which it
+/// is not out takes one off that number.
+///
+/// A call given up after longer than the slowest success of late counts in the run of failures too
+/// ([`Pick`](crate::Pick)), so an instance that hangs is ejected when callers have lost their patience.
 ///
 /// | setting | default | source |
 /// |---|---|---|
@@ -135,13 +139,6 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
-    pub(crate) fn plus(self, other: Self) -> Self {
-        Self {
-            succeeded: self.succeeded.saturating_add(other.succeeded),
-            failed: self.failed.saturating_add(other.failed),
-        }
-    }
-
     fn calls(self) -> u32 {
         self.succeeded.saturating_add(self.failed)
     }

@@ -4,73 +4,86 @@ use std::sync::Arc;
 
 use switchboard_core::Instance;
 
-use crate::candidate::Seat;
-
-/// When a pick was made.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Start {
-    /// At this moment, in the hub's nanoseconds.
-    At(u64),
-    /// Latencies are learned, but not from this pick.
-    Skipped,
-    /// Latencies are not learned.
-    Untimed,
-}
+use crate::hub::Nanos;
+use crate::{Candidate, FailureKind};
 
 /// A chosen instance, and the call made to it.
 ///
 /// The call counts as in flight until this is dropped. Say what came of it with [`success`](Self::success) or
-/// [`failure`](Self::failure); a pick dropped without a verdict (a cancelled call) counts as neither.
+/// [`failure`](Self::failure). A call whose answer goes on after its head, such as a stream, says when that is there with
+/// [`responded`](Self::responded).
+///
+/// Dropped without a word, as when the caller's time-out or a lost `select!` drops the call, it is no verdict while it has
+/// not taken longer than the slowest success of late. Beyond that the instance is taken to be at least that slow, and
+/// such calls count among the failures in a row that eject it.
 #[must_use = "the call counts as in flight only while the pick lives"]
 pub struct Pick {
-    seat: Arc<Seat>,
-    started: Start,
-    told: bool,
-}
-
-/// Why a call failed. A reply that says "no" for reasons of the application's own is a success: the instance works.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum FailureKind {
-    /// No connection came about, or it broke. The registry is told too.
-    Connection,
-    /// No reply in time.
-    Timeout,
-    /// A reply that says the instance is in trouble, such as HTTP 500 or gRPC `UNAVAILABLE`.
-    Response,
+    candidate: Candidate,
+    started: Nanos,
+    /// Whether neither an answer nor a failure has been told yet.
+    waiting: bool,
+    /// Whether this call is the one that tries an instance that returns from ejection.
+    trial: bool,
 }
 
 impl Pick {
     #[inline]
-    pub(crate) fn new(seat: &Arc<Seat>, started: Start) -> Self {
-        let (seat, told) = seat.begin();
-        Self { seat, started, told }
+    pub(crate) fn new(candidate: Candidate, started: Nanos, trial: bool) -> Self {
+        candidate.stats().begin(started);
+        Self { candidate, started, waiting: true, trial }
     }
 
     /// The instance.
     pub fn instance(&self) -> &Arc<Instance> {
-        self.seat.instance()
+        self.candidate.instance()
     }
 
-    /// The call went well: feeds latency (on a timed pick) and success rate.
+    /// The head of the answer is here: that is how long the instance takes, whatever comes after. Dropping the pick from now
+    /// on says nothing. Only the first time counts.
+    pub fn responded(&mut self) {
+        if std::mem::take(&mut self.waiting) {
+            let (took, now) = self.took();
+            self.candidate.stats().note_answer(took, now);
+        }
+    }
+
+    /// The call went well: feeds latency, unless [`responded`](Self::responded) has, and success rate.
     pub fn success(self) {
-        self.judge(Ok(()));
+        self.finish(Ok(()));
     }
 
-    /// The call failed: feeds latency (a failure counts as at least 1 s, so that failing fast attracts nothing),
-    /// success rate and the run of failures. [`FailureKind::Connection`] is told to the registry as a
+    /// The call failed: feeds latency (a failure counts as twice the slowest success of late, so that failing fast attracts
+    /// nothing), success rate and the run of failures. [`FailureKind::Connection`] is told to the registry as a
     /// [`suspect`](switchboard_core::Registry::suspect), at most once a second for each instance.
     pub fn failure(self, kind: FailureKind) {
-        self.judge(Err(kind));
+        self.finish(Err(kind));
     }
 
     /// [`success`](Self::success) or [`failure`](Self::failure).
-    pub fn finish(self, outcome: Result<(), FailureKind>) {
-        self.judge(outcome);
+    pub fn finish(mut self, outcome: Result<(), FailureKind>) {
+        let waited = std::mem::take(&mut self.waiting);
+        let (took, now) = self.took();
+        judge(&self.candidate, outcome, waited.then_some(took), now);
     }
 
-    fn judge(&self, outcome: Result<(), FailureKind>) {
-        self.seat.hub().judge(&self.seat, self.started, outcome);
+    /// How long it has taken so far, and the time.
+    fn took(&self) -> (Nanos, Nanos) {
+        let now = self.candidate.stats().hub().now();
+        (now.saturating_sub(self.started), now)
+    }
+}
+
+/// Takes in what came of a call, and tells the registry of a connection that failed.
+pub(crate) fn judge(
+    candidate: &Candidate,
+    outcome: Result<(), FailureKind>,
+    took: Option<Nanos>,
+    now: Nanos,
+) {
+    let stats = candidate.stats();
+    stats.judge(outcome, took, now);
+    if outcome == Err(FailureKind::Connection) && stats.is_hint_due(now) {
+        stats.hub().suspect(&candidate.instance().key());
     }
 }
 
@@ -78,14 +91,22 @@ impl Deref for Pick {
     type Target = Instance;
 
     fn deref(&self) -> &Instance {
-        self.seat.instance()
+        self.instance()
     }
 }
 
 impl Drop for Pick {
     #[inline]
     fn drop(&mut self) {
-        self.seat.end(self.told);
+        let stats = self.candidate.stats();
+        stats.end();
+        if self.waiting {
+            let (took, now) = self.took();
+            stats.give_up(took, now);
+        }
+        if self.trial {
+            stats.end_trial();
+        }
     }
 }
 

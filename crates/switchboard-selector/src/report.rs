@@ -1,13 +1,15 @@
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use switchboard_core::{Health, Instance};
 use tokio::time::Instant;
 
+use crate::group::Group;
+use crate::member::Member;
+use crate::pool::Pool;
+use crate::selection::Selection;
 use crate::stats::FULL;
-use crate::variant::Variant;
 
 /// How one instance stands with a balancer: why is it picked, or not?
 #[derive(Clone, Debug)]
@@ -19,11 +21,11 @@ pub struct InstanceReport {
     pub standing: Standing,
     /// Calls in flight.
     pub in_flight: u32,
-    /// The moving average of latency; `None` unless a strategy that needs it has been told of a call.
+    /// The moving average of latency; `None` before the first call that was timed.
     pub latency: Option<Duration>,
-    /// Failures since the last success.
+    /// Failures since the last success, and calls given up that took longer than usual.
     pub consecutive_failures: u32,
-    /// How often it has been ejected, less one for each good interval since.
+    /// How often it has been ejected, less one for each interval since in which it was not out.
     pub ejections: u32,
     /// The part of its full share that slow start lets it have, to 1.
     pub share: f64,
@@ -74,34 +76,32 @@ impl fmt::Display for Standing {
     }
 }
 
-pub(crate) fn report(variant: &Variant) -> Vec<InstanceReport> {
-    let hub = &variant.group.hub;
-    let now = hub.millis();
-    let state = variant.group.state();
+pub(crate) fn report(group: &Group, pool: &Pool) -> Vec<InstanceReport> {
+    let state = group.state();
     let members = state.members.list();
-    let selection = variant.select(members);
+    let selection = Selection::of(members, &pool.filters, group.panic_threshold());
     let mut standings: Vec<Standing> = members
         .iter()
         .map(|member| match member.ejected_until {
-            _ if !member.is_healthy() => Standing::Unhealthy(member.instance.health()),
+            _ if !member.is_healthy() => Standing::Unhealthy(member.instance().health()),
             Some(until) if selection.panic => Standing::EjectedInUse { until },
             Some(until) => Standing::Ejected { until },
             None => Standing::InUse,
         })
         .collect();
-    for (filter, out) in variant.filters.iter().zip(&selection.filtered) {
+    for (filter, out) in pool.filters.iter().zip(&selection.filtered) {
         for &at in out {
             standings[at] = Standing::FilteredOut(filter.to_string());
         }
     }
-    let report = |(member, standing): (&crate::member::Member, Standing)| InstanceReport {
-        instance: member.instance.clone(),
+    let report = |(member, standing): (&Member, Standing)| InstanceReport {
+        instance: member.instance().clone(),
         standing,
-        in_flight: member.in_flight(),
-        latency: member.stats.latency().at(now, hub.decay).map(|nanos| Duration::from_secs_f32(nanos / 1e9)),
-        consecutive_failures: member.stats.consecutive.load(Relaxed),
+        in_flight: member.candidate.in_flight(),
+        latency: member.candidate.latency(),
+        consecutive_failures: member.stats().row(),
         ejections: member.ejections,
-        share: f64::from(member.stats.ramp.load(Relaxed)) / f64::from(FULL),
+        share: f64::from(member.stats().share()) / f64::from(FULL),
     };
     members.iter().zip(standings).map(report).collect()
 }

@@ -1,6 +1,8 @@
 use switchboard_core::InstanceId;
 use xxhash_rust::xxh3::xxh3_64;
 
+use crate::Candidate;
+
 /// What a pick should take into account, apart from the balancer's own settings. Cheap to make; allocates nothing.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Request<'a> {
@@ -25,5 +27,9 @@ impl<'a> Request<'a> {
     /// the same: how often to try is for the caller to decide.
     pub fn avoid(self, tried: &'a [InstanceId]) -> Self {
         Self { avoid: tried, ..self }
+    }
+
+    pub(crate) fn avoids(&self, candidate: &Candidate) -> bool {
+        self.avoid.contains(candidate.instance().id())
     }
 }

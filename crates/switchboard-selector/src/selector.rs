@@ -1,22 +1,22 @@
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use switchboard_core::{Error, Invalid, Result, ServiceName};
 use switchboard_watcher::Directory;
+use tokio::runtime::Handle;
+use tokio::task::AbortHandle;
+use tokio::time::{Instant, sleep};
 
 use crate::group::{Group, Settings};
-use crate::variant::Variant;
 use crate::{Balancer, CallOptions, Filter, OutlierDetection, Pick, PickError, Random, SlowStart, Strategy};
-
-/// So many balancers are kept for those who ask again; beyond that, ones nobody holds go first.
-const KEPT: usize = 1024;
 
 /// Picks instances of any service in a directory.
 ///
 /// Keeps one [`Balancer`] for each service asked for, so that places in the circle and what was learned last from call
-/// to call. Clones share everything.
+/// to call. One that nobody holds and nobody has asked for over the directory's
+/// [`linger`](switchboard_watcher::DirectoryBuilder::linger) is let go, and its view with it. Clones share everything.
 #[derive(Clone)]
 pub struct Selector {
     inner: Arc<Inner>,
@@ -27,7 +27,19 @@ struct Inner {
     strategy: Arc<dyn Strategy>,
     filters: Vec<Filter>,
     settings: Settings,
-    balancers: Mutex<HashMap<ServiceName, Balancer>>,
+    kept: Mutex<Kept>,
+}
+
+#[derive(Default)]
+struct Kept {
+    balancers: HashMap<ServiceName, Entry>,
+    /// Lets go of those nobody needs; runs while there are any.
+    reaper: Option<AbortHandle>,
+}
+
+struct Entry {
+    balancer: Balancer,
+    asked: Instant,
 }
 
 /// Settings of a [`Selector`]. Made with [`Selector::builder`].
@@ -41,7 +53,7 @@ pub struct SelectorBuilder {
 }
 
 impl SelectorBuilder {
-    /// How to choose. Default [`Random`], as in go-micro.
+    /// How to choose. Default [`Random`], as in go-micro, by weight.
     pub fn strategy(mut self, strategy: impl Strategy) -> Self {
         self.strategy = Arc::new(strategy);
         self
@@ -93,9 +105,7 @@ impl SelectorBuilder {
     /// Makes the selector. Nothing is watched until a service is asked for.
     pub fn build(self) -> Selector {
         let Self { directory, strategy, filters, settings } = self;
-        Selector {
-            inner: Arc::new(Inner { directory, strategy, filters, settings, balancers: Mutex::default() }),
-        }
+        Selector { inner: Arc::new(Inner { directory, strategy, filters, settings, kept: Mutex::default() }) }
     }
 }
 
@@ -120,7 +130,7 @@ impl Selector {
     ///
     /// # Errors
     ///
-    /// Those of [`Directory::service`].
+    /// Those of [`Directory::service`]: a bad name, a closed directory, no tokio runtime around.
     pub fn service<S>(&self, service: S) -> Result<Balancer>
     where
         S: TryInto<ServiceName>,
@@ -129,20 +139,19 @@ impl Selector {
         let service = service
             .try_into()
             .map_err(|error| Error::invalid("selector", "service", &Invalid::from(error)))?;
-        let inner = &*self.inner;
-        let mut balancers = inner.balancers.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(balancer) = balancers.get(&service) {
-            return Ok(balancer.clone());
+        let inner = &self.inner;
+        if let Some(entry) = inner.kept().balancers.get_mut(&service) {
+            // One whose runtime has ended knows nothing new.
+            if !entry.balancer.group.is_over() {
+                entry.asked = Instant::now();
+                return Ok(entry.balancer.clone());
+            }
         }
+        // Without the lock: strategies and registries of others run here.
         let view = inner.directory.service::<ServiceName>(service.clone())?;
-        let group = Group::new(&inner.directory, view, inner.settings.clone());
-        let variant = Variant::new(group, inner.strategy.clone(), inner.filters.clone());
-        let balancer = Balancer { variant };
-        if balancers.len() >= KEPT {
-            balancers.retain(|_, balancer| Arc::strong_count(&balancer.variant) > 1);
-        }
-        balancers.insert(service, balancer.clone());
-        Ok(balancer)
+        let group = Group::new(&inner.directory, view, inner.settings.clone())?;
+        let pool = group.pool(&inner.strategy, inner.filters.clone());
+        Ok(Inner::keep(inner, service, Balancer { group, pool }))
     }
 
     /// Picks an instance of `service`, waiting for a first snapshot if there is none yet, at most the directory's
@@ -176,6 +185,73 @@ impl Selector {
     /// The directory beneath.
     pub fn directory(&self) -> &Directory {
         &self.inner.directory
+    }
+}
+
+impl Inner {
+    /// Keeps `new`, unless somebody was faster; gives the one that is kept.
+    fn keep(self: &Arc<Self>, service: ServiceName, new: Balancer) -> Balancer {
+        let mut kept = self.kept();
+        let asked = Instant::now();
+        let entry = kept.balancers.entry(service).or_insert_with(|| Entry { balancer: new.clone(), asked });
+        if entry.balancer.group.is_over() {
+            entry.balancer = new;
+        }
+        entry.asked = asked;
+        let balancer = entry.balancer.clone();
+        if kept.reaper.as_ref().is_none_or(AbortHandle::is_finished) {
+            let reaper = reap(Arc::downgrade(self), self.directory.linger());
+            kept.reaper = Handle::try_current().ok().map(|runtime| runtime.spawn(reaper).abort_handle());
+        }
+        balancer
+    }
+
+    /// Lets go of those that nobody needs. Returns whether any are left.
+    fn reap(&self, linger: Duration) -> bool {
+        let mut kept = self.kept();
+        let now = Instant::now();
+        let mut over = Vec::new();
+        kept.balancers.retain(|_, entry| {
+            if Arc::strong_count(&entry.balancer.group) > 1 {
+                entry.asked = now;
+            }
+            let needed = now.duration_since(entry.asked) < linger;
+            if !needed {
+                over.push(entry.balancer.clone());
+            }
+            needed
+        });
+        let any = !kept.balancers.is_empty();
+        if !any {
+            kept.reaper = None;
+        }
+        drop(kept);
+        any
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        // Nothing panics under this lock.
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if let Some(reaper) = self.kept().reaper.take() {
+            reaper.abort();
+        }
+    }
+}
+
+async fn reap(selector: Weak<Inner>, linger: Duration) {
+    // Often enough that nothing is kept for twice the time.
+    let step = (linger / 2).clamp(Duration::from_millis(10), Duration::from_secs(86_400));
+    loop {
+        sleep(step).await;
+        match selector.upgrade() {
+            Some(inner) if inner.reap(linger) => {}
+            _ => return,
+        }
     }
 }
 

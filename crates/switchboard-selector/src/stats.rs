@@ -1,54 +1,66 @@
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use crate::hub::Hub;
+use crate::FailureKind;
+use crate::hub::{Hub, Nanos};
+use crate::outlier::Tally;
 
-/// A moment in milliseconds since its group began; wraps after 49 days, so only differences mean something.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Millis(pub(crate) u32);
-
-impl Millis {
-    /// Since `earlier`; zero if that is later, as it may be by a hair when another thread wrote it.
-    #[inline]
-    pub(crate) fn since(self, earlier: Millis) -> u32 {
-        self.after(earlier).max(0).unsigned_abs()
-    }
-
-    /// Milliseconds from `other` to this; less than zero if this is the earlier.
-    #[inline]
-    #[allow(clippy::cast_possible_wrap)] // half of all differences are of the past
-    pub(crate) fn after(self, other: Millis) -> i32 {
-        self.0.wrapping_sub(other.0) as i32
-    }
-}
-
-/// The ramp of an instance that gets its full share.
+/// The share of an instance that gets all that is its due.
 pub(crate) const FULL: u32 = 1 << 16;
 
-/// What is learned about one instance. It outlives snapshots, and is shared by all lanes and variants.
+/// The registry hears of the same instance at most this often.
+const HINT_INTERVAL: Nanos = 1_000_000_000;
+
+/// A slow instance that has not been called for the decay time is tried by one in so many of the picks that would have
+/// left it out: at any rate of calls few of them are slow, and it is found out when the instance has recovered.
+const PROBE_EVERY: u32 = 32;
+
+/// What is known of one instance. It outlives changes of the registration, and all balancers of the service share it.
+///
+/// In cache lines of its own: threads that call other instances do not wait for this one.
 #[derive(Debug)]
+#[repr(align(128))]
 pub(crate) struct Stats {
-    /// Calls in flight, as far as the lanes have told; see [`Candidate`](crate::Candidate).
-    pub(crate) in_flight: AtomicI32,
-    /// Failures since the last success.
-    pub(crate) consecutive: AtomicU32,
-    /// The share of its traffic a slow-starting instance gets, of [`FULL`].
-    pub(crate) ramp: AtomicU32,
-    /// When the registry was last told of a connection failure.
-    pub(crate) hinted: AtomicU32,
+    /// Exact over all threads.
+    in_flight: AtomicU32,
+    /// Failures since the last success, and calls given up that took longer than usual.
+    row: AtomicU32,
+    picked: AtomicU64,
     latency: Latency,
+    succeeded: AtomicU32,
+    failed: AtomicU32,
+    /// The part of its traffic a slow-starting instance gets, of [`FULL`].
+    share: AtomicU32,
+    trial: AtomicU8,
+    hinted: AtomicU64,
     hub: Arc<Hub>,
+}
+
+/// Where an instance that returns from ejection stands; it gets one call at a time until one succeeds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Trial {
+    /// It has passed, or was never ejected.
+    Passed = 0,
+    /// A call may be made.
+    Due = 1,
+    /// The call is out.
+    Out = 2,
 }
 
 impl Stats {
     pub(crate) fn new(hub: &Arc<Hub>) -> Self {
         Self {
-            in_flight: AtomicI32::new(0),
-            consecutive: AtomicU32::new(0),
-            ramp: AtomicU32::new(FULL),
-            hinted: AtomicU32::new(0),
+            in_flight: AtomicU32::new(0),
+            row: AtomicU32::new(0),
+            picked: AtomicU64::new(hub.now()),
             latency: Latency::default(),
+            succeeded: AtomicU32::new(0),
+            failed: AtomicU32::new(0),
+            share: AtomicU32::new(FULL),
+            trial: AtomicU8::new(Trial::Passed as u8),
+            hinted: AtomicU64::new(0),
             hub: hub.clone(),
         }
     }
@@ -57,137 +69,223 @@ impl Stats {
         &self.hub
     }
 
-    pub(crate) fn latency(&self) -> &Latency {
-        &self.latency
+    #[inline]
+    pub(crate) fn in_flight(&self) -> u32 {
+        self.in_flight.load(Relaxed)
+    }
+
+    #[inline]
+    pub(crate) fn begin(&self, now: Nanos) {
+        self.in_flight.fetch_add(1, Relaxed);
+        self.picked.store(now, Relaxed);
+    }
+
+    #[inline]
+    pub(crate) fn end(&self) {
+        self.in_flight.fetch_sub(1, Relaxed);
+    }
+
+    /// The moving average of latency in nanoseconds; `None` before the first call that was timed.
+    #[inline]
+    pub(crate) fn latency(&self) -> Option<f32> {
+        self.latency.average()
+    }
+
+    /// Takes in how long it took to answer.
+    pub(crate) fn note_answer(&self, took: Nanos, now: Nanos) {
+        self.hub.note_success(took, now);
+        self.latency.observe(took, now, self.hub.decay);
+        self.pass();
+    }
+
+    /// Takes in what came of a call, and how long it took unless that is not known or was noted before.
+    pub(crate) fn judge(&self, outcome: Result<(), FailureKind>, took: Option<Nanos>, now: Nanos) {
+        self.hub.telemetry.verdict(outcome);
+        if outcome.is_err() {
+            self.failed.fetch_add(1, Relaxed);
+            self.one_more_in_the_row();
+            // It must not look fast: it costs more than any success does.
+            let usual = self.hub.slowest().unwrap_or(0);
+            let cost = took.unwrap_or(0).max(usual.saturating_mul(2));
+            if cost > 0 {
+                self.latency.observe(cost, now, self.hub.decay);
+            }
+            return;
+        }
+        self.succeeded.fetch_add(1, Relaxed);
+        if self.row.load(Relaxed) != 0 {
+            self.row.store(0, Relaxed);
+        }
+        match took {
+            Some(took) => self.note_answer(took, now),
+            None => self.pass(),
+        }
+    }
+
+    /// Takes in that a call was given up after this time. Longer than usual, it says that the instance is at least that
+    /// slow, and many such in a row that it hangs.
+    pub(crate) fn give_up(&self, took: Nanos, now: Nanos) {
+        let Some(usual) = self.hub.slowest() else { return };
+        if took <= usual {
+            return;
+        }
+        self.hub.telemetry.abandoned();
+        self.latency.observe(took, now, self.hub.decay);
+        self.one_more_in_the_row();
+    }
+
+    fn one_more_in_the_row(&self) {
+        let row = self.row.fetch_add(1, Relaxed).wrapping_add(1);
+        if self.hub.consecutive != 0 && row % self.hub.consecutive == 0 {
+            self.hub.wake.notify_one();
+        }
+    }
+
+    /// Whether the registry is to be told of a connection that failed.
+    pub(crate) fn is_hint_due(&self, now: Nanos) -> bool {
+        // 0 stands for never.
+        let (last, now) = (self.hinted.load(Relaxed), now.max(1));
+        let due = last == 0 || now.saturating_sub(last) >= HINT_INTERVAL;
+        due && self.hinted.compare_exchange(last, now, Relaxed, Relaxed).is_ok()
+    }
+
+    /// Whether to call it although another is faster, to learn how it is now: one caller of all, now and then.
+    #[inline]
+    pub(crate) fn is_probe_due(&self, now: Nanos) -> bool {
+        let picked = self.picked.load(Relaxed);
+        u128::from(now.saturating_sub(picked)) > self.hub.decay.as_nanos()
+            && fastrand::u32(..PROBE_EVERY) == 0
+            && self.picked.compare_exchange(picked, now, Relaxed, Relaxed).is_ok()
+    }
+
+    pub(crate) fn row(&self) -> u32 {
+        self.row.load(Relaxed)
+    }
+
+    pub(crate) fn set_row(&self, failures: u32) {
+        self.row.store(failures, Relaxed);
+    }
+
+    pub(crate) fn share(&self) -> u32 {
+        self.share.load(Relaxed)
+    }
+
+    pub(crate) fn set_share(&self, share: u32) {
+        self.share.store(share, Relaxed);
+    }
+
+    pub(crate) fn trial(&self) -> Trial {
+        match self.trial.load(Relaxed) {
+            0 => Trial::Passed,
+            1 => Trial::Due,
+            _ => Trial::Out,
+        }
+    }
+
+    pub(crate) fn set_trial(&self, trial: Trial) {
+        self.trial.store(trial as u8, Relaxed);
+    }
+
+    /// Whether this call is the one that is to try it.
+    pub(crate) fn try_it(&self) -> bool {
+        self.trial.compare_exchange(Trial::Due as u8, Trial::Out as u8, Relaxed, Relaxed).is_ok()
+    }
+
+    /// The call that tried it is over; another may, unless it has passed.
+    pub(crate) fn end_trial(&self) {
+        let (out, due) = (Trial::Out as u8, Trial::Due as u8);
+        let _ = self.trial.compare_exchange(out, due, Relaxed, Relaxed);
+    }
+
+    fn pass(&self) {
+        if self.trial.load(Relaxed) != Trial::Passed as u8 {
+            self.set_trial(Trial::Passed);
+            self.hub.wake.notify_one();
+        }
+    }
+
+    /// The verdicts since this was last called.
+    pub(crate) fn take_tally(&self) -> Tally {
+        Tally { succeeded: self.succeeded.swap(0, Relaxed), failed: self.failed.swap(0, Relaxed) }
     }
 
     /// Forgets what was learned; calls in flight stay.
     pub(crate) fn reset(&self) {
-        self.consecutive.store(0, Relaxed);
-        self.ramp.store(FULL, Relaxed);
+        self.set_row(0);
+        self.set_share(FULL);
+        self.set_trial(Trial::Passed);
         self.latency.0.store(0, Relaxed);
+        self.take_tally();
     }
 }
 
-/// A peak-sensitive moving average of latency: the nanoseconds as `f32` and the moment of its last change, in one
-/// word, so that it is read and written whole without a lock. Zero: nothing measured.
+/// A peak-sensitive moving average: the nanoseconds as `f32` and the millisecond of its last change, in one word, so that it
+/// is read and written whole without a lock. Zero: nothing measured.
 #[derive(Debug, Default)]
-pub(crate) struct Latency(AtomicU64);
+struct Latency(AtomicU64);
 
 impl Latency {
     #[inline]
-    pub(crate) fn is_unknown(&self) -> bool {
-        self.0.load(Relaxed) == 0
-    }
-
-    /// The average in nanoseconds, decayed to `now`; `None` before the first measurement.
-    pub(crate) fn at(&self, now: Millis, decay: Decay) -> Option<f32> {
-        self.measured().map(|(nanos, measured)| nanos / decay.faded(now.after(measured).max(0)))
-    }
-
-    /// The average in nanoseconds when it was last changed, and that moment; `None` before the first measurement.
-    #[inline]
-    pub(crate) fn measured(&self) -> Option<(f32, Millis)> {
+    fn average(&self) -> Option<f32> {
         let word = self.0.load(Relaxed);
-        (word != 0).then(|| unpack(word))
+        (word != 0).then(|| unpack(word).0)
     }
 
-    /// Takes in one latency: a peak at once, less than the average gently.
-    pub(crate) fn observe(&self, sample: f32, now: Millis, decay: Decay) {
+    /// Takes in one latency: a peak at once, less than the average the more the longer ago that is.
+    #[allow(clippy::cast_precision_loss, clippy::cast_possible_wrap)] // 24 bits are enough for an average
+    fn observe(&self, took: Nanos, now: Nanos, decay: Duration) {
+        let (took, now) = (took as f32, millis(now));
+        // Always writes, so it cannot fail.
         let _ = self.0.fetch_update(Relaxed, Relaxed, |word| {
-            if word == 0 {
-                return Some(pack(sample, now));
+            let (average, measured) = unpack(word);
+            if took >= average {
+                return Some(pack(took, now));
             }
-            let (nanos, measured) = unpack(word);
-            let old = 1.0 / decay.faded(now.after(measured).max(0));
-            let next = if sample >= nanos { sample } else { nanos * old + sample * (1.0 - old) };
-            Some(pack(next, now))
+            // Wraps after 49 days; another thread may have written a moment from now.
+            let passed = (now.wrapping_sub(measured) as i32).max(0);
+            let kept = (-(passed as f32) / (decay.as_secs_f32() * 1e3)).exp();
+            Some(pack(average * kept + took * (1.0 - kept), now))
         });
     }
 }
 
-/// How fast an average is forgotten.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Decay {
-    per_milli: f32,
+#[allow(clippy::cast_possible_truncation)] // it wraps
+fn millis(nanos: Nanos) -> u32 {
+    (nanos / 1_000_000) as u32
 }
 
-impl Decay {
-    /// To 1/e in this time, at least 1 ms.
-    pub(crate) fn over(time: Duration) -> Self {
-        Self { per_milli: 1.0 / (time.as_secs_f32() * 1e3).max(1.0) }
-    }
-
-    /// What to divide by after so many milliseconds; less than 1 for a time before.
-    ///
-    /// It is e^x, as the fourth power of the first terms of the series of e^(x/4): within 0.1 % for up to one decay time and
-    /// 1 % for two, and flatter after. The function itself costs as much as all the rest of a pick. For the shortest of
-    /// times 1 + x is as good, and is known sooner.
-    #[inline]
-    #[allow(clippy::cast_precision_loss)] // needs no 24 bits of precision
-    pub(crate) fn faded(self, millis: i32) -> f32 {
-        const SHORT: f32 = 0.04;
-        let x = millis as f32 * self.per_milli;
-        if x.abs() < SHORT {
-            return 1.0 + x;
-        }
-        // Bounded, lest a cost become infinite or none.
-        let y = x.abs().min(100.0);
-        let root = 1.0 + y * (0.25 + y * (1.0 / 32.0 + y * (1.0 / 384.0)));
-        let faded = root * root * (root * root);
-        if x < 0.0 { 1.0 / faded } else { faded }
-    }
-}
-
-fn pack(nanos: f32, at: Millis) -> u64 {
+fn pack(nanos: f32, at: u32) -> u64 {
     // At least 1 ns, so that no measurement reads as none.
-    u64::from(nanos.max(1.0).to_bits()) << 32 | u64::from(at.0)
+    u64::from(nanos.max(1.0).to_bits()) << 32 | u64::from(at)
 }
 
 #[allow(clippy::cast_possible_truncation)] // the two halves of the word
-fn unpack(word: u64) -> (f32, Millis) {
-    (f32::from_bits((word >> 32) as u32), Millis(word as u32))
+fn unpack(word: u64) -> (f32, u32) {
+    (f32::from_bits((word >> 32) as u32), word as u32)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const DECAY: Decay = Decay { per_milli: 1e-4 };
+    const SECOND: Nanos = 1_000_000_000;
 
     #[test]
-    fn a_peak_counts_at_once_and_fades() {
+    fn a_peak_counts_at_once_and_is_forgotten_by_what_comes_after() {
         let latency = Latency::default();
-        let at = |millis| latency.at(Millis(millis), DECAY);
-        assert_eq!(at(5), None);
-        latency.observe(1e6, Millis(0), DECAY);
-        latency.observe(1e9, Millis(0), DECAY);
-        assert_eq!(at(0), Some(1e9));
-        let faded = at(10_000).unwrap();
-        assert!((faded / 1e9 - (-1.0_f32).exp()).abs() < 1e-3, "{faded}");
-        latency.observe(1e6, Millis(10_000), DECAY);
-        let mixed = at(10_000).unwrap();
-        let expected = 1e9 * (-1.0_f32).exp() + 1e6 * (1.0 - (-1.0_f32).exp());
-        assert!((mixed / expected - 1.0).abs() < 1e-3, "{mixed}");
-    }
-
-    #[test]
-    fn fading_is_close_to_the_exponential() {
-        for millis in -20_000..=20_000_i16 {
-            let x = f32::from(millis) * 1e-4;
-            let off = (DECAY.faded(millis.into()) / x.exp() - 1.0).abs();
-            assert!(off < if x.abs() <= 1.0 { 1e-3 } else { 1e-2 }, "{x}: {off}");
-        }
-        for extreme in [i32::MIN, i32::MAX] {
-            let faded = DECAY.faded(extreme);
-            assert!(faded > 0.0 && faded.is_finite(), "{extreme}: {faded}");
-        }
-    }
-
-    #[test]
-    fn moments_wrap_and_never_run_backwards() {
-        assert_eq!(Millis(5).since(Millis(u32::MAX - 4)), 10);
-        assert_eq!(Millis(5).since(Millis(6)), 0);
-        assert_eq!(Millis(5).after(Millis(6)), -1);
+        let observe = |took, now| {
+            latency.observe(took, now, Duration::from_secs(10));
+            latency.average().unwrap()
+        };
+        assert_eq!(latency.average(), None);
+        assert!((observe(SECOND / 1_000, 0) - 1e6).abs() < 1.0);
+        assert!((observe(SECOND, 0) - 1e9).abs() < 1.0);
+        let kept = (-1.0_f32).exp();
+        let expected = 1e9 * kept + 1e6 * (1.0 - kept);
+        let mixed = observe(SECOND / 1_000, 10 * SECOND);
+        assert!((mixed / expected - 1.0).abs() < 1e-3, "{mixed} for {expected}");
+        // However long it was, and should the clocks of two threads differ.
+        assert!((observe(5, 2_000_000 * SECOND) - 5.0).abs() < 1e3);
+        assert!(observe(0, 0).is_finite());
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! | counter | labels | counts |
 //! |---|---|---|
-//! | `switchboard_calls_total` | `service`, `outcome` (`success`, `connection`, `timeout`, `response`) | verdicts |
+//! | `switchboard_calls_total` | `service`, `outcome` (`success`, `connection`, `timeout`, `response`, `abandoned`) | verdicts, and calls given up after longer than usual |
 //! | `switchboard_ejections_total` | `service` | instances ejected |
 //! | `switchboard_returns_total` | `service` | instances back from ejection |
 //! | `switchboard_panics_total` | `service` | times the panic threshold was passed |
@@ -18,6 +18,7 @@ pub(crate) struct Telemetry {
     connection: metrics::Counter,
     timeout: metrics::Counter,
     response: metrics::Counter,
+    abandoned: metrics::Counter,
     ejections: metrics::Counter,
     returns: metrics::Counter,
     panics: metrics::Counter,
@@ -34,6 +35,7 @@ impl Telemetry {
             connection: calls("connection"),
             timeout: calls("timeout"),
             response: calls("response"),
+            abandoned: calls("abandoned"),
             ejections: metrics::counter!("switchboard_ejections_total", "service" => service.clone()),
             returns: metrics::counter!("switchboard_returns_total", "service" => service.clone()),
             panics: metrics::counter!("switchboard_panics_total", "service" => service.clone()),
@@ -48,6 +50,10 @@ impl Telemetry {
             Err(FailureKind::Response) => &self.response,
         }
         .increment(1);
+    }
+
+    pub(crate) fn abandoned(&self) {
+        self.abandoned.increment(1);
     }
 
     pub(crate) fn ejected(&self) {
@@ -82,6 +88,8 @@ impl Telemetry {
     }
 
     pub(crate) fn verdict(&self, _: Result<(), FailureKind>) {}
+
+    pub(crate) fn abandoned(&self) {}
 
     pub(crate) fn ejected(&self) {}
 

@@ -13,7 +13,6 @@ use support::{Scripted, snapshot};
 use switchboard_core::InstanceId;
 use switchboard_selector::{
     Balancer, CallOptions, ConsistentHash, LeastRequest, PeakEwma, Random, Request, RoundRobin, Selector,
-    SmoothWeightedRoundRobin, WeightedRandom,
 };
 use switchboard_watcher::Directory;
 
@@ -25,13 +24,11 @@ async fn balancer() -> Balancer {
     balancer
 }
 
-fn strategies() -> [CallOptions; 7] {
+fn strategies() -> [CallOptions; 5] {
     let options = CallOptions::new;
     [
         options().strategy(Random),
         options().strategy(RoundRobin),
-        options().strategy(WeightedRandom),
-        options().strategy(SmoothWeightedRoundRobin),
         options().strategy(LeastRequest),
         options().strategy(PeakEwma),
         options().strategy(ConsistentHash),
@@ -103,7 +100,7 @@ async fn threads_keep_the_turns_even_and_the_counts_true() {
         assert!(report.iter().all(|report| report.in_flight == 0), "{options:?}: {report:?}");
         if format!("{options:?}").contains("RoundRobin") {
             let (least, most) = (picked.values().min().unwrap(), picked.values().max().unwrap());
-            assert!(most - least <= THREADS, "{options:?}: {picked:?}");
+            assert!(most - least <= 1, "{options:?}: {picked:?}");
         }
     }
 }

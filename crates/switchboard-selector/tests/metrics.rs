@@ -57,6 +57,7 @@ fn verdicts_ejections_and_returns_are_counted() {
     let expected = [
         // Every second of ten calls, and then "a" is out.
         ("switchboard_calls_total web timeout", 5),
+        ("switchboard_calls_total web abandoned", 0),
         ("switchboard_calls_total web connection", 0),
         ("switchboard_calls_total web response", 1),
         ("switchboard_calls_total web success", 15),

@@ -154,6 +154,12 @@ async fn the_new_start_slowly_and_the_first_do_not() {
     let (balancer, registry) = balancer(&TEN[..9], |builder| builder.slow_start(slow)).await;
     let full = |report: &switchboard_selector::InstanceReport| (report.share - 1.0).abs() < 1e-9;
     assert!(balancer.report().iter().all(full));
+    // One that comes while the view is still filling is not new.
+    registry.say(Ok(snapshot("a", &TEN)));
+    settle().await;
+    assert!(full(&balancer.report()[9]));
+    registry.say(Ok(snapshot("a", &TEN[..9])));
+    advance(Duration::from_secs(6)).await;
     registry.say(Ok(snapshot("a", &TEN)));
     settle().await;
     assert!((balancer.report()[9].share - 0.1).abs() < 0.01);

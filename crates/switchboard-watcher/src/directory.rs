@@ -156,6 +156,11 @@ impl Directory {
         self.inner.suspects.close();
     }
 
+    /// How long a service is still watched after its last view was dropped.
+    pub fn linger(&self) -> Duration {
+        self.inner.settings.linger
+    }
+
     /// How many services are watched, with a view or lingering.
     pub fn watched(&self) -> usize {
         self.inner.entries().services.len()

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use serde::Serialize;
 use switchboard::selector::{
     Balancer, ConsistentHash, Filter, LeastRequest, PeakEwma, Random, Request, RoundRobin, Selector,
-    SmoothWeightedRoundRobin, WeightedRandom,
 };
 use switchboard::watcher::Directory;
 use switchboard::{Instance, Registry, ServiceName};
@@ -98,8 +97,6 @@ impl Choice {
         let builder = match strategy {
             StrategyName::Random => builder.strategy(Random),
             StrategyName::RoundRobin => builder.strategy(RoundRobin),
-            StrategyName::WeightedRandom => builder.strategy(WeightedRandom),
-            StrategyName::WeightedRoundRobin => builder.strategy(SmoothWeightedRoundRobin),
             StrategyName::LeastRequest => builder.strategy(LeastRequest),
             StrategyName::PeakEwma => builder.strategy(PeakEwma),
             StrategyName::Hash => builder.strategy(ConsistentHash),

@@ -85,7 +85,7 @@ fn picks_are_shown_with_their_shares() {
     second.line();
     until(&at, &["instances", "hello"], |said| said.out.contains("h1") && said.out.contains("h2"));
 
-    let many = ["pick", "hello", "-n", "400", "--strategy", "weighted-round-robin"];
+    let many = ["pick", "hello", "-n", "400", "--strategy", "round-robin"];
     let both = |more: &[&str]| {
         let arguments = [&many[..], more].concat();
         until(&at, &arguments, |said| said.out.contains("h1") && said.out.contains("h2")).out

@@ -1,27 +1,31 @@
-use super::{Context, Picker, Strategy, two};
+use super::draw::Draw;
+use super::{Context, Picker, Strategy};
 use crate::Candidate;
 
-/// Of two drawn at random, the one with fewer calls in flight for its weight.
+/// Of two drawn at random by weight, the one with fewer calls in flight for its weight.
 ///
 /// M. Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing", 1996: nearly as even as looking at all,
-/// at a fixed price, and many clients do not fall upon the same least loaded instance.
+/// at a fixed price, and many clients do not fall upon the same least loaded instance. While there are fewer calls than the
+/// loads can tell apart, shares follow the weights, as they do in Envoy.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LeastRequest;
 
 impl Strategy for LeastRequest {
-    fn picker(&self, _: &[Candidate]) -> Box<dyn Picker> {
-        Box::new(Self)
+    fn picker(&self, candidates: &[Candidate]) -> Box<dyn Picker> {
+        Box::new(Fewer(Draw::new(candidates)))
     }
 }
 
-impl Picker for LeastRequest {
+struct Fewer(Draw);
+
+impl Picker for Fewer {
     #[inline]
-    fn pick(&self, candidates: &[Candidate], context: &Context<'_>) -> usize {
-        let (a, b) = two(context.random(), candidates.len());
-        let (first, second) = (&candidates[a], &candidates[b]);
-        // Load per weight, multiplied out: a/wa <= b/wb.
-        let load =
-            |one: &Candidate, other: &Candidate| (u64::from(one.in_flight()) + 1) * u64::from(other.weight());
-        if load(first, second) <= load(second, first) { a } else { b }
+    fn pick(&self, candidates: &[Candidate], _: &Context<'_>) -> usize {
+        let (first, other) = self.0.two();
+        let load = |at: usize| (u64::from(candidates[at].in_flight()), u64::from(candidates[at].weight()));
+        let ((calls, weight), (other_calls, other_weight)) = (load(first), load(other));
+        // Per weight, multiplied out: the other, with this call, would have no more than the first has without it. Else
+        // there is nothing to choose between them by, and the draw decides.
+        if (other_calls + 1) * weight <= calls * other_weight { other } else { first }
     }
 }

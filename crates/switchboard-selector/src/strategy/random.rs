@@ -1,20 +1,22 @@
-use super::{Context, Picker, Strategy, scale};
+use super::draw::Draw;
+use super::{Context, Picker, Strategy};
 use crate::Candidate;
 
-/// Each candidate as likely as the other, whatever its weight. The default, as in go-micro.
+/// At random, each as likely as its weight says. The default; go-micro's, which knows no weights, with all of them equal.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Random;
 
 impl Strategy for Random {
-    fn picker(&self, _: &[Candidate]) -> Box<dyn Picker> {
-        Box::new(Self)
+    fn picker(&self, candidates: &[Candidate]) -> Box<dyn Picker> {
+        Box::new(Drawn(Draw::new(candidates)))
     }
 }
 
-impl Picker for Random {
+struct Drawn(Draw);
+
+impl Picker for Drawn {
     #[inline]
-    #[allow(clippy::cast_possible_truncation)] // the upper half of the word
-    fn pick(&self, candidates: &[Candidate], context: &Context<'_>) -> usize {
-        scale((context.random() >> 32) as u32, candidates.len())
+    fn pick(&self, _: &[Candidate], _: &Context<'_>) -> usize {
+        self.0.one()
     }
 }

@@ -1,0 +1,214 @@
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+
+use arc_swap::ArcSwap;
+use crossbeam_utils::CachePadded;
+use switchboard_core::InstanceId;
+
+use crate::hub::Hub;
+use crate::member::{Member, Members};
+use crate::selection::Selection;
+use crate::stats::{FULL, Trial};
+use crate::{Candidate, Context, FailureKind, Filter, Pick, PickError, Picker, Request, Strategy};
+
+/// How often a pick that is not wanted (already tried, or starting slowly) is drawn again.
+const DRAWS: u32 = 4;
+
+/// One way to pick from the members of a group: a strategy, filters, and the pickers made of them.
+pub(crate) struct Pool {
+    pub(crate) strategy: Arc<dyn Strategy>,
+    pub(crate) filters: Vec<Filter>,
+    hub: Arc<Hub>,
+    current: ArcSwap<Current>,
+    /// Turns of those near and far.
+    turns: [CachePadded<AtomicU64>; 2],
+    panicking: AtomicBool,
+}
+
+/// What a pick reads: made whole, swapped whole.
+#[derive(Default)]
+struct Current {
+    /// `None` when there is nobody to pick.
+    near: Option<Part>,
+    /// Who gets the picks that a zone with too few instances cannot take.
+    far: Option<Part>,
+    near_share: u32,
+    /// Why there may be nobody to pick.
+    heard: bool,
+    known: usize,
+    unhealthy: usize,
+    filtered: usize,
+}
+
+struct Part {
+    picker: Box<dyn Picker>,
+    candidates: Box<[Candidate]>,
+    /// Whether some get less than their due, to the advantage of others.
+    restricted: bool,
+    slow_start: bool,
+}
+
+impl Pool {
+    pub(crate) fn new(hub: Arc<Hub>, strategy: Arc<dyn Strategy>, filters: Vec<Filter>) -> Self {
+        // At random, so that clients that start together do not all begin with one instance.
+        let turns = [(); 2].map(|()| CachePadded::new(AtomicU64::new(fastrand::u32(..).into())));
+        Self { strategy, filters, hub, current: ArcSwap::default(), turns, panicking: AtomicBool::new(false) }
+    }
+
+    #[inline]
+    pub(crate) fn pick(&self, request: &Request<'_>) -> Result<Pick, PickError> {
+        let current = self.current.load();
+        let Some(near) = &current.near else {
+            return Err(self.nothing(&current));
+        };
+        let (part, turn) = match &current.far {
+            Some(far) if current.goes_far(request) => (far, &self.turns[1]),
+            _ => (near, &self.turns[0]),
+        };
+        let now = self.hub.now();
+        let context = Context { key: request.key, turn, now };
+        let (index, trial) = part.choose(request, context);
+        Ok(Pick::new(part.candidates[index].clone(), now, trial))
+    }
+
+    #[cold]
+    fn nothing(&self, current: &Current) -> PickError {
+        let service = self.hub.service.clone();
+        match *current {
+            Current { heard: false, .. } => PickError::NotHeard { service },
+            Current { known: 0, .. } => PickError::NotFound { service },
+            Current { known, unhealthy, filtered, .. } => {
+                PickError::NoneUsable { service, known, unhealthy, filtered }
+            }
+        }
+    }
+
+    /// Takes in what came of a call to the instance with this id, if it is among those to pick from.
+    pub(crate) fn mark(&self, id: &InstanceId, outcome: Result<(), FailureKind>) -> bool {
+        let current = self.current.load();
+        let find = |part: &'_ Option<Part>| {
+            let candidates = &part.as_ref()?.candidates;
+            let found = candidates.binary_search_by(|candidate| candidate.instance().id().cmp(id)).ok()?;
+            Some(candidates[found].clone())
+        };
+        let found = find(&current.near).or_else(|| find(&current.far));
+        if let Some(candidate) = &found {
+            crate::pick::judge(candidate, outcome, None, self.hub.now());
+        }
+        found.is_some()
+    }
+
+    /// Makes the pickers anew. Called with the members locked, so the latest to come is the latest to be stored.
+    pub(crate) fn rebuild(&self, members: &Members, panic_threshold: f64) {
+        let list = members.list();
+        let selection = Selection::of(list, &self.filters, panic_threshold);
+        self.tell_panic(selection.panic);
+        let part = |chosen: &[usize]| (!chosen.is_empty()).then(|| self.part(list, chosen));
+        self.current.store(Arc::new(Current {
+            near: part(&selection.near),
+            far: part(&selection.far),
+            near_share: selection.near_share,
+            heard: members.is_heard(),
+            known: list.len(),
+            unhealthy: selection.unhealthy,
+            filtered: selection.filtered.iter().map(Vec::len).sum(),
+        }));
+    }
+
+    fn part(&self, members: &[Member], chosen: &[usize]) -> Part {
+        let full = chosen.iter().filter(|&&at| members[at].is_unrestricted()).count();
+        let candidates: Box<[Candidate]> = chosen.iter().map(|&at| members[at].candidate.clone()).collect();
+        let picker = self.strategy.picker(&candidates);
+        let slow_start = self.strategy.allows_slow_start();
+        Part { picker, candidates, restricted: full > 0 && full < chosen.len(), slow_start }
+    }
+
+    fn tell_panic(&self, panic: bool) {
+        let service = &self.hub.service;
+        if self.panicking.swap(panic, Relaxed) == panic {
+            return;
+        }
+        if panic {
+            self.hub.telemetry.panicked();
+            tracing::warn!(%service, "too many instances are ejected; all are used");
+        } else {
+            tracing::info!(%service, "few enough instances are ejected; they are left out again");
+        }
+    }
+}
+
+impl Current {
+    /// Whether this pick is one of those that the zone cannot take, or a retry that has tried all that it has. Requests of
+    /// one key agree.
+    fn goes_far(&self, request: &Request<'_>) -> bool {
+        let tried = |near: &Part| near.candidates.iter().all(|near| request.avoids(near));
+        let bits = request.key.map_or_else(|| fastrand::u64(..), mixed);
+        (bits >> 48) >= u64::from(self.near_share) || self.near.as_ref().is_some_and(tried)
+    }
+}
+
+impl Part {
+    /// The index of the chosen one, and whether the call is the one that tries an instance that returns from ejection.
+    #[inline]
+    fn choose(&self, request: &Request<'_>, context: Context<'_>) -> (usize, bool) {
+        let index = self.draw(&context);
+        if self.restricted || !request.avoid.is_empty() {
+            return self.settle(index, request, context);
+        }
+        (index, false)
+    }
+
+    #[inline]
+    fn draw(&self, context: &Context<'_>) -> usize {
+        let (index, count) = (self.picker.pick(&self.candidates, context), self.candidates.len());
+        // A picker of someone else's may say anything.
+        if index < count { index } else { index % count }
+    }
+
+    /// Draws again while the one drawn was tried before or is to get less than its due; takes any other in the end.
+    #[cold]
+    fn settle(&self, mut index: usize, request: &Request<'_>, mut context: Context<'_>) -> (usize, bool) {
+        for _ in 0..DRAWS {
+            let candidate = &self.candidates[index];
+            if !request.avoids(candidate) {
+                if !self.restricted || self.is_admitted(candidate) {
+                    return (index, false);
+                }
+                if candidate.stats().try_it() {
+                    return (index, true);
+                }
+            }
+            // The same key would find the same instance.
+            context.key = context.key.map(mixed);
+            index = self.draw(&context);
+        }
+        let others = (index..self.candidates.len()).chain(0..index);
+        let untried = others.filter(|&at| !request.avoids(&self.candidates[at]));
+        let is_passed = |&at: &usize| self.candidates[at].stats().trial() == Trial::Passed;
+        let found = untried.clone().find(is_passed).or_else(|| untried.clone().next());
+        (found.unwrap_or(index), false)
+    }
+
+    /// By the share that it has of its due; not while it is on trial.
+    fn is_admitted(&self, candidate: &Candidate) -> bool {
+        let stats = candidate.stats();
+        stats.trial() == Trial::Passed
+            && (!self.slow_start || stats.share() == FULL || fastrand::u32(..FULL) < stats.share())
+    }
+}
+
+/// Another key, the same for the same one.
+fn mixed(key: u64) -> u64 {
+    key.rotate_left(29).wrapping_mul(0x9E37_79B9_7F4A_7C15)
+}
+
+impl fmt::Debug for Pool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pool")
+            .field("service", &self.hub.service)
+            .field("strategy", &self.strategy)
+            .field("filters", &self.filters)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,139 @@
+use crate::Candidate;
+
+/// Draws candidates at random, each as likely as its weight says.
+#[derive(Debug)]
+pub(super) enum Draw {
+    /// Of so many, all of one weight.
+    Even(usize),
+    Weighted(Alias),
+}
+
+impl Draw {
+    pub(super) fn new(candidates: &[Candidate]) -> Self {
+        let weights: Vec<u32> = candidates.iter().map(Candidate::weight).collect();
+        let even = weights.windows(2).all(|pair| pair[0] == pair[1]);
+        if even { Self::Even(weights.len()) } else { Self::Weighted(Alias::new(&weights)) }
+    }
+
+    #[inline]
+    pub(super) fn one(&self) -> usize {
+        match self {
+            Self::Even(count) => scale(fastrand::u32(..), *count),
+            Self::Weighted(alias) => alias.draw(),
+        }
+    }
+
+    /// One, and another to compare it with; the same twice if there is no other, or if it hardly ever comes up.
+    #[inline]
+    pub(super) fn two(&self) -> (usize, usize) {
+        match self {
+            Self::Even(count) => {
+                let first = scale(fastrand::u32(..), *count);
+                let other = first + 1 + scale(fastrand::u32(..), count.saturating_sub(1));
+                (first, if other >= *count { other - count } else { other })
+            }
+            Self::Weighted(alias) => {
+                let first = alias.draw();
+                let another = (0..3).map(|_| alias.draw()).find(|&other| other != first);
+                (first, another.unwrap_or(first))
+            }
+        }
+    }
+}
+
+/// Vose's alias method: two table reads however many there are.
+///
+/// M. D. Vose, "A Linear Algorithm for Generating Random Numbers with a Given Distribution", IEEE Transactions on
+/// Software Engineering 17 (9), 1991. For each column, the part of 2³² that stays in it, and the column the rest goes to.
+#[derive(Debug)]
+pub(super) struct Alias(Box<[(u32, u32)]>);
+
+impl Alias {
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // columns are far fewer than 2^32
+    fn new(weights: &[u32]) -> Self {
+        let total: f64 = weights.iter().copied().map(f64::from).sum();
+        #[allow(clippy::cast_precision_loss)]
+        let mut shares: Vec<f64> =
+            weights.iter().map(|&weight| f64::from(weight) * weights.len() as f64 / total).collect();
+        // A column that is left over by rounding keeps everything: its alias is itself.
+        let mut columns: Vec<(u32, u32)> = (0..weights.len() as u32).map(|own| (u32::MAX, own)).collect();
+        let (mut small, mut large): (Vec<usize>, Vec<usize>) =
+            (0..weights.len()).partition(|&column| shares[column] < 1.0);
+        while let (Some(&less), Some(&more)) = (small.last(), large.last()) {
+            small.pop();
+            columns[less] = ((shares[less] * 4_294_967_296.0) as u32, more as u32);
+            shares[more] -= 1.0 - shares[less];
+            if shares[more] < 1.0 {
+                large.pop();
+                small.push(more);
+            }
+        }
+        Self(columns.into())
+    }
+
+    #[inline]
+    fn draw(&self) -> usize {
+        let column = scale(fastrand::u32(..), self.0.len());
+        let (stays, alias) = self.0[column];
+        if fastrand::u32(..) < stays { column } else { alias as usize }
+    }
+}
+
+/// Scales 32 random bits to `0..count`. Off by count / 2³² at most.
+#[inline]
+#[allow(clippy::cast_possible_truncation)]
+fn scale(bits: u32, count: usize) -> usize {
+    ((u64::from(bits) * count as u64) >> 32) as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_are_different_and_every_pair_is_as_likely() {
+        assert_eq!(Draw::Even(1).two(), (0, 0));
+        fastrand::seed(1);
+        let mut seen = [[0_u32; 4]; 4];
+        for _ in 0..120_000 {
+            let (a, b) = Draw::Even(4).two();
+            seen[a][b] += 1;
+        }
+        for (a, row) in seen.iter().enumerate() {
+            for (b, &count) in row.iter().enumerate() {
+                let expected = if a == b { 0..1 } else { 9_600..10_400 };
+                assert!(expected.contains(&count), "{a} {b}: {count}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_first_of_two_is_drawn_by_weight_and_the_other_is_another() {
+        fastrand::seed(1);
+        let draw = Draw::Weighted(Alias::new(&[3, 1]));
+        let drawn: Vec<(usize, usize)> = (0..40_000).map(|_| draw.two()).collect();
+        let first = drawn.iter().filter(|(first, _)| *first == 0).count();
+        assert!((29_500..30_500).contains(&first), "{first}");
+        let same = drawn.iter().filter(|(first, other)| first == other).count();
+        assert!(same < 14_000, "{same}: three tries each");
+    }
+
+    #[test]
+    fn columns_add_up_to_the_weights() {
+        for weights in [vec![1], vec![1, 1, 1], vec![5, 1, 1], vec![65_535, 1, 1], (1..=100).collect()] {
+            let alias = Alias::new(&weights);
+            let mut shares = vec![0.0; weights.len()];
+            for (column, &(stays, other)) in alias.0.iter().enumerate() {
+                let stays = f64::from(stays) / 4_294_967_296.0;
+                shares[column] += stays;
+                shares[other as usize] += 1.0 - stays;
+            }
+            let total: f64 = weights.iter().copied().map(f64::from).sum();
+            for (share, &weight) in shares.iter().zip(&weights) {
+                #[allow(clippy::cast_precision_loss)]
+                let expected = f64::from(weight) / total * weights.len() as f64;
+                assert!((share - expected).abs() < 1e-6, "{weights:?}: {share} for {expected}");
+            }
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! Calls that are dropped before they are answered, on a paused clock.
+
+#![allow(clippy::unwrap_used)] // in helpers of tests too
+
+#[path = "../../switchboard-watcher/tests/support/mod.rs"]
+mod support;
+
+use std::time::Duration;
+
+use support::{Scripted, settle, snapshot};
+use switchboard_selector::{Balancer, LeastRequest, PeakEwma, Random, RoundRobin, Selector, Strategy};
+use switchboard_watcher::Directory;
+use tokio::time::{Instant, advance, sleep, timeout};
+
+const TEN: [&str; 10] = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "hangs"];
+
+async fn balancer(strategy: impl Strategy) -> (Balancer, Scripted) {
+    let registry = Scripted::new();
+    registry.say(Ok(snapshot("a", &TEN)));
+    let selector = Selector::builder(Directory::new(registry.clone())).strategy(strategy).build();
+    let balancer = selector.service("a").unwrap();
+    balancer.ready().await.unwrap();
+    (balancer, registry)
+}
+
+/// A call that answers in 10 ms, or is given up by its caller after a second.
+async fn call(balancer: Balancer) -> bool {
+    let pick = balancer.pick().unwrap();
+    let hangs = pick.id().as_str() == "hangs";
+    let answered = async move {
+        if hangs {
+            std::future::pending::<()>().await;
+        }
+        sleep(Duration::from_millis(10)).await;
+        pick.success();
+    };
+    let _ = timeout(Duration::from_secs(1), answered).await;
+    hangs
+}
+
+/// The part of the calls that goes to the hanging one in the 30 s after the first 30.
+async fn share_of_the_hanging(strategy: impl Strategy, per_second: u32) -> f64 {
+    fastrand::seed(5);
+    let (balancer, _registry) = balancer(strategy).await;
+    let (started, apart) = (Instant::now(), Duration::from_secs(1) / per_second);
+    let mut calls = Vec::new();
+    while started.elapsed() < Duration::from_secs(60) {
+        let late = started.elapsed() >= Duration::from_secs(30);
+        calls.push((late, tokio::spawn(call(balancer.clone()))));
+        sleep(apart).await;
+    }
+    let (mut all, mut hung) = (0_u32, 0_u32);
+    for (late, call) in calls {
+        let hangs = call.await.unwrap();
+        all += u32::from(late);
+        hung += u32::from(late && hangs);
+    }
+    f64::from(hung) / f64::from(all)
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_hanging_of_ten_is_left_within_half_a_minute() {
+    for per_second in [10, 200] {
+        let shares = [
+            share_of_the_hanging(Random, per_second).await,
+            share_of_the_hanging(RoundRobin, per_second).await,
+            share_of_the_hanging(LeastRequest, per_second).await,
+            share_of_the_hanging(PeakEwma, per_second).await,
+        ];
+        assert!(shares.iter().all(|&share| share < 0.02), "{per_second} a second: {shares:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drop_says_how_slow_an_instance_is_at_least() {
+    let (balancer, _registry) = balancer(RoundRobin).await;
+    for _ in 0..10 {
+        let pick = balancer.pick().unwrap();
+        advance(Duration::from_millis(10)).await;
+        pick.success();
+    }
+    let given_up = balancer.pick().unwrap();
+    let id = given_up.id().clone();
+    let report = || balancer.report().into_iter().find(|report| *report.instance.id() == id).unwrap();
+    advance(Duration::from_millis(10)).await;
+    drop(given_up);
+    assert_eq!((report().latency, report().consecutive_failures), (Some(Duration::from_millis(10)), 0));
+
+    let mut times = 0;
+    while times < 4 {
+        let pick = balancer.pick().unwrap();
+        if *pick.id() == id {
+            advance(Duration::from_secs(1)).await;
+            drop(pick);
+            times += 1;
+        }
+    }
+    settle().await;
+    assert_eq!((report().latency, report().consecutive_failures), (Some(Duration::from_secs(1)), 4));
+    assert!(report().standing.is_in_use());
+    while balancer.pick().is_ok_and(|pick| *pick.id() != id) {}
+    let last = loop {
+        let pick = balancer.pick().unwrap();
+        if *pick.id() == id {
+            break pick;
+        }
+    };
+    advance(Duration::from_secs(2)).await;
+    drop(last);
+    settle().await;
+    assert!(!report().standing.is_in_use(), "five in a row");
+}
