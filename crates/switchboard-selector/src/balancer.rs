@@ -85,13 +85,13 @@ impl Balancer {
     pub fn with(&self, options: &CallOptions) -> Balancer {
         let strategy = options.strategy.as_ref().unwrap_or(&self.pool.strategy);
         let filters = [&self.pool.filters[..], &options.filters].concat();
-        Balancer { group: self.group.clone(), pool: self.group.pool_for_calls(strategy, filters) }
+        Balancer { group: self.group.clone(), pool: self.group.pool(strategy, filters) }
     }
 
     /// Tells what came of a call, for callers who hold no [`Pick`]; its latency stays unknown. Returns whether there
-    /// is such an instance to pick from.
+    /// is such an instance.
     pub fn mark(&self, id: &InstanceId, outcome: Result<(), FailureKind>) -> bool {
-        self.pool.mark(id, outcome)
+        self.group.mark(id, outcome)
     }
 
     /// Forgets all that was learned of the service's instances: latencies, failures, ejections, slow starts. Calls in

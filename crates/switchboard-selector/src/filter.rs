@@ -8,10 +8,10 @@ use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 ///
 /// Filters run when the snapshot or the state of an instance changes, never on a pick. Several are applied in the order
 /// given, each on what the one before left.
-#[derive(Clone)]
+#[derive(Clone, PartialEq)]
 pub struct Filter(Kind);
 
-#[derive(Clone)]
+#[derive(Clone, PartialEq)]
 enum Kind {
     Version(String),
     Tag(String),
@@ -19,7 +19,17 @@ enum Kind {
     Endpoint(String),
     Zone(String),
     Subset { seed: u64, size: usize },
-    Custom(&'static str, Arc<dyn Fn(&Instance) -> bool + Send + Sync>),
+    Custom(&'static str, Accept),
+}
+
+/// Equal only to its clones.
+#[derive(Clone)]
+struct Accept(Arc<dyn Fn(&Instance) -> bool + Send + Sync>);
+
+impl PartialEq for Accept {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
 }
 
 impl Filter {
@@ -76,7 +86,7 @@ impl Filter {
 
     /// Instances for which `accept` says so; `name` is for the reader of a report.
     pub fn custom(name: &'static str, accept: impl Fn(&Instance) -> bool + Send + Sync + 'static) -> Self {
-        Self(Kind::Custom(name, Arc::new(accept)))
+        Self(Kind::Custom(name, Accept(Arc::new(accept))))
     }
 
     /// The zone this prefers.
@@ -95,7 +105,7 @@ impl Filter {
             }
             Kind::Zone(_) => {}
             Kind::Subset { seed, size } => subset(subjects, *seed, *size, look),
-            Kind::Custom(_, accept) => subjects.retain(|&at| accept(look(at))),
+            Kind::Custom(_, accept) => subjects.retain(|&at| accept.0(look(at))),
         }
     }
 }
@@ -117,24 +127,6 @@ fn subset<'a>(subjects: &mut Vec<usize>, seed: u64, size: usize, instance: impl 
     subjects.select_nth_unstable_by_key(size - 1, rank);
     subjects.truncate(size);
     subjects.sort_unstable();
-}
-
-/// Custom filters are equal only to their clones.
-impl PartialEq for Filter {
-    fn eq(&self, other: &Self) -> bool {
-        match (&self.0, &other.0) {
-            (Kind::Version(a), Kind::Version(b))
-            | (Kind::Tag(a), Kind::Tag(b))
-            | (Kind::Endpoint(a), Kind::Endpoint(b))
-            | (Kind::Zone(a), Kind::Zone(b)) => a == b,
-            (Kind::Label(k, v), Kind::Label(other_k, other_v)) => (k, v) == (other_k, other_v),
-            (Kind::Subset { seed, size }, Kind::Subset { seed: other, size: other_size }) => {
-                (seed, size) == (other, other_size)
-            }
-            (Kind::Custom(_, a), Kind::Custom(_, b)) => Arc::ptr_eq(a, b),
-            _ => false,
-        }
-    }
 }
 
 impl fmt::Display for Filter {

@@ -2,7 +2,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
-use switchboard_core::{Error, ErrorKind, Result};
+use switchboard_core::{Error, ErrorKind, InstanceId, Result};
 use switchboard_watcher::{Directory, Freshness, View};
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
@@ -13,9 +13,9 @@ use crate::member::{Members, after};
 use crate::outlier::OutlierDetection;
 use crate::pool::Pool;
 use crate::slow_start::SlowStart;
-use crate::{Filter, Strategy, strategy};
+use crate::{FailureKind, Filter, Strategy, pick, strategy};
 
-/// How many pools for single calls are kept; beyond that the oldest goes.
+/// How many pools are kept though nobody holds them; beyond that the oldest goes.
 const KEPT: usize = 64;
 
 /// What all balancers of one service share: its instances, what is learned of them, the pools they are picked from, and the
@@ -48,7 +48,7 @@ pub(crate) struct State {
 struct Pools {
     /// All that somebody holds.
     all: Vec<Weak<Pool>>,
-    /// Those of the last calls with options of their own, oldest first.
+    /// The last ones, oldest first.
     kept: VecDeque<Arc<Pool>>,
 }
 
@@ -76,7 +76,8 @@ impl Group {
         Ok(group)
     }
 
-    /// The pool with this strategy and these filters, the same for equal ones as long as somebody holds it.
+    /// The pool with this strategy and these filters, the same for equal ones as long as somebody holds it; those asked for
+    /// last are held here.
     pub(crate) fn pool(&self, strategy: &Arc<dyn Strategy>, filters: Vec<Filter>) -> Arc<Pool> {
         if let Some(found) = self.pools().find(strategy, &filters) {
             return found;
@@ -89,11 +90,15 @@ impl Group {
         pool
     }
 
-    /// As [`pool`](Self::pool), and keeps it for those who come again with the same options.
-    pub(crate) fn pool_for_calls(&self, strategy: &Arc<dyn Strategy>, filters: Vec<Filter>) -> Arc<Pool> {
-        let pool = self.pool(strategy, filters);
-        self.pools().keep(&pool);
-        pool
+    /// Takes in what came of a call to the instance with this id, if it is known.
+    pub(crate) fn mark(&self, id: &InstanceId, outcome: std::result::Result<(), FailureKind>) -> bool {
+        let state = self.state();
+        let list = state.members.list();
+        let found = list.binary_search_by(|member| member.instance().id().cmp(id));
+        if let Ok(found) = found {
+            pick::judge(&list[found].candidate, outcome, None, self.hub.now());
+        }
+        found.is_ok()
     }
 
     /// Waits until the registry has been heard and the picks know of it.
@@ -180,12 +185,6 @@ impl Pools {
     fn add(&mut self, pool: &Arc<Pool>) {
         self.all.retain(|pool| pool.strong_count() > 0);
         self.all.push(Arc::downgrade(pool));
-    }
-
-    fn keep(&mut self, pool: &Arc<Pool>) {
-        if self.kept.iter().any(|kept| Arc::ptr_eq(kept, pool)) {
-            return;
-        }
         if self.kept.len() == KEPT {
             self.kept.pop_front();
         }

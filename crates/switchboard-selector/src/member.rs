@@ -1,4 +1,5 @@
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use switchboard_core::{Instance, Snapshot};
@@ -8,7 +9,7 @@ use crate::Candidate;
 use crate::hub::Hub;
 use crate::outlier::{OutlierDetection, Tally};
 use crate::slow_start::SlowStart;
-use crate::stats::{FULL, Stats, Trial};
+use crate::stats::{FULL, Stats};
 
 /// Instances that come within this time of the first are not new: the view was not yet complete.
 const BEGINNING: Duration = Duration::from_secs(5);
@@ -51,26 +52,14 @@ impl Member {
 
     /// Whether it is to get all that is its due.
     pub(crate) fn is_unrestricted(&self) -> bool {
-        self.stats().share() == FULL && self.stats().trial() == Trial::Passed
+        self.stats().share.load(Relaxed) == FULL && !self.stats().is_on_trial()
     }
 
     fn start_slowly(&mut self, slow: Option<SlowStart>, now: Instant) {
         if let Some(slow) = slow {
             self.starting = Some(now);
-            self.stats().set_share(slow.share(Duration::ZERO));
+            self.stats().share.store(slow.share(Duration::ZERO), Relaxed);
         }
-    }
-
-    fn eject(&mut self, detection: &OutlierDetection, now: Instant) -> Duration {
-        self.ejections = self.ejections.saturating_add(1);
-        let lasts = detection.lasts(self.ejections);
-        self.ejected_until = Some(after(now, lasts));
-        self.on_trial = false;
-        self.starting = None;
-        self.stats().set_trial(Trial::Passed);
-        self.stats().set_share(FULL);
-        self.stats().set_row(0);
-        lasts
     }
 }
 
@@ -144,7 +133,7 @@ impl Members {
         if detection.consecutive == 0 {
             return false;
         }
-        let failing = |&at: &usize| self.list[at].stats().row() >= detection.consecutive;
+        let failing = |&at: &usize| self.list[at].stats().row.load(Relaxed) >= detection.consecutive;
         let failing: Vec<usize> = (0..self.list.len()).filter(failing).collect();
         self.eject(failing, "consecutive failures", detection, hub, now)
     }
@@ -176,8 +165,16 @@ impl Members {
                 continue;
             }
             ejected += 1;
-            let lasts = member.eject(detection, now);
-            hub.telemetry.ejected();
+            member.ejections = member.ejections.saturating_add(1);
+            let lasts = detection.lasts(member.ejections);
+            let candidate = member.candidate.clone();
+            *member = Member {
+                ejected_until: Some(after(now, lasts)),
+                ejections: member.ejections,
+                ..Member::of(candidate)
+            };
+            member.stats().clear();
+            hub.telemetry.ejections.count();
             tracing::warn!(service = %hub.service, instance = %member.instance().id(), why, ?lasts, "instance ejected");
         }
         ejected > before
@@ -192,9 +189,8 @@ impl Members {
             any = true;
             member.ejected_until = None;
             member.on_trial = true;
-            member.stats().set_trial(Trial::Due);
-            member.stats().set_row(detection.consecutive.saturating_sub(1));
-            hub.telemetry.returned();
+            member.stats().put_on_trial(detection.consecutive.saturating_sub(1));
+            hub.telemetry.returns.count();
             tracing::info!(service = %hub.service, instance = %member.instance().id(), "instance returns from ejection");
         }
         any
@@ -202,7 +198,7 @@ impl Members {
 
     /// Lets those start slowly that have passed their trial. Returns whether there was one.
     pub(crate) fn pass(&mut self, slow: Option<SlowStart>, now: Instant) -> bool {
-        let passed = |member: &&mut Member| member.on_trial && member.stats().trial() == Trial::Passed;
+        let passed = |member: &&mut Member| member.on_trial && !member.stats().is_on_trial();
         let mut any = false;
         for member in self.list.iter_mut().filter(passed) {
             any = true;
@@ -218,7 +214,7 @@ impl Members {
         for member in &mut self.list {
             let Some(since) = member.starting else { continue };
             let share = slow.share(now.duration_since(since));
-            member.stats().set_share(share);
+            member.stats().share.store(share, Relaxed);
             if share == FULL {
                 member.starting = None;
                 arrived = true;

@@ -4,13 +4,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use arc_swap::ArcSwap;
 use crossbeam_utils::CachePadded;
-use switchboard_core::InstanceId;
 
 use crate::hub::Hub;
 use crate::member::{Member, Members};
 use crate::selection::Selection;
-use crate::stats::{FULL, Trial};
-use crate::{Candidate, Context, FailureKind, Filter, Pick, PickError, Picker, Request, Strategy};
+use crate::stats::FULL;
+use crate::{Candidate, Context, Filter, Pick, PickError, Picker, Request, Strategy};
 
 /// How often a pick that is not wanted (already tried, or starting slowly) is drawn again.
 const DRAWS: u32 = 4;
@@ -84,21 +83,6 @@ impl Pool {
         }
     }
 
-    /// Takes in what came of a call to the instance with this id, if it is among those to pick from.
-    pub(crate) fn mark(&self, id: &InstanceId, outcome: Result<(), FailureKind>) -> bool {
-        let current = self.current.load();
-        let find = |part: &'_ Option<Part>| {
-            let candidates = &part.as_ref()?.candidates;
-            let found = candidates.binary_search_by(|candidate| candidate.instance().id().cmp(id)).ok()?;
-            Some(candidates[found].clone())
-        };
-        let found = find(&current.near).or_else(|| find(&current.far));
-        if let Some(candidate) = &found {
-            crate::pick::judge(candidate, outcome, None, self.hub.now());
-        }
-        found.is_some()
-    }
-
     /// Makes the pickers anew. Called with the members locked, so the latest to come is the latest to be stored.
     pub(crate) fn rebuild(&self, members: &Members, panic_threshold: f64) {
         let list = members.list();
@@ -130,7 +114,7 @@ impl Pool {
             return;
         }
         if panic {
-            self.hub.telemetry.panicked();
+            self.hub.telemetry.panics.count();
             tracing::warn!(%service, "too many instances are ejected; all are used");
         } else {
             tracing::info!(%service, "few enough instances are ejected; they are left out again");
@@ -175,7 +159,7 @@ impl Part {
                 if !self.restricted || self.is_admitted(candidate) {
                     return (index, false);
                 }
-                if candidate.stats().try_it() {
+                if candidate.stats().is_on_trial() && candidate.stats().try_it() {
                     return (index, true);
                 }
             }
@@ -185,16 +169,16 @@ impl Part {
         }
         let others = (index..self.candidates.len()).chain(0..index);
         let untried = others.filter(|&at| !request.avoids(&self.candidates[at]));
-        let is_passed = |&at: &usize| self.candidates[at].stats().trial() == Trial::Passed;
+        let is_passed = |&at: &usize| !self.candidates[at].stats().is_on_trial();
         let found = untried.clone().find(is_passed).or_else(|| untried.clone().next());
         (found.unwrap_or(index), false)
     }
 
     /// By the share that it has of its due; not while it is on trial.
     fn is_admitted(&self, candidate: &Candidate) -> bool {
-        let stats = candidate.stats();
-        stats.trial() == Trial::Passed
-            && (!self.slow_start || stats.share() == FULL || fastrand::u32(..FULL) < stats.share())
+        let share = candidate.stats().share.load(Relaxed);
+        let starting = self.slow_start && share < FULL;
+        !candidate.stats().is_on_trial() && (!starting || fastrand::u32(..FULL) < share)
     }
 }
 

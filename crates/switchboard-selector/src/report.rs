@@ -1,5 +1,6 @@
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use switchboard_core::{Health, Instance};
@@ -99,9 +100,9 @@ pub(crate) fn report(group: &Group, pool: &Pool) -> Vec<InstanceReport> {
         standing,
         in_flight: member.candidate.in_flight(),
         latency: member.candidate.latency(),
-        consecutive_failures: member.stats().row(),
+        consecutive_failures: member.stats().row.load(Relaxed),
         ejections: member.ejections,
-        share: f64::from(member.stats().share()) / f64::from(FULL),
+        share: f64::from(member.stats().share.load(Relaxed)) / f64::from(FULL),
     };
     members.iter().zip(standings).map(report).collect()
 }

@@ -6,10 +6,11 @@ use std::time::Duration;
 use switchboard_core::{Error, Invalid, Result, ServiceName};
 use switchboard_watcher::Directory;
 use tokio::runtime::Handle;
-use tokio::task::AbortHandle;
-use tokio::time::{Instant, sleep};
+use tokio::sync::watch;
+use tokio::time::timeout;
 
 use crate::group::{Group, Settings};
+use crate::pool::Pool;
 use crate::{Balancer, CallOptions, Filter, OutlierDetection, Pick, PickError, Random, SlowStart, Strategy};
 
 /// Picks instances of any service in a directory.
@@ -27,19 +28,15 @@ struct Inner {
     strategy: Arc<dyn Strategy>,
     filters: Vec<Filter>,
     settings: Settings,
-    kept: Mutex<Kept>,
+    kept: Mutex<HashMap<ServiceName, Kept>>,
 }
 
-#[derive(Default)]
+/// A balancer that a task keeps for a while after it was last asked for.
 struct Kept {
-    balancers: HashMap<ServiceName, Entry>,
-    /// Lets go of those nobody needs; runs while there are any.
-    reaper: Option<AbortHandle>,
-}
-
-struct Entry {
-    balancer: Balancer,
-    asked: Instant,
+    group: Weak<Group>,
+    pool: Weak<Pool>,
+    /// Wakes the task; dropping it ends the task.
+    asked: watch::Sender<()>,
 }
 
 /// Settings of a [`Selector`]. Made with [`Selector::builder`].
@@ -139,19 +136,25 @@ impl Selector {
         let service = service
             .try_into()
             .map_err(|error| Error::invalid("selector", "service", &Invalid::from(error)))?;
-        let inner = &self.inner;
-        if let Some(entry) = inner.kept().balancers.get_mut(&service) {
-            // One whose runtime has ended knows nothing new.
-            if !entry.balancer.group.is_over() {
-                entry.asked = Instant::now();
-                return Ok(entry.balancer.clone());
-            }
+        let inner = &*self.inner;
+        let linger = inner.directory.linger();
+        if let Some(balancer) = inner.kept().get_mut(&service).and_then(|kept| kept.balancer(linger)) {
+            return Ok(balancer);
         }
         // Without the lock: strategies and registries of others run here.
         let view = inner.directory.service::<ServiceName>(service.clone())?;
         let group = Group::new(&inner.directory, view, inner.settings.clone())?;
-        let pool = group.pool(&inner.strategy, inner.filters.clone());
-        Ok(Inner::keep(inner, service, Balancer { group, pool }))
+        let balancer = Balancer { pool: group.pool(&inner.strategy, inner.filters.clone()), group };
+        let mut kept = inner.kept();
+        if kept.len().is_power_of_two() {
+            kept.retain(|_, kept| kept.group.strong_count() > 0);
+        }
+        // Somebody may have been faster.
+        let earlier = kept.get_mut(&service).and_then(|kept| kept.balancer(linger));
+        Ok(earlier.unwrap_or_else(|| {
+            kept.insert(service, Kept::new(&balancer, linger));
+            balancer
+        }))
     }
 
     /// Picks an instance of `service`, waiting for a first snapshot if there is none yet, at most the directory's
@@ -189,70 +192,37 @@ impl Selector {
 }
 
 impl Inner {
-    /// Keeps `new`, unless somebody was faster; gives the one that is kept.
-    fn keep(self: &Arc<Self>, service: ServiceName, new: Balancer) -> Balancer {
-        let mut kept = self.kept();
-        let asked = Instant::now();
-        let entry = kept.balancers.entry(service).or_insert_with(|| Entry { balancer: new.clone(), asked });
-        if entry.balancer.group.is_over() {
-            entry.balancer = new;
-        }
-        entry.asked = asked;
-        let balancer = entry.balancer.clone();
-        if kept.reaper.as_ref().is_none_or(AbortHandle::is_finished) {
-            let reaper = reap(Arc::downgrade(self), self.directory.linger());
-            kept.reaper = Handle::try_current().ok().map(|runtime| runtime.spawn(reaper).abort_handle());
-        }
-        balancer
-    }
-
-    /// Lets go of those that nobody needs. Returns whether any are left.
-    fn reap(&self, linger: Duration) -> bool {
-        let mut kept = self.kept();
-        let now = Instant::now();
-        let mut over = Vec::new();
-        kept.balancers.retain(|_, entry| {
-            if Arc::strong_count(&entry.balancer.group) > 1 {
-                entry.asked = now;
-            }
-            let needed = now.duration_since(entry.asked) < linger;
-            if !needed {
-                over.push(entry.balancer.clone());
-            }
-            needed
-        });
-        let any = !kept.balancers.is_empty();
-        if !any {
-            kept.reaper = None;
-        }
-        drop(kept);
-        any
-    }
-
-    fn kept(&self) -> MutexGuard<'_, Kept> {
+    fn kept(&self) -> MutexGuard<'_, HashMap<ServiceName, Kept>> {
         // Nothing panics under this lock.
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Drop for Inner {
-    fn drop(&mut self) {
-        if let Some(reaper) = self.kept().reaper.take() {
-            reaper.abort();
+impl Kept {
+    fn new(balancer: &Balancer, linger: Duration) -> Self {
+        let (asked, questions) = watch::channel(());
+        if let Ok(runtime) = Handle::try_current() {
+            runtime.spawn(keep(balancer.clone(), questions, linger));
         }
+        Self { group: Arc::downgrade(&balancer.group), pool: Arc::downgrade(&balancer.pool), asked }
+    }
+
+    /// The balancer, kept for another while; `None` if it is gone, or lives no more as its runtime has ended.
+    fn balancer(&mut self, linger: Duration) -> Option<Balancer> {
+        let balancer = Balancer { group: self.group.upgrade()?, pool: self.pool.upgrade()? };
+        if balancer.group.is_over() {
+            return None;
+        }
+        if self.asked.send(()).is_err() {
+            *self = Self::new(&balancer, linger);
+        }
+        Some(balancer)
     }
 }
 
-async fn reap(selector: Weak<Inner>, linger: Duration) {
-    // Often enough that nothing is kept for twice the time.
-    let step = (linger / 2).clamp(Duration::from_millis(10), Duration::from_secs(86_400));
-    loop {
-        sleep(step).await;
-        match selector.upgrade() {
-            Some(inner) if inner.reap(linger) => {}
-            _ => return,
-        }
-    }
+/// Holds a balancer until nobody has asked for it for this long, or its selector is gone.
+async fn keep(_balancer: Balancer, mut asked: watch::Receiver<()>, linger: Duration) {
+    while let Ok(Ok(())) = timeout(linger, asked.changed()).await {}
 }
 
 async fn pick(balancer: &Balancer) -> Result<Pick, PickError> {

@@ -46,18 +46,3 @@ impl SlowStart {
         ((self.least + (1.0 - self.least) * part) * f64::from(FULL)) as u32
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn grows_from_the_least_to_the_whole() {
-        let slow = SlowStart::over(Duration::from_secs(10));
-        let share = |seconds| f64::from(slow.share(Duration::from_secs(seconds))) / f64::from(FULL);
-        for (seconds, expected) in [(0, 0.1), (5, 0.55), (10, 1.0), (99, 1.0)] {
-            assert!((share(seconds) - expected).abs() < 1e-3, "{seconds}: {}", share(seconds));
-        }
-        assert_eq!(SlowStart::over(Duration::ZERO).share(Duration::ZERO), FULL);
-    }
-}

@@ -1,5 +1,5 @@
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use crate::FailureKind;
@@ -25,28 +25,19 @@ pub(crate) struct Stats {
     /// Exact over all threads.
     in_flight: AtomicU32,
     /// Failures since the last success, and calls given up that took longer than usual.
-    row: AtomicU32,
+    pub(crate) row: AtomicU32,
     picked: AtomicU64,
     latency: Latency,
     succeeded: AtomicU32,
     failed: AtomicU32,
     /// The part of its traffic a slow-starting instance gets, of [`FULL`].
-    share: AtomicU32,
-    trial: AtomicU8,
+    pub(crate) share: AtomicU32,
+    /// Whether it returns from ejection and nothing has succeeded since: it gets one call at a time.
+    on_trial: AtomicBool,
+    /// Whether that call is out.
+    being_tried: AtomicBool,
     hinted: AtomicU64,
     hub: Arc<Hub>,
-}
-
-/// Where an instance that returns from ejection stands; it gets one call at a time until one succeeds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub(crate) enum Trial {
-    /// It has passed, or was never ejected.
-    Passed = 0,
-    /// A call may be made.
-    Due = 1,
-    /// The call is out.
-    Out = 2,
 }
 
 impl Stats {
@@ -59,7 +50,8 @@ impl Stats {
             succeeded: AtomicU32::new(0),
             failed: AtomicU32::new(0),
             share: AtomicU32::new(FULL),
-            trial: AtomicU8::new(Trial::Passed as u8),
+            on_trial: AtomicBool::new(false),
+            being_tried: AtomicBool::new(false),
             hinted: AtomicU64::new(0),
             hub: hub.clone(),
         }
@@ -129,7 +121,7 @@ impl Stats {
         if took <= usual {
             return;
         }
-        self.hub.telemetry.abandoned();
+        self.hub.telemetry.abandoned.count();
         self.latency.observe(took, now, self.hub.decay);
         self.one_more_in_the_row();
     }
@@ -158,48 +150,30 @@ impl Stats {
             && self.picked.compare_exchange(picked, now, Relaxed, Relaxed).is_ok()
     }
 
-    pub(crate) fn row(&self) -> u32 {
-        self.row.load(Relaxed)
+    /// Lets it back, one call at a time; so many more failures eject it again.
+    pub(crate) fn put_on_trial(&self, row: u32) {
+        self.row.store(row, Relaxed);
+        self.being_tried.store(false, Relaxed);
+        self.on_trial.store(true, Relaxed);
     }
 
-    pub(crate) fn set_row(&self, failures: u32) {
-        self.row.store(failures, Relaxed);
-    }
-
-    pub(crate) fn share(&self) -> u32 {
-        self.share.load(Relaxed)
-    }
-
-    pub(crate) fn set_share(&self, share: u32) {
-        self.share.store(share, Relaxed);
-    }
-
-    pub(crate) fn trial(&self) -> Trial {
-        match self.trial.load(Relaxed) {
-            0 => Trial::Passed,
-            1 => Trial::Due,
-            _ => Trial::Out,
-        }
-    }
-
-    pub(crate) fn set_trial(&self, trial: Trial) {
-        self.trial.store(trial as u8, Relaxed);
+    pub(crate) fn is_on_trial(&self) -> bool {
+        self.on_trial.load(Relaxed)
     }
 
     /// Whether this call is the one that is to try it.
     pub(crate) fn try_it(&self) -> bool {
-        self.trial.compare_exchange(Trial::Due as u8, Trial::Out as u8, Relaxed, Relaxed).is_ok()
+        !self.being_tried.swap(true, Relaxed)
     }
 
-    /// The call that tried it is over; another may, unless it has passed.
+    /// The call that tried it is over.
     pub(crate) fn end_trial(&self) {
-        let (out, due) = (Trial::Out as u8, Trial::Due as u8);
-        let _ = self.trial.compare_exchange(out, due, Relaxed, Relaxed);
+        self.being_tried.store(false, Relaxed);
     }
 
     fn pass(&self) {
-        if self.trial.load(Relaxed) != Trial::Passed as u8 {
-            self.set_trial(Trial::Passed);
+        if self.is_on_trial() {
+            self.on_trial.store(false, Relaxed);
             self.hub.wake.notify_one();
         }
     }
@@ -209,11 +183,16 @@ impl Stats {
         Tally { succeeded: self.succeeded.swap(0, Relaxed), failed: self.failed.swap(0, Relaxed) }
     }
 
-    /// Forgets what was learned; calls in flight stay.
+    /// Forgets failures and restrictions, as of one that has just been ejected.
+    pub(crate) fn clear(&self) {
+        self.row.store(0, Relaxed);
+        self.share.store(FULL, Relaxed);
+        self.on_trial.store(false, Relaxed);
+    }
+
+    /// Forgets all that was learned; calls in flight stay.
     pub(crate) fn reset(&self) {
-        self.set_row(0);
-        self.set_share(FULL);
-        self.set_trial(Trial::Passed);
+        self.clear();
         self.latency.0.store(0, Relaxed);
         self.take_tally();
     }

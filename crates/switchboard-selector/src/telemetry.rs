@@ -7,93 +7,73 @@
 //! | `switchboard_returns_total` | `service` | instances back from ejection |
 //! | `switchboard_panics_total` | `service` | times the panic threshold was passed |
 
+use std::fmt;
+
 use switchboard_core::ServiceName;
 
 use crate::FailureKind;
 
-#[cfg(feature = "metrics")]
-#[derive(Clone)]
+/// Registered with the recorder installed when it is made, so that counting is one addition.
 pub(crate) struct Telemetry {
-    success: metrics::Counter,
-    connection: metrics::Counter,
-    timeout: metrics::Counter,
-    response: metrics::Counter,
-    abandoned: metrics::Counter,
-    ejections: metrics::Counter,
-    returns: metrics::Counter,
-    panics: metrics::Counter,
+    success: Counter,
+    connection: Counter,
+    timeout: Counter,
+    response: Counter,
+    pub(crate) abandoned: Counter,
+    pub(crate) ejections: Counter,
+    pub(crate) returns: Counter,
+    pub(crate) panics: Counter,
 }
 
-#[cfg(feature = "metrics")]
 impl Telemetry {
-    /// Registers with the recorder installed at this moment, so that counting is one addition.
     pub(crate) fn new(service: &ServiceName) -> Self {
-        let service = service.to_string();
-        let calls = |outcome: &'static str| metrics::counter!("switchboard_calls_total", "service" => service.clone(), "outcome" => outcome);
+        let calls = |outcome| Counter::new("switchboard_calls_total", service, Some(outcome));
         Self {
             success: calls("success"),
             connection: calls("connection"),
             timeout: calls("timeout"),
             response: calls("response"),
             abandoned: calls("abandoned"),
-            ejections: metrics::counter!("switchboard_ejections_total", "service" => service.clone()),
-            returns: metrics::counter!("switchboard_returns_total", "service" => service.clone()),
-            panics: metrics::counter!("switchboard_panics_total", "service" => service.clone()),
+            ejections: Counter::new("switchboard_ejections_total", service, None),
+            returns: Counter::new("switchboard_returns_total", service, None),
+            panics: Counter::new("switchboard_panics_total", service, None),
         }
     }
 
     pub(crate) fn verdict(&self, outcome: Result<(), FailureKind>) {
         match outcome {
-            Ok(()) => &self.success,
-            Err(FailureKind::Connection) => &self.connection,
-            Err(FailureKind::Timeout) => &self.timeout,
-            Err(FailureKind::Response) => &self.response,
+            Ok(()) => self.success.count(),
+            Err(FailureKind::Connection) => self.connection.count(),
+            Err(FailureKind::Timeout) => self.timeout.count(),
+            Err(FailureKind::Response) => self.response.count(),
         }
-        .increment(1);
-    }
-
-    pub(crate) fn abandoned(&self) {
-        self.abandoned.increment(1);
-    }
-
-    pub(crate) fn ejected(&self) {
-        self.ejections.increment(1);
-    }
-
-    pub(crate) fn returned(&self) {
-        self.returns.increment(1);
-    }
-
-    pub(crate) fn panicked(&self) {
-        self.panics.increment(1);
     }
 }
 
-#[cfg(feature = "metrics")]
-impl std::fmt::Debug for Telemetry {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+pub(crate) struct Counter(#[cfg(feature = "metrics")] metrics::Counter);
+
+#[cfg_attr(not(feature = "metrics"), allow(clippy::unused_self))] // the same shape as with the feature
+impl Counter {
+    #[cfg(feature = "metrics")]
+    fn new(name: &'static str, service: &ServiceName, outcome: Option<&'static str>) -> Self {
+        let mut labels = vec![metrics::Label::new("service", service.to_string())];
+        labels.extend(outcome.map(|outcome| metrics::Label::new("outcome", outcome)));
+        Self(metrics::counter!(name, labels))
+    }
+
+    #[cfg(not(feature = "metrics"))]
+    fn new(_: &'static str, _: &ServiceName, _: Option<&'static str>) -> Self {
+        Self()
+    }
+
+    pub(crate) fn count(&self) {
+        #[cfg(feature = "metrics")]
+        self.0.increment(1);
+    }
+}
+
+impl fmt::Debug for Telemetry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Telemetry").finish_non_exhaustive()
     }
-}
-
-#[cfg(not(feature = "metrics"))]
-#[derive(Clone, Debug)]
-pub(crate) struct Telemetry;
-
-#[cfg(not(feature = "metrics"))]
-#[allow(clippy::unused_self)] // the same shape as with the feature
-impl Telemetry {
-    pub(crate) fn new(_: &ServiceName) -> Self {
-        Self
-    }
-
-    pub(crate) fn verdict(&self, _: Result<(), FailureKind>) {}
-
-    pub(crate) fn abandoned(&self) {}
-
-    pub(crate) fn ejected(&self) {}
-
-    pub(crate) fn returned(&self) {}
-
-    pub(crate) fn panicked(&self) {}
 }

@@ -116,9 +116,9 @@ async fn times_of_any_length_do_no_harm() {
         let pick = balancer.pick().unwrap();
         advance(Duration::from_millis(1)).await;
         if pick.id().as_str() == "1" {
-            pick.failure(FailureKind::Timeout)
+            pick.failure(FailureKind::Timeout);
         } else {
-            pick.success()
+            pick.success();
         }
         settle().await;
     }

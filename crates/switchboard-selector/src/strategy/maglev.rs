@@ -1,8 +1,6 @@
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
-
 use xxhash_rust::xxh3::xxh3_128;
 
+use super::weights::{apportion, in_turn};
 use super::{Context, Picker, Strategy};
 use crate::Candidate;
 
@@ -92,57 +90,10 @@ fn table<'a>(ids: impl ExactSizeIterator<Item = &'a str>, weights: &[u32]) -> Bo
     let size = SIZES.into_iter().find(|&size| size as usize >= wanted).unwrap_or(SIZES[SIZES.len() - 1]);
     let mut walks: Vec<Walk> = ids.map(|id| Walk::new(id, size)).collect();
     let mut table = vec![FREE; size as usize];
-    let equal = weights.windows(2).all(|pair| pair[0] == pair[1]);
-    if equal {
-        let turns = (0..walks.len()).cycle().take(if walks.is_empty() { 0 } else { table.len() });
-        for owner in turns {
-            walks[owner].take(&mut table, size, owner as u32);
-        }
-        return table.into();
-    }
-    // Each takes as many places as its weight says, and its turns are spread evenly over the filling.
-    let shares = apportion(weights, size);
-    let due = |share: u32, taken: u32| (u64::from(taken) << 32) / u64::from(share);
-    let mut turns: BinaryHeap<Reverse<(u64, u32, u32)>> = (0..)
-        .zip(&shares)
-        .filter(|&(_, &share)| share > 0)
-        .map(|(owner, &share)| Reverse((due(share, 1), owner, 1)))
-        .collect();
-    while let Some(Reverse((_, owner, taken))) = turns.pop() {
+    for owner in in_turn(&apportion(weights, size)) {
         walks[owner as usize].take(&mut table, size, owner);
-        let share = shares[owner as usize];
-        if taken < share {
-            turns.push(Reverse((due(share, taken + 1), owner, taken + 1)));
-        }
     }
     table.into()
-}
-
-/// `size` places shared out by weight, by largest remainder; at least one each while there are enough.
-#[allow(clippy::cast_possible_truncation)] // shares are at most the size
-fn apportion(weights: &[u32], size: u32) -> Vec<u32> {
-    let total: u64 = weights.iter().copied().map(u64::from).sum();
-    let exact = |index: usize| u64::from(weights[index]) * u64::from(size);
-    let mut shares: Vec<u32> =
-        (0..weights.len()).map(|index| ((exact(index) / total) as u32).max(1)).collect();
-    let mut order: Vec<usize> = (0..weights.len()).collect();
-    order.sort_by_key(|&index| (Reverse(exact(index) % total), index));
-    let given: u64 = shares.iter().copied().map(u64::from).sum();
-    for &index in order.iter().take(u64::from(size).saturating_sub(given) as usize) {
-        shares[index] += 1;
-    }
-    // Raising the smallest to one may have given out too much: the largest pay.
-    let mut excess = given.saturating_sub(u64::from(size)) as u32;
-    order.sort_by_key(|&index| (Reverse(shares[index]), index));
-    for &index in order.iter().cycle() {
-        if excess == 0 {
-            break;
-        }
-        let pays = excess.min((shares[index] / 2).max(1)).min(shares[index]);
-        shares[index] -= pays;
-        excess -= pays;
-    }
-    shares
 }
 
 #[cfg(test)]
@@ -185,25 +136,5 @@ mod tests {
         assert!(counts.iter().all(|&count| count > 0));
         assert_eq!(counts.iter().sum::<u32>(), 262_139);
         assert!(counts[17] > 200_000, "{}", counts[17]);
-    }
-
-    #[test]
-    fn few_keys_move_when_one_leaves() {
-        for n in [3_usize, 10, 100] {
-            let all = ids(n);
-            let gone = n / 2;
-            let mut left = all.clone();
-            left.remove(gone);
-            let (before, after) = (of(&all, &vec![1; n]), of(&left, &vec![1; n - 1]));
-            let moved = before
-                .iter()
-                .zip(&after)
-                .filter(|&(&old, &new)| old as usize != gone && all[old as usize] != left[new as usize])
-                .count();
-            let share =
-                f64::from(u32::try_from(moved).unwrap()) / f64::from(u32::try_from(before.len()).unwrap());
-            // Maglev moves a few more than the 1/n that were the leaver's own.
-            assert!(share < 0.02, "{n}: {share}");
-        }
     }
 }
