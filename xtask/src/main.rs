@@ -14,6 +14,7 @@ cargo xtask COMMAND
 
   test         all tests: unit, property, documentation, conformance, and those that need real servers
   check        everything else: format, lints, documentation, features, dependencies, licences, oldest Rust
+  simulate [N] the simulation with N seeds (default 200) instead of the few of `test`
   fuzz [SECS]  each fuzz target for SECS seconds (default 20); needs a nightly toolchain and cargo-fuzz
   quickstart   the quickstart example in a network namespace of its own (root, Linux) or on loopback
 ";
@@ -23,6 +24,7 @@ fn main() -> ExitCode {
     let done = match arguments.next().as_deref() {
         Some("test") => test::run(),
         Some("check") => check::run(),
+        Some("simulate") => test::simulate(arguments.next().as_deref()),
         Some("fuzz") => check::fuzz(arguments.next().as_deref()),
         Some("quickstart") => netns::quickstart(),
         Some("help" | "--help" | "-h") => {

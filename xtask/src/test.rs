@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::thread;
 
-use crate::command::{execute, follow};
+use crate::command::{command, execute, finish, follow};
 use crate::need::Need;
 use crate::netns::{Namespace, isolated};
 
@@ -101,6 +101,13 @@ pub(crate) fn run() -> Result<(), String> {
     }
     println!("total: {} passed, {} failed", count.passed, count.failed);
     if count.failed > 0 || count.broken { Err("there are failures".into()) } else { Ok(()) }
+}
+
+/// The simulation with as many seeds as wanted.
+pub(crate) fn simulate(seeds: Option<&str>) -> Result<(), String> {
+    let seeds: u32 = seeds.unwrap_or("200").parse().map_err(|_| "N is a whole number of seeds")?;
+    let line = "cargo test --release -p switchboard-tests --test simulation";
+    finish(line, command(line).env("SWITCHBOARD_SEEDS", seeds.to_string()))
 }
 
 fn run_all() -> Result<Count, String> {

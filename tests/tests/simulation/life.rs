@@ -1,0 +1,62 @@
+//! Instances that come and go, and registries that are not always heard.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use switchboard_core::{Instance, Registry};
+use switchboard_registrar::{Registrar, Running};
+use tokio::time::{Instant, sleep};
+
+use crate::each_seed;
+use crate::fleet::{Called, Fleet, Load, Manner, SERVICE};
+
+/// How long a registration or its end may take to be seen, in a registry without delay.
+const SEEN: Duration = Duration::from_millis(50);
+
+#[test]
+fn rolling_restarts_leave_no_call_without_an_instance_and_none_to_one_that_is_gone() {
+    each_seed(|mut random| async move {
+        let fleet = Fleet::new();
+        // One that stays, as without it there might be nobody.
+        fleet.add("stays", 1, Manner::good(Duration::from_millis(5))).await;
+        let balancer = fleet.balancer(|builder| builder).await;
+        let (caller, mut rates) = (fleet.clone(), random.fork());
+        let load =
+            Load { per_second: 200.0, time: Duration::from_secs(120), patience: Duration::from_secs(1) };
+        let calls = tokio::task::spawn_local(async move { caller.call(&balancer, load, &mut rates).await });
+
+        let registry: Arc<dyn Registry> = Arc::new(fleet.registry.handle());
+        let mut running: BTreeMap<String, Running> = BTreeMap::new();
+        let mut gone: BTreeMap<String, Instant> = BTreeMap::new();
+        let end = Instant::now() + Duration::from_secs(120);
+        let mut next = 0;
+        while Instant::now() < end {
+            if running.len() < 5 && random.bool() {
+                next += 1;
+                let id = format!("{next:04}");
+                fleet.set(&id, Manner::good(Duration::from_millis(5)));
+                let port = 1_000 + next;
+                let instance = Instance::builder(SERVICE).id(&*id).address(format!("10.0.0.2:{port}"));
+                let registrar = Registrar::new(registry.clone(), instance.build().unwrap());
+                let interval = Duration::from_millis(random.u64(100..5_000));
+                running.insert(id, registrar.interval(interval).start().await.unwrap());
+            } else if let Some((id, one)) = running.pop_first() {
+                one.shutdown().await.unwrap();
+                gone.insert(id, Instant::now());
+            }
+            sleep(Duration::from_millis(random.u64(1..3_000))).await;
+        }
+        for one in running.into_values() {
+            one.shutdown().await.unwrap();
+        }
+        let called: Vec<Called> = calls.await.unwrap();
+        for call in &called {
+            let id = call.id.as_ref().expect("there was always one");
+            let late = gone.get(id).is_some_and(|&gone| call.at > gone + SEEN);
+            assert!(!late, "{id} was called {:?} after it had gone", call.at - gone[id]);
+        }
+        let left = registry.lookup(&SERVICE.parse().unwrap()).await.unwrap();
+        assert_eq!(left.len(), 1, "nothing is registered after its deregistration: {left:?}");
+    });
+}
