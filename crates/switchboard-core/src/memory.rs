@@ -285,7 +285,7 @@ mod tests {
         let shorten = async {
             tokio::time::sleep(Duration::from_secs(1)).await;
             registry.register(&instance(1), &ttl(5)).await.unwrap();
-            std::future::pending().await
+            std::future::pending::<()>().await;
         };
         let lapsed = async {
             assert!(watch.next().await.unwrap().unwrap().is_empty());
@@ -301,7 +301,7 @@ mod tests {
         let shorten = async {
             tokio::time::sleep(Duration::from_secs(1)).await;
             registry.register(&instance(1), &ttl(5)).await.unwrap();
-            std::future::pending().await
+            std::future::pending::<()>().await;
         };
         let lapsed = async {
             assert!(names.next().await.unwrap().unwrap().is_empty());
