@@ -11,6 +11,7 @@ use tokio::time::timeout;
 
 use crate::cell::{Cell, State};
 use crate::directory::Inner;
+use crate::time::bounded;
 use crate::{Freshness, Status};
 
 /// How long a reader waits for the task to write what it has heard.
@@ -27,8 +28,8 @@ pub struct View {
 }
 
 impl View {
+    /// A view that [`Inner`] has counted.
     pub(crate) fn new(cell: Arc<Cell>, directory: Arc<Inner>) -> Self {
-        cell.lease();
         let written = cell.writes();
         Self { cell, directory, written }
     }
@@ -49,6 +50,14 @@ impl View {
     /// How much [`snapshot`](Self::snapshot) can be trusted: fresh, or stale since when and why.
     pub fn status(&self) -> Status {
         self.cell.state().status.clone()
+    }
+
+    /// Whether nothing will change any more, as [`Freshness::Closed`] says: the registry or the directory was closed, or the
+    /// runtime on which the service was watched has ended. Takes no lock.
+    ///
+    /// Ask the directory again: unless it is closed, it watches anew, on the runtime it is then called from.
+    pub fn is_closed(&self) -> bool {
+        self.cell.is_closed()
     }
 
     /// Waits until there is a snapshot, and gives it.
@@ -90,7 +99,7 @@ impl View {
             }
         };
         let limit = self.directory.settings.ready_timeout;
-        timeout(limit, settled).await.unwrap_or_else(|_| {
+        timeout(bounded(limit), settled).await.unwrap_or_else(|_| {
             let state = self.cell.state();
             Err(state.status.error().cloned().unwrap_or_else(|| {
                 let message = format!("no snapshot of {:?} within {limit:?}", self.cell.service);
