@@ -11,7 +11,6 @@ use tokio::time::timeout;
 
 use crate::cell::{Cell, State};
 use crate::directory::Inner;
-use crate::time::bounded;
 use crate::{Freshness, Status};
 
 /// How long a reader waits for the task to write what it has heard.
@@ -99,7 +98,7 @@ impl View {
             }
         };
         let limit = self.directory.settings.ready_timeout;
-        timeout(bounded(limit), settled).await.unwrap_or_else(|_| {
+        timeout(limit, settled).await.unwrap_or_else(|_| {
             let state = self.cell.state();
             Err(state.status.error().cloned().unwrap_or_else(|| {
                 let message = format!("no snapshot of {:?} within {limit:?}", self.cell.service);

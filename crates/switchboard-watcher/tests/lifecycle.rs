@@ -108,17 +108,21 @@ fn a_registry_whose_watch_panics_closes_the_view_and_nothing_hangs() {
 fn closing_while_views_are_asked_for_leaves_no_task() {
     within("closing in the middle", || {
         let runtime = Builder::new_multi_thread().worker_threads(2).enable_time().build().unwrap();
-        for _ in 0..100 {
+        for _ in 0..50 {
             let directory = Arc::new(directory());
             let asking = {
                 let (directory, entered) = (directory.clone(), runtime.handle().clone());
                 std::thread::spawn(move || {
                     let _entered = entered.enter();
-                    (0..100)
+                    (0..10_000)
                         .map_while(|index| directory.service(format!("s{index}")).ok())
                         .collect::<Vec<_>>()
                 })
             };
+            // In the middle of it.
+            while directory.watched() < 5 {
+                std::thread::yield_now();
+            }
             directory.close();
             let views = asking.join().unwrap();
             runtime.block_on(async {
