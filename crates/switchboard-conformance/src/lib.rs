@@ -54,6 +54,11 @@
 //! Each case is a public function in the module of its theme, and [`cases`] lists them all, for programs with a test
 //! harness of their own.
 //!
+//! # For programs on a registry
+//!
+//! [`Chaos`] decorates any registry with outages, delays, failures, lost and repeated states, so that a program can be
+//! tried on bad days.
+//!
 //! # What is left to the backend's own tests
 //!
 //! What cannot be brought about through `Registry` alone: that credentials are never shown, and threads left behind by a
@@ -61,6 +66,7 @@
 
 mod backend;
 mod case;
+mod chaos;
 mod follow;
 mod tasks;
 mod world;
@@ -82,3 +88,4 @@ pub mod watch;
 pub use async_trait::async_trait;
 pub use backend::{Backend, Outage, Profile};
 pub use case::{Case, Outcome, cases, run};
+pub use chaos::Chaos;
