@@ -13,6 +13,24 @@ pub trait Backend: Send + Sync {
 
     /// Opens another handle on the same world, as a second program would. The case closes it.
     async fn open(&self) -> Arc<dyn Registry>;
+
+    /// Opens a handle like [`open`](Self::open), whose registry can be made to fail.
+    ///
+    /// The outage should be of this handle alone, so that cases in the same world go on: a proxy between it and the
+    /// server, say. By default there is none, and the cases of theme `outage` are skipped.
+    async fn open_fragile(&self) -> Option<(Arc<dyn Registry>, Box<dyn Outage>)> {
+        None
+    }
+}
+
+/// An outage to be brought about.
+#[async_trait]
+pub trait Outage: Send + Sync {
+    /// Cuts the handle off from its registry: from now on it cannot be heard.
+    async fn begin(&self);
+
+    /// Ends the outage. The registry has forgotten nothing.
+    async fn end(&self);
 }
 
 /// What a backend can do, and how long it may take.

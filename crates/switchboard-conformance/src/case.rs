@@ -130,6 +130,12 @@ macro_rules! __with_cases {
                 odd_metadata_keys_are_kept_or_refused
                 odd_tags_are_kept_or_refused
             }
+            outage {
+                a_watch_tells_the_same_again_after_an_error
+                a_watch_of_names_tells_the_same_again_after_an_error
+                what_changed_meanwhile_is_told
+                a_lookup_never_loses_what_is_there
+            }
             suspect {
                 a_live_instance_stays
                 the_unknown_stays_unknown

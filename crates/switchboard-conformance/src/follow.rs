@@ -15,17 +15,19 @@ use crate::world::Rules;
 /// A watch that is being read, and everything that came out of it.
 ///
 /// It holds every item to what the contract says of all of them: the stream never ends by itself, nothing equal is
-/// repeated, and in a world where nothing fails only passing errors are told.
+/// repeated but after an error, and only passing errors are told.
 pub(crate) struct Follow<T> {
     what: String,
     stream: BoxStream<'static, Result<T>>,
     seen: Vec<T>,
+    /// Whether the latest that was told was an error.
+    erred: bool,
     rules: Arc<Rules>,
 }
 
 impl<T: Clone + PartialEq + Debug> Follow<T> {
     pub(crate) fn new(what: String, stream: BoxStream<'static, Result<T>>, rules: Arc<Rules>) -> Self {
-        Self { what, stream, seen: Vec::new(), rules }
+        Self { what, stream, seen: Vec::new(), erred: false, rules }
     }
 
     /// Everything read so far, oldest first.
@@ -116,23 +118,59 @@ impl<T: Clone + PartialEq + Debug> Follow<T> {
         }
     }
 
+    /// Reads on until an error is told.
+    pub(crate) async fn until_error(&mut self) {
+        let limit = self.rules.profile.answer;
+        let deadline = Instant::now() + limit;
+        while !self.erred {
+            if self.one(deadline).await.is_none() {
+                self.broken(&format!("told of no error within {limit:?} of the outage"));
+            }
+        }
+    }
+
+    /// After an error, reads on until a state is told, be it the same as before, and gives it.
+    pub(crate) async fn recovered(&mut self) -> T {
+        let limit = self.rules.profile.settle;
+        let deadline = Instant::now() + limit;
+        while self.erred {
+            if self.one(deadline).await.is_none() {
+                self.broken(&format!(
+                    "told of an error, and nothing after it within {limit:?} of the end of the outage: the current \
+                     state should be told again, equal or not"
+                ));
+            }
+        }
+        self.until("a state", |_| true).await
+    }
+
     /// Reads one item; `false` if none came before `deadline`.
     async fn read(&mut self, deadline: Instant) -> bool {
         loop {
-            match timeout_at(deadline, self.stream.next()).await {
-                Err(_) => return false,
-                Ok(None) => self.broken("ended, though nobody closed the registry"),
-                Ok(Some(Err(error))) if error.is_transient() => {}
-                Ok(Some(Err(error))) => self.broken(&format!("told of an error: {error}")),
-                Ok(Some(Ok(item))) => {
-                    if self.seen.last() == Some(&item) {
-                        self.broken(&format!("repeated what it had just told: {item:#?}"));
-                    }
-                    self.seen.push(item);
-                    return true;
-                }
+            match self.one(deadline).await {
+                None => return false,
+                Some(true) => return true,
+                Some(false) => {}
             }
         }
+    }
+
+    /// Reads an item or an error, and says whether it was an item; `None` if neither came before `deadline`.
+    async fn one(&mut self, deadline: Instant) -> Option<bool> {
+        match timeout_at(deadline, self.stream.next()).await {
+            Err(_) => return None,
+            Ok(None) => self.broken("ended, though nobody closed the registry"),
+            Ok(Some(Err(error))) if error.is_transient() => self.erred = true,
+            Ok(Some(Err(error))) => self.broken(&format!("told of an error: {error}")),
+            Ok(Some(Ok(item))) => {
+                if self.seen.last() == Some(&item) && !self.erred {
+                    self.broken(&format!("repeated what it had just told: {item:#?}"));
+                }
+                self.erred = false;
+                self.seen.push(item);
+            }
+        }
+        Some(!self.erred)
     }
 
     fn broken(&self, how: &str) -> ! {

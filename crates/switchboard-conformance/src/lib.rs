@@ -37,6 +37,8 @@
 //! - **A profile.** [`Profile`] says what the backend can do and how long things take. The default is the strictest:
 //!   everything is kept, within seconds. What a backend declares it cannot do is not tested, or tested for being
 //!   refused in words.
+//! - **An outage**, if it can. [`Backend::open_fragile`] opens a handle that a case may cut off from its registry; without
+//!   it the cases of theme [`outage`] are skipped.
 //!
 //! # What a case does
 //!
@@ -52,13 +54,19 @@
 //! Each case is a public function in the module of its theme, and [`cases`] lists them all, for programs with a test
 //! harness of their own.
 //!
+//! # For programs on a registry
+//!
+//! [`Chaos`] decorates any registry with outages, delays, failures, lost and repeated states, so that a program can be
+//! tried on bad days.
+//!
 //! # What is left to the backend's own tests
 //!
-//! What cannot be brought about through `Registry` alone: that an outage is an error and not an empty snapshot, that a
-//! watch lives through one, that credentials are never shown, and threads left behind by a dropped watch.
+//! What cannot be brought about through `Registry` alone: that credentials are never shown, and threads left behind by a
+//! dropped watch.
 
 mod backend;
 mod case;
+mod chaos;
 mod follow;
 mod tasks;
 mod world;
@@ -69,6 +77,7 @@ pub mod deregister;
 pub mod invalid;
 pub mod lookup;
 pub mod names;
+pub mod outage;
 pub mod register;
 pub mod services;
 pub mod suspect;
@@ -77,5 +86,6 @@ pub mod update;
 pub mod watch;
 
 pub use async_trait::async_trait;
-pub use backend::{Backend, Profile};
+pub use backend::{Backend, Outage, Profile};
 pub use case::{Case, Outcome, cases, run};
+pub use chaos::Chaos;

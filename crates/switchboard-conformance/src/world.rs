@@ -11,7 +11,7 @@ use switchboard_core::{
 use tokio::time::timeout;
 
 use crate::follow::Follow;
-use crate::{Backend, Outcome, Profile};
+use crate::{Backend, Outage, Outcome, Profile};
 
 /// The clause being tested and the limits it is tested with.
 pub(crate) struct Rules {
@@ -55,6 +55,13 @@ impl<'b> World<'b> {
         let registry = bounded(&self.rules, "open", self.backend.open()).await;
         self.handles.push(registry.clone());
         Handle { registry, rules: self.rules.clone() }
+    }
+
+    /// Another handle, and how to bring an outage about for it; `None` if the backend cannot.
+    pub(crate) async fn open_fragile(&mut self) -> Option<(Handle, Box<dyn Outage>)> {
+        let (registry, outage) = bounded(&self.rules, "open_fragile", self.backend.open_fragile()).await?;
+        self.handles.push(registry.clone());
+        Some((Handle { registry, rules: self.rules.clone() }, outage))
     }
 
     pub(crate) fn profile(&self) -> &Profile {

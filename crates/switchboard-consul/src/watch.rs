@@ -58,6 +58,7 @@ impl Watches {
             query,
             index: 0,
             last: None,
+            erred: false,
             not_before: Instant::now(),
             pace: Pace::new(),
             backoff: Backoff::default(),
@@ -104,6 +105,8 @@ struct Watch<Q: Query> {
     index: u64,
     /// What was published last.
     last: Option<Q::Item>,
+    /// An error was told after it, so what is read next is told, equal or not.
+    erred: bool,
     /// The end of the pause after a failure.
     not_before: Instant,
     pace: Pace,
@@ -202,7 +205,8 @@ impl<Q: Query> Watch<Q> {
         };
         let news = self.last.as_ref() != Some(&item);
         self.pace.spend(news);
-        news.then(|| {
+        let recovered = std::mem::take(&mut self.erred);
+        (news || recovered).then(|| {
             self.last = Some(item.clone());
             item
         })
@@ -214,6 +218,7 @@ impl<Q: Query> Watch<Q> {
             self.shaken = true;
         }
         self.not_before = Instant::now() + self.backoff.next();
+        self.erred = true;
         error
     }
 }

@@ -1,21 +1,28 @@
+mod world;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::pin::pin;
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::task::Poll;
+use std::time::Duration;
 
 use async_trait::async_trait;
-use futures::future::{Either, select};
-use futures::stream::{BoxStream, StreamExt, unfold};
-use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until};
+use futures::stream::{BoxStream, StreamExt, poll_fn};
+use tokio::time::{Instant, Sleep, sleep_until};
 
+use self::world::World;
 use crate::{
-    Error, Health, Instance, InstanceId, InstanceKey, NamesStream, RegisterOptions, Registry, RegistryUrl,
-    Result, ServiceName, Snapshot, SnapshotStream, Store,
+    Error, Health, Instance, InstanceKey, NamesStream, RegisterOptions, Registry, RegistryUrl, Result,
+    ServiceName, Snapshot, SnapshotStream, Store,
 };
 
 const BACKEND: &str = "memory";
+
+/// Longer TTLs count as this, 30 years, so that every deadline is one the clock can reach.
+const LONGEST_TTL: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
 
 /// A registry in this process's memory: the reference implementation of the contract.
 ///
@@ -65,7 +72,7 @@ impl MemoryRegistry {
     /// Sets the health of an instance, as an operator or a health check would; lasts until it is deregistered.
     /// Does nothing if there is no such instance.
     pub fn set_health(&self, key: &InstanceKey, health: Health) {
-        self.world.lock().update(key, |entry| {
+        self.world.state().update(key, |entry| {
             entry.instance = Arc::new(Instance::clone(&entry.instance).with_health(health));
         });
     }
@@ -75,29 +82,77 @@ impl MemoryRegistry {
 
         let owner = NEXT_OWNER.fetch_add(1, Ordering::Relaxed);
         let store = Store::new(BACKEND);
-        world.lock().attach(owner, &store);
+        world.state().attach(owner, &store);
         Self { world, store, owner, name }
     }
 
-    fn check_open(&self, operation: &'static str) -> Result<()> {
-        if self.store.is_closed() { Err(Error::closed(BACKEND, operation)) } else { Ok(()) }
+    /// Cuts this handle off from the world, for tests of what a program does in an outage: every call answers `error`,
+    /// and every watch tells it once. Other handles go on, and so do the TTLs of what this one has registered.
+    ///
+    /// Only [`close`](Registry::close) works as ever. A second call tells another error.
+    ///
+    /// ```
+    /// use futures::StreamExt;
+    /// use switchboard_core::{Error, ErrorKind, MemoryRegistry, Registry, ServiceName};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Error> {
+    /// let registry = MemoryRegistry::new();
+    /// let greeter = ServiceName::new("greeter")?;
+    /// let mut watch = registry.watch(&greeter);
+    /// assert!(watch.next().await.is_some_and(|item| item.is_ok()));
+    ///
+    /// registry.fail(Error::new(ErrorKind::Unavailable, "memory", "outage", "no route"));
+    /// assert!(watch.next().await.is_some_and(|item| item.is_err()));
+    /// assert!(registry.lookup(&greeter).await.is_err());
+    ///
+    /// registry.heal();
+    /// assert!(watch.next().await.is_some_and(|item| item.is_ok()), "told again, though nothing changed");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn fail(&self, error: Error) {
+        self.store.fail(error);
     }
 
-    /// `stream`, with the world's deadlines kept while it waits.
-    fn expiring<T: Send + 'static>(&self, stream: BoxStream<'static, T>) -> BoxStream<'static, T> {
+    /// Ends what [`fail`](Self::fail) began. Does nothing if there is no outage.
+    pub fn heal(&self) {
+        self.store.heal();
+    }
+
+    fn check(&self, operation: &'static str) -> Result<()> {
+        if self.store.is_closed() {
+            return Err(Error::closed(BACKEND, operation));
+        }
+        self.store.failure().map_or(Ok(()), Err)
+    }
+
+    /// `stream`, with the TTLs that matter to it kept while it waits: those of `service`, or all.
+    ///
+    /// The deadline is looked up whenever the stream is polled. A later one than is waited for needs no word: this wakes
+    /// in vain and looks again. The world nudges the readers when an earlier one comes up.
+    fn expiring<T: Send + 'static>(
+        &self,
+        mut stream: BoxStream<'static, T>,
+        service: Option<ServiceName>,
+    ) -> BoxStream<'static, T> {
         let world = self.world.clone();
-        let deadline = world.deadline.subscribe();
+        let mut alarm: Option<Pin<Box<Sleep>>> = None;
         world.expire();
-        unfold((stream, deadline, world), |(mut stream, mut deadline, world)| async move {
+        poll_fn(move |context| {
             loop {
-                let item = match select(stream.next(), pin!(passed(&mut deadline))).await {
-                    Either::Left((item, _)) => Some(item),
-                    Either::Right(((), _)) => None,
-                };
-                match item {
-                    Some(item) => return item.map(|item| (item, (stream, deadline, world))),
-                    None => world.expire(),
+                if let Poll::Ready(item) = stream.poll_next_unpin(context) {
+                    return Poll::Ready(item);
                 }
+                let Some(deadline) = world.deadline(service.as_ref()) else { return Poll::Pending };
+                let alarm = alarm.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
+                if alarm.deadline() != deadline {
+                    alarm.as_mut().reset(deadline);
+                }
+                if alarm.as_mut().poll(context).is_pending() {
+                    return Poll::Pending;
+                }
+                world.expire();
             }
         })
         .boxed()
@@ -105,61 +160,45 @@ impl MemoryRegistry {
 
     fn shut(&self) {
         self.store.close();
-        self.world.lock().detach(self.owner);
-    }
-}
-
-/// Waits until the deadline, whatever it becomes meanwhile, has passed.
-async fn passed(deadline: &mut watch::Receiver<Option<Instant>>) {
-    loop {
-        let current = *deadline.borrow_and_update();
-        let changed = pin!(deadline.changed());
-        match current {
-            None => drop(changed.await),
-            Some(at) => {
-                if let Either::Left(_) = select(pin!(sleep_until(at)), changed).await {
-                    return;
-                }
-            }
-        }
+        self.world.state().detach(self.owner);
     }
 }
 
 #[async_trait]
 impl Registry for MemoryRegistry {
     async fn register(&self, instance: &Instance, options: &RegisterOptions) -> Result<()> {
-        self.check_open("register")?;
+        self.check("register")?;
         options.validate().map_err(|invalid| Error::invalid(BACKEND, "register", &invalid))?;
         self.world.expire();
-        let expires = options.ttl.and_then(|ttl| Instant::now().checked_add(ttl));
-        self.world.lock().upsert(instance, expires, self.owner);
+        let expires = options.ttl.map(|ttl| Instant::now() + ttl.min(LONGEST_TTL));
+        self.world.state().upsert(instance, expires, self.owner);
         Ok(())
     }
 
     async fn deregister(&self, key: &InstanceKey) -> Result<()> {
-        self.check_open("deregister")?;
-        self.world.lock().remove([key.clone()]);
+        self.check("deregister")?;
+        self.world.state().remove([key.clone()]);
         Ok(())
     }
 
     async fn lookup(&self, service: &ServiceName) -> Result<Snapshot> {
-        self.check_open("lookup")?;
+        self.check("lookup")?;
         self.world.expire();
         Ok(self.store.snapshot(service))
     }
 
     async fn services(&self) -> Result<BTreeSet<ServiceName>> {
-        self.check_open("services")?;
+        self.check("services")?;
         self.world.expire();
         Ok(self.store.services())
     }
 
     fn watch(&self, service: &ServiceName) -> SnapshotStream {
-        self.expiring(self.store.watch(service))
+        self.expiring(self.store.watch(service), Some(service.clone()))
     }
 
     fn watch_services(&self) -> NamesStream {
-        self.expiring(self.store.watch_services())
+        self.expiring(self.store.watch_services(), None)
     }
 
     async fn close(&self) -> Result<()> {
@@ -195,132 +234,10 @@ impl fmt::Debug for MemoryRegistry {
     }
 }
 
-#[derive(Default)]
-struct World {
-    state: Mutex<State>,
-    /// The earliest TTL, for those who wait for it.
-    deadline: watch::Sender<Option<Instant>>,
-}
-
-impl World {
-    fn lock(&self) -> Locked<'_> {
-        Locked { state: self.state.lock().unwrap_or_else(PoisonError::into_inner), deadline: &self.deadline }
-    }
-
-    /// Removes what has lapsed by now.
-    fn expire(&self) {
-        let now = Instant::now();
-        let mut locked = self.lock();
-        let due: Vec<_> = locked
-            .state
-            .expiries
-            .iter()
-            .take_while(|(at, _)| *at <= now)
-            .map(|(_, key)| key.clone())
-            .collect();
-        locked.remove(due);
-    }
-}
-
-#[derive(Default)]
-struct State {
-    services: BTreeMap<ServiceName, BTreeMap<InstanceId, Entry>>,
-    expiries: BTreeSet<(Instant, InstanceKey)>,
-    /// The readers of each open handle.
-    stores: BTreeMap<u64, Store>,
-}
-
-struct Entry {
-    instance: Arc<Instance>,
-    expires: Option<Instant>,
-    owner: u64,
-}
-
-/// The state under its lock; each change is published before the lock is given back.
-struct Locked<'a> {
-    state: MutexGuard<'a, State>,
-    deadline: &'a watch::Sender<Option<Instant>>,
-}
-
-impl Locked<'_> {
-    fn upsert(&mut self, instance: &Instance, expires: Option<Instant>, owner: u64) {
-        let key = instance.key();
-        let entries = self.state.services.entry(key.service().clone()).or_default();
-        let replaced = entries.remove(key.id());
-        let health = replaced.as_ref().map_or(Health::Passing, |entry| entry.instance.health());
-        let instance = Arc::new(instance.clone().with_health(health));
-        let renewed = replaced.as_ref().is_some_and(|entry| entry.instance == instance);
-        entries.insert(key.id().clone(), Entry { instance, expires, owner });
-        if let Some(at) = replaced.and_then(|entry| entry.expires) {
-            self.state.expiries.remove(&(at, key.clone()));
-        }
-        self.state.expiries.extend(expires.map(|at| (at, key.clone())));
-        let changed = if renewed { None } else { Some(key.service()) };
-        self.publish(changed);
-    }
-
-    fn update(&mut self, key: &InstanceKey, change: impl FnOnce(&mut Entry)) {
-        if let Some(entry) =
-            self.state.services.get_mut(key.service()).and_then(|entries| entries.get_mut(key.id()))
-        {
-            change(entry);
-            self.publish([key.service()]);
-        }
-    }
-
-    fn remove(&mut self, keys: impl IntoIterator<Item = InstanceKey>) {
-        let mut touched = BTreeSet::new();
-        for key in keys {
-            let Some(entries) = self.state.services.get_mut(key.service()) else { continue };
-            let Some(entry) = entries.remove(key.id()) else { continue };
-            if entries.is_empty() {
-                self.state.services.remove(key.service());
-            }
-            touched.insert(key.service().clone());
-            if let Some(at) = entry.expires {
-                self.state.expiries.remove(&(at, key));
-            }
-        }
-        if !touched.is_empty() {
-            self.publish(&touched);
-        }
-    }
-
-    fn attach(&mut self, owner: u64, store: &Store) {
-        store.publish(self.state.services.keys().map(|service| self.snapshot(service)));
-        self.state.stores.insert(owner, store.clone());
-    }
-
-    fn detach(&mut self, owner: u64) {
-        self.state.stores.remove(&owner);
-        let owned = self.state.services.iter().flat_map(|(service, entries)| {
-            let owned = entries.iter().filter(|(_, entry)| entry.owner == owner);
-            owned.map(|(id, _)| InstanceKey::new(service.clone(), id.clone()))
-        });
-        let owned: Vec<_> = owned.collect();
-        self.remove(owned);
-    }
-
-    fn publish<'s>(&self, services: impl IntoIterator<Item = &'s ServiceName>) {
-        let snapshots: Vec<_> = services.into_iter().map(|service| self.snapshot(service)).collect();
-        for store in self.state.stores.values() {
-            store.publish(snapshots.iter().cloned());
-        }
-        let earliest = self.state.expiries.first().map(|(at, _)| *at);
-        self.deadline.send_if_modified(|deadline| std::mem::replace(deadline, earliest) != earliest);
-    }
-
-    fn snapshot(&self, service: &ServiceName) -> Snapshot {
-        let entries = self.state.services.get(service).into_iter().flatten();
-        Snapshot::new(service.clone(), entries.map(|(_, entry)| entry.instance.clone()))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
-
+    use crate::store::Wakes;
     fn instance(port: u16) -> Instance {
         Instance::builder("greeter").id("1").address(format!("h:{port}")).build().unwrap()
     }
@@ -355,6 +272,99 @@ mod tests {
         }
         assert!(watch.next().await.unwrap().unwrap().is_empty());
         assert_eq!(started.elapsed().as_secs(), 40);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_shorter_ttl_reaches_those_who_wait_for_a_longer_one() {
+        let registry = MemoryRegistry::new();
+        registry.register(&instance(1), &ttl(100)).await.unwrap();
+        let (mut watch, mut names) = (registry.watch(instance(1).service()), registry.watch_services());
+        assert_eq!(watch.next().await.unwrap().unwrap().len(), 1);
+        assert_eq!(names.next().await.unwrap().unwrap().len(), 1);
+        let started = Instant::now();
+        let shorten = async {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            registry.register(&instance(1), &ttl(5)).await.unwrap();
+            std::future::pending::<()>().await;
+        };
+        let lapsed = async {
+            assert!(watch.next().await.unwrap().unwrap().is_empty());
+            started.elapsed().as_secs()
+        };
+        // Each by itself: one of them alone must notice.
+        tokio::select! { at = lapsed => assert_eq!(at, 6), () = shorten => {} }
+        assert!(names.next().await.unwrap().unwrap().is_empty());
+
+        registry.register(&instance(1), &ttl(100)).await.unwrap();
+        assert_eq!(names.next().await.unwrap().unwrap().len(), 1);
+        let started = Instant::now();
+        let shorten = async {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            registry.register(&instance(1), &ttl(5)).await.unwrap();
+            std::future::pending::<()>().await;
+        };
+        let lapsed = async {
+            assert!(names.next().await.unwrap().unwrap().is_empty());
+            started.elapsed().as_secs()
+        };
+        tokio::select! { at = lapsed => assert_eq!(at, 6), () = shorten => {} }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn renewals_and_lapses_elsewhere_wake_no_reader() {
+        let registry = MemoryRegistry::new();
+        let other = Instance::builder("other").id("1").address("h:1").build().unwrap();
+        registry.register(&instance(1), &ttl(10)).await.unwrap();
+        registry.register(&other, &ttl(60)).await.unwrap();
+        let mut here = registry.watch(instance(1).service());
+        let mut elsewhere = registry.watch(other.service());
+        let (here, elsewhere) = (Wakes::of(&mut here), Wakes::of(&mut elsewhere));
+        for _ in 0..3 {
+            tokio::time::advance(Duration::from_secs(3)).await;
+            registry.register(&instance(1), &ttl(10)).await.unwrap();
+        }
+        assert_eq!([here.count(), elsewhere.count()], [0, 0], "renewals");
+        tokio::time::advance(Duration::from_secs(11)).await;
+        registry.services().await.unwrap();
+        assert_eq!((here.count() > 0, elsewhere.count()), (true, 0), "a lapse");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_outage_is_one_handles_and_hides_nothing_for_good() {
+        let one = MemoryRegistry::new();
+        let other = one.handle();
+        let mut watch = one.watch(instance(1).service());
+        assert!(watch.next().await.unwrap().unwrap().is_empty());
+        let cut = Error::new(crate::ErrorKind::Unavailable, BACKEND, "outage", "cut off");
+        one.fail(cut);
+        assert_eq!(watch.next().await.unwrap().unwrap_err().message(), "cut off");
+        other.register(&instance(1), &ttl(10)).await.unwrap();
+        for failed in [
+            one.register(&instance(2), &ttl(10)).await.err(),
+            one.deregister(&instance(1).key()).await.err(),
+            one.lookup(instance(1).service()).await.err(),
+            one.services().await.err(),
+        ] {
+            assert_eq!(failed.unwrap().message(), "cut off");
+        }
+        assert_eq!(other.lookup(instance(1).service()).await.unwrap().len(), 1);
+        one.heal();
+        assert_eq!(watch.next().await.unwrap().unwrap().len(), 1);
+        one.fail(Error::new(crate::ErrorKind::Unavailable, BACKEND, "outage", "cut off"));
+        one.close().await.unwrap();
+        assert_eq!(one.services().await.unwrap_err().kind(), crate::ErrorKind::Closed);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_ttl_of_any_length_is_taken() {
+        let registry = MemoryRegistry::new();
+        for ttl in [Duration::MAX, Duration::from_secs(i64::MAX.unsigned_abs() - 10_000_000_000)] {
+            let mut watch = registry.watch(instance(1).service());
+            registry.register(&instance(1), &RegisterOptions::new().ttl(ttl)).await.unwrap();
+            assert_eq!(watch.next().await.unwrap().unwrap().len(), 1);
+            let quiet = tokio::time::timeout(Duration::from_secs(3600), watch.next());
+            assert!(quiet.await.is_err(), "{ttl:?}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

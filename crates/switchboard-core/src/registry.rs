@@ -58,15 +58,19 @@ pub trait Registry: Debug + Display + Send + Sync + 'static {
 
     /// A stream of snapshots: the current one first, even if empty, then each newer one.
     ///
-    /// - Equal snapshots are not repeated.
+    /// - Equal snapshots are not repeated, but for the one after an `Err`.
     /// - A reader slower than the changes may miss states between, never the last one.
     /// - An `Err` says that the registry cannot be heard at present; what was last read still stands. The stream goes
     ///   on by itself, with backoff inside, and ends only after [`close`](Self::close), with one
     ///   [`ErrorKind::Closed`](crate::ErrorKind::Closed).
+    /// - After an `Err`, the current snapshot is told again as soon as the registry is heard, equal to the one before
+    ///   or not: that is how a reader knows that the outage is over. A reader that was told of no `Err`, because it was
+    ///   slower than the outage, need not be told of its end.
+    /// - A stream that begins during an outage may begin with an `Err`; the snapshot follows when there is one.
     /// - Dropping the stream stops the work behind it.
     fn watch(&self, service: &ServiceName) -> SnapshotStream;
 
-    /// The same for the set of names that [`services`](Self::services) gives.
+    /// The same for the set of names that [`services`](Self::services) gives, told again after an `Err` too.
     fn watch_services(&self) -> NamesStream;
 
     /// A hint: a client could not reach this instance.

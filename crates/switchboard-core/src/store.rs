@@ -1,7 +1,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use futures::stream::{self, StreamExt};
+use futures::stream::{BoxStream, StreamExt, unfold};
 use tokio::sync::watch;
 
 use crate::{Error, NamesStream, Result, ServiceName, Snapshot, SnapshotStream};
@@ -10,8 +10,11 @@ use crate::{Error, NamesStream, Result, ServiceName, Snapshot, SnapshotStream};
 ///
 /// For backends that hear of everything at once and so can answer from memory. It keeps the watch part of the
 /// [`Registry`](crate::Registry) contract: the current state first, nothing equal repeated, nothing queued for slow
-/// readers, the last state never missed, [`ErrorKind::Closed`](crate::ErrorKind::Closed) at the end. It spawns
-/// nothing. Clones share the state.
+/// readers, the last state never missed, the state told again after an error that was told,
+/// [`ErrorKind::Closed`](crate::ErrorKind::Closed) at the end. It spawns nothing. Clones share the state.
+///
+/// A change wakes the readers of the services that changed and nobody else, so that it costs the same among ten
+/// services as among ten thousand. A service without instances and without readers takes no memory.
 #[derive(Clone, Debug)]
 pub struct Store {
     shared: Arc<Shared>,
@@ -20,122 +23,327 @@ pub struct Store {
 #[derive(Debug)]
 struct Shared {
     backend: &'static str,
-    /// Services with at least one instance.
-    snapshots: Mutex<BTreeMap<ServiceName, Snapshot>>,
-    changed: watch::Sender<Phase>,
+    state: Mutex<State>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
+struct State {
+    /// Services with at least one instance.
+    snapshots: BTreeMap<ServiceName, Snapshot>,
+    /// Services with at least one reader.
+    readers: BTreeMap<ServiceName, Readers>,
+    /// Wakes the readers of the names.
+    names: Signal,
+    phase: Phase,
+    /// How often [`Store::fail`] was called.
+    failures: u64,
+}
+
+#[derive(Debug, Default)]
+struct Readers {
+    count: usize,
+    signal: Signal,
+}
+
+/// Wakes readers, who then look for themselves.
+type Signal = watch::Sender<()>;
+
+#[derive(Clone, Debug)]
 enum Phase {
-    Open,
+    Heard,
+    Failing(Error),
     Closed,
 }
 
 impl Store {
     /// An empty store; `backend` names it in errors.
     pub fn new(backend: &'static str) -> Self {
-        let changed = watch::Sender::new(Phase::Open);
-        Self { shared: Arc::new(Shared { backend, snapshots: Mutex::default(), changed }) }
+        let state = State {
+            snapshots: BTreeMap::new(),
+            readers: BTreeMap::new(),
+            names: Signal::default(),
+            phase: Phase::Heard,
+            failures: 0,
+        };
+        Self { shared: Arc::new(Shared { backend, state: Mutex::new(state) }) }
     }
 
-    /// Makes `snapshots` the current ones of their services and wakes the readers once. Services not named keep
-    /// theirs. Snapshots equal to the current ones change nothing.
+    /// Makes `snapshots` the current ones of their services and wakes their readers. Services not named keep theirs.
+    /// Snapshots equal to the current ones change nothing.
+    ///
+    /// While the store is [failing](Self::fail) they are kept and told after [`heal`](Self::heal).
     pub fn publish(&self, snapshots: impl IntoIterator<Item = Snapshot>) {
-        let mut changed = false;
+        let mut woken = Vec::new();
         {
-            let mut current = self.snapshots();
+            let mut state = self.state();
+            let mut renamed = false;
             for snapshot in snapshots {
-                if snapshot.is_empty() {
-                    changed |= current.remove(snapshot.service()).is_some();
-                } else if current.get(snapshot.service()) != Some(&snapshot) {
-                    current.insert(snapshot.service().clone(), snapshot);
-                    changed = true;
-                }
+                woken.extend(state.put(snapshot, &mut renamed));
+            }
+            if renamed {
+                woken.push(state.names.clone());
             }
         }
-        if changed {
-            self.wake();
+        wake(woken);
+    }
+
+    /// Tells every reader, present and future, that the backend cannot hear its world: `error`, each time this is
+    /// called. They are told nothing else until [`heal`](Self::heal).
+    ///
+    /// Nothing is forgotten: [`snapshot`](Self::snapshot) and [`services`](Self::services) go on answering what was
+    /// last published. A reader that is slower than an outage may not hear of it. On a closed store it does nothing.
+    pub fn fail(&self, error: Error) {
+        let woken = {
+            let mut state = self.state();
+            if matches!(state.phase, Phase::Closed) {
+                return;
+            }
+            state.phase = Phase::Failing(error);
+            state.failures += 1;
+            state.all_signals()
+        };
+        wake(woken);
+    }
+
+    /// Ends what [`fail`](Self::fail) began: every reader that was told the error is told the current state, equal to
+    /// what it was told before or not. Does nothing if the store is not failing.
+    ///
+    /// Publish first what has changed meanwhile, or readers see the old state for a moment.
+    pub fn heal(&self) {
+        let woken = {
+            let mut state = self.state();
+            if !matches!(state.phase, Phase::Failing(_)) {
+                return;
+            }
+            state.phase = Phase::Heard;
+            state.all_signals()
+        };
+        wake(woken);
+    }
+
+    /// The error that the store is failing with, if it is.
+    pub fn failure(&self) -> Option<Error> {
+        match &self.state().phase {
+            Phase::Failing(error) => Some(error.clone()),
+            Phase::Heard | Phase::Closed => None,
         }
     }
 
     /// The current snapshot of `service`, empty if there is none.
     pub fn snapshot(&self, service: &ServiceName) -> Snapshot {
-        self.snapshots().get(service).cloned().unwrap_or_else(|| Snapshot::empty(service.clone()))
+        self.state().snapshot(service)
     }
 
     /// The services with at least one instance.
     pub fn services(&self) -> BTreeSet<ServiceName> {
-        self.snapshots().keys().cloned().collect()
+        self.state().services()
     }
 
     /// The stream that [`Registry::watch`](crate::Registry::watch) asks for.
     pub fn watch(&self, service: &ServiceName) -> SnapshotStream {
-        let service = service.clone();
-        self.follow("watch", move |store| store.snapshot(&service))
+        let signal = {
+            let mut state = self.state();
+            let readers = state.readers.entry(service.clone()).or_default();
+            readers.count += 1;
+            readers.signal.subscribe()
+        };
+        let reader = Reader { store: self.clone(), service: service.clone() };
+        self.follow("watch", signal, move |state| state.snapshot(&reader.service))
     }
 
     /// The stream that [`Registry::watch_services`](crate::Registry::watch_services) asks for.
     pub fn watch_services(&self) -> NamesStream {
-        self.follow("watch_services", Self::services)
+        let signal = self.state().names.subscribe();
+        self.follow("watch_services", signal, State::services)
     }
 
     /// Ends every stream with one [`ErrorKind::Closed`](crate::ErrorKind::Closed).
     pub fn close(&self) {
-        self.shared.changed.send_replace(Phase::Closed);
+        let woken = {
+            let mut state = self.state();
+            state.phase = Phase::Closed;
+            state.all_signals()
+        };
+        wake(woken);
     }
 
     /// Whether [`close`](Self::close) was called.
     pub fn is_closed(&self) -> bool {
-        *self.shared.changed.borrow() == Phase::Closed
+        matches!(self.state().phase, Phase::Closed)
     }
 
-    fn follow<T, F>(&self, operation: &'static str, read: F) -> stream::BoxStream<'static, Result<T>>
+    /// Wakes the readers of `service` though it has not changed.
+    pub(crate) fn nudge(&self, service: &ServiceName) {
+        let signal = self.state().readers.get(service).map(|readers| readers.signal.clone());
+        wake(signal);
+    }
+
+    /// Wakes the readers of the names though they have not changed.
+    pub(crate) fn nudge_names(&self) {
+        let signal = self.state().names.clone();
+        wake([signal]);
+    }
+
+    fn follow<T, F>(
+        &self,
+        operation: &'static str,
+        signal: watch::Receiver<()>,
+        read: F,
+    ) -> BoxStream<'static, Result<T>>
     where
         T: Clone + PartialEq + Send + 'static,
-        F: Fn(&Self) -> T + Send + 'static,
+        F: Fn(&State) -> T + Send + 'static,
     {
-        struct Follow<T, F> {
-            store: Store,
-            changed: watch::Receiver<Phase>,
-            last: Option<T>,
-            read: F,
-            ended: bool,
-        }
         let follow = Follow {
             store: self.clone(),
-            changed: self.shared.changed.subscribe(),
-            last: None,
+            operation,
+            signal,
             read,
+            last: None,
+            failures_told: 0,
             ended: false,
         };
-        stream::unfold(follow, move |mut follow| async move {
-            if follow.ended {
-                return None;
-            }
-            loop {
-                if *follow.changed.borrow_and_update() == Phase::Closed {
-                    follow.ended = true;
-                    return Some((Err(Error::closed(follow.store.shared.backend, operation)), follow));
-                }
-                let now = (follow.read)(&follow.store);
-                if follow.last.as_ref() != Some(&now) {
-                    follow.last = Some(now.clone());
-                    return Some((Ok(now), follow));
-                }
-                follow.changed.changed().await.ok()?;
-            }
-        })
-        .boxed()
+        unfold(follow, |mut follow| async move { Some((follow.next().await?, follow)) }).boxed()
     }
 
-    fn wake(&self) {
-        // Unchanged in value, but every receiver is notified.
-        self.shared.changed.send_modify(|_| {});
+    fn state(&self) -> MutexGuard<'_, State> {
+        // No code panics while holding the lock, and the maps are consistent even if one did.
+        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn snapshot(&self, service: &ServiceName) -> Snapshot {
+        self.snapshots.get(service).cloned().unwrap_or_else(|| Snapshot::empty(service.clone()))
     }
 
-    fn snapshots(&self) -> MutexGuard<'_, BTreeMap<ServiceName, Snapshot>> {
-        // No code panics while holding the lock, and a map is consistent even if one did.
-        self.shared.snapshots.lock().unwrap_or_else(PoisonError::into_inner)
+    fn services(&self) -> BTreeSet<ServiceName> {
+        self.snapshots.keys().cloned().collect()
+    }
+
+    /// Takes a snapshot, notes whether it makes a name come or go, and tells whom to wake if it is news.
+    fn put(&mut self, snapshot: Snapshot, renamed: &mut bool) -> Option<Signal> {
+        let service = snapshot.service().clone();
+        if self.snapshot(&service) == snapshot {
+            return None;
+        }
+        let signal = self.readers.get(&service).map(|readers| readers.signal.clone());
+        if snapshot.is_empty() {
+            self.snapshots.remove(&service);
+            *renamed = true;
+        } else {
+            *renamed |= self.snapshots.insert(service, snapshot).is_none();
+        }
+        signal
+    }
+
+    fn all_signals(&self) -> Vec<Signal> {
+        let readers = self.readers.values().map(|readers| &readers.signal);
+        readers.chain([&self.names]).cloned().collect()
+    }
+}
+
+/// Not under the lock: whom it wakes may want it.
+fn wake(signals: impl IntoIterator<Item = Signal>) {
+    for signal in signals {
+        signal.send_replace(());
+    }
+}
+
+/// Counts a reader of a service for as long as it lives.
+struct Reader {
+    store: Store,
+    service: ServiceName,
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        let mut state = self.store.state();
+        if let Some(readers) = state.readers.get_mut(&self.service) {
+            readers.count -= 1;
+            if readers.count == 0 {
+                state.readers.remove(&self.service);
+            }
+        }
+    }
+}
+
+/// A stream of what `read` reads.
+struct Follow<T, F> {
+    store: Store,
+    operation: &'static str,
+    signal: watch::Receiver<()>,
+    read: F,
+    /// What was told last, unless an error was told after it: then the state is news whatever it is.
+    last: Option<T>,
+    failures_told: u64,
+    ended: bool,
+}
+
+impl<T, F> Follow<T, F>
+where
+    T: Clone + PartialEq,
+    F: Fn(&State) -> T,
+{
+    async fn next(&mut self) -> Option<Result<T>> {
+        while !self.ended {
+            self.signal.mark_unchanged();
+            if let Some(news) = self.news() {
+                return Some(news);
+            }
+            // Cannot fail: the store keeps the sender while there is a reader.
+            self.signal.changed().await.ok()?;
+        }
+        None
+    }
+
+    /// What this reader has not been told.
+    fn news(&mut self) -> Option<Result<T>> {
+        let state = self.store.state();
+        match &state.phase {
+            Phase::Closed => {
+                self.ended = true;
+                Some(Err(Error::closed(self.store.shared.backend, self.operation)))
+            }
+            Phase::Failing(error) => {
+                let told = std::mem::replace(&mut self.failures_told, state.failures);
+                (told != state.failures).then(|| {
+                    self.last = None;
+                    Err(error.clone())
+                })
+            }
+            Phase::Heard => {
+                let now = (self.read)(&state);
+                (self.last.as_ref() != Some(&now)).then(|| Ok(self.last.insert(now).clone()))
+            }
+        }
+    }
+}
+
+/// Counts how often a reader is woken.
+#[cfg(test)]
+#[derive(Default)]
+pub(crate) struct Wakes(std::sync::atomic::AtomicUsize);
+
+#[cfg(test)]
+impl Wakes {
+    /// Reads `stream` until it has nothing more, and counts from then on.
+    pub(crate) fn of<T>(stream: &mut BoxStream<'static, T>) -> Arc<Self> {
+        let wakes = Arc::new(Self::default());
+        let waker = futures::task::waker(wakes.clone());
+        while stream.poll_next_unpin(&mut std::task::Context::from_waker(&waker)).is_ready() {}
+        wakes
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.0.load(std::sync::atomic::Ordering::SeqCst)
+    }
+}
+
+#[cfg(test)]
+impl futures::task::ArcWake for Wakes {
+    fn wake_by_ref(wakes: &Arc<Self>) {
+        wakes.0.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
     }
 }
 
@@ -193,5 +401,82 @@ mod tests {
         assert!(names.next().now_or_never().is_none());
         store.publish([snapshot("a", &[])]);
         assert_eq!(names.next().await.unwrap().unwrap().len(), 1);
+    }
+
+    fn unavailable(message: &str) -> Error {
+        Error::new(ErrorKind::Unavailable, "test", "watch", message)
+    }
+
+    #[tokio::test]
+    async fn after_an_error_the_state_is_told_again_though_nothing_changed() {
+        let store = Store::new("test");
+        store.publish([snapshot("a", &["1"])]);
+        let (mut watch, mut names) = (store.watch(&ServiceName::new("a").unwrap()), store.watch_services());
+        assert_eq!(watch.next().await.unwrap().unwrap().len(), 1);
+        assert_eq!(names.next().await.unwrap().unwrap().len(), 1);
+        for message in ["first", "second"] {
+            store.fail(unavailable(message));
+            assert_eq!(watch.next().await.unwrap().unwrap_err().message(), message);
+            assert_eq!(names.next().await.unwrap().unwrap_err().message(), message);
+            assert!(watch.next().now_or_never().is_none() && names.next().now_or_never().is_none());
+        }
+        assert_eq!(store.failure().unwrap().message(), "second");
+        let mut late = store.watch(&ServiceName::new("a").unwrap());
+        assert_eq!(late.next().await.unwrap().unwrap_err().message(), "second", "a new reader is told too");
+        store.publish([snapshot("a", &["2"])]);
+        assert!(watch.next().now_or_never().is_none(), "not while it fails");
+        store.publish([snapshot("a", &["1"])]);
+
+        store.heal();
+        assert!(store.failure().is_none());
+        assert_eq!(watch.next().await.unwrap().unwrap(), snapshot("a", &["1"]));
+        assert_eq!(late.next().await.unwrap().unwrap(), snapshot("a", &["1"]));
+        assert_eq!(names.next().await.unwrap().unwrap().len(), 1);
+        store.heal();
+        assert!(watch.next().now_or_never().is_none() && names.next().now_or_never().is_none());
+    }
+
+    #[tokio::test]
+    async fn an_outage_that_nobody_read_of_is_not_told() {
+        let store = Store::new("test");
+        let mut watch = store.watch(&ServiceName::new("a").unwrap());
+        watch.next().await.unwrap().unwrap();
+        store.fail(unavailable("down"));
+        store.heal();
+        assert!(watch.next().now_or_never().is_none());
+        store.fail(unavailable("down"));
+        assert!(watch.next().await.unwrap().is_err());
+        store.close();
+        store.fail(unavailable("down"));
+        assert_eq!(watch.next().await.unwrap().unwrap_err().kind(), ErrorKind::Closed);
+    }
+
+    #[tokio::test]
+    async fn a_change_wakes_the_readers_of_its_service_only() {
+        let store = Store::new("test");
+        let [mut here, mut elsewhere] = ["a", "b"].map(|name| store.watch(&ServiceName::new(name).unwrap()));
+        let (here, elsewhere) = (Wakes::of(&mut here), Wakes::of(&mut elsewhere));
+        store.publish([snapshot("a", &["1"])]);
+        store.publish([snapshot("c", &["1"])]);
+        assert_eq!([here.count(), elsewhere.count()], [1, 0]);
+    }
+
+    #[test]
+    fn a_service_without_instances_and_readers_leaves_nothing() {
+        let store = Store::new("test");
+        let left = || {
+            let state = store.state();
+            (state.snapshots.len(), state.readers.len())
+        };
+        let name = ServiceName::new("a").unwrap();
+        let readers = [store.watch(&name), store.watch(&name)];
+        store.publish([snapshot("a", &["1"])]);
+        let [first, second] = readers;
+        drop(first);
+        assert_eq!(left(), (1, 1));
+        drop(second);
+        assert_eq!(left(), (1, 0));
+        store.publish([snapshot("a", &[])]);
+        assert_eq!(left(), (0, 0));
     }
 }

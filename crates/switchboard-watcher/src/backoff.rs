@@ -3,6 +3,8 @@ use std::time::Duration;
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use tokio::time::Instant;
 
+use crate::time::bounded;
+
 /// How long to wait between tries: exponential, with jitter, without end, and starting over once things go well.
 ///
 /// The n-th wait is drawn at random from the upper half of `initial × factorⁿ`, bounded by `cap`, so that clients
@@ -54,8 +56,8 @@ impl Backoff {
     fn waits(&self) -> ExponentialBackoff {
         // The library's jitter adds up to the wait itself, so half of what is wanted goes in.
         let builder = ExponentialBuilder::new()
-            .with_min_delay(self.initial / 2)
-            .with_max_delay(self.cap / 2)
+            .with_min_delay(bounded(self.initial) / 2)
+            .with_max_delay(bounded(self.cap) / 2)
             .with_factor(self.factor)
             .without_max_times()
             .with_jitter();
@@ -81,7 +83,9 @@ impl Waits {
 
     /// How long to wait after a failure at `now`.
     pub(crate) fn next(&mut self, now: Instant) -> Duration {
-        let calm = self.last_failure.is_none_or(|last| now.duration_since(last) > self.backoff.cap * 2);
+        let calm = self
+            .last_failure
+            .is_none_or(|last| now.duration_since(last) > self.backoff.cap.saturating_mul(2));
         if calm {
             self.running = self.backoff.waits();
         }
@@ -106,6 +110,22 @@ mod tests {
         }
         tokio::time::advance(Duration::from_secs(21)).await;
         assert!(waits.next(Instant::now()) <= Duration::from_millis(100));
+    }
+
+    #[test]
+    fn waits_of_any_length_are_taken() {
+        for longest in [Duration::MAX, Duration::from_secs(u64::MAX / 2)] {
+            for factor in [1.0, f32::MAX, f32::INFINITY] {
+                let mut waits = Waits::new(Backoff::new(longest, longest).factor(factor));
+                for _ in 0..10 {
+                    let wait = waits.next(Instant::now());
+                    assert!(
+                        wait > Duration::from_secs(365 * 24 * 3600)
+                            && Instant::now().checked_add(wait).is_some()
+                    );
+                }
+            }
+        }
     }
 
     #[test]

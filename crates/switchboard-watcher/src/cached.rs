@@ -15,7 +15,8 @@ use crate::{Directory, DirectoryBuilder, Freshness, View};
 ///
 /// The first lookup of a name asks the registry, once however many callers there are; later ones are answered from the
 /// live view while it lingers. Through an outage a lookup answers the last good snapshot; one for which there is
-/// none is the registry's error. Watches of one name share one watch beneath. Everything else passes through.
+/// none is the registry's error. Watches of one name share one watch beneath, and each tells an outage with one error, and
+/// its end with the snapshot. Everything else passes through.
 ///
 /// A lookup sees all that the registry's watch has told by then. With a registry across a network that may be a moment
 /// later than a lookup of the registry itself would. A service that was looked up is watched until the directory's
@@ -92,40 +93,57 @@ impl<R: Registry> Registry for Cached<R> {
 
 struct Follow {
     view: View,
-    last: Option<Snapshot>,
-    told: bool,
+    told: Told,
     ended: bool,
+}
+
+/// What a reader was told last.
+enum Told {
+    Nothing,
+    Snapshot(Snapshot),
+    /// That the registry is not heard: once for each outage, and then the snapshot again, equal or not.
+    Outage,
+}
+
+impl Follow {
+    /// What the reader has not been told.
+    fn news(&mut self) -> Option<Result<Snapshot>> {
+        let state = self.view.state();
+        let stale = match &state.status.freshness {
+            Freshness::Stale { error, .. } => Some(error),
+            Freshness::Pending | Freshness::Fresh | Freshness::Closed => None,
+        };
+        let untold = |now: &&Snapshot| match &self.told {
+            Told::Nothing => true,
+            Told::Snapshot(last) => last != *now,
+            Told::Outage => state.status.is_fresh(),
+        };
+        if let Some(now) = state.snapshot.as_ref().filter(untold) {
+            self.told = Told::Snapshot(now.clone());
+            return Some(Ok(now.clone()));
+        }
+        if matches!(state.status.freshness, Freshness::Closed) {
+            self.ended = true;
+            return Some(Err(Error::closed("directory", "watch")));
+        }
+        let error = stale.filter(|_| !matches!(self.told, Told::Outage))?.clone();
+        self.told = Told::Outage;
+        Some(Err(error))
+    }
 }
 
 /// A view as the stream that the contract of `watch` asks for.
 fn follow(view: View) -> SnapshotStream {
-    let start = Follow { view, last: None, told: false, ended: false };
+    let start = Follow { view, told: Told::Nothing, ended: false };
     unfold(start, |mut follow| async move {
-        if follow.ended {
-            return None;
-        }
-        loop {
+        while !follow.ended {
             follow.view.mark_seen();
-            let state = follow.view.state();
-            if let Some(snapshot) = state.snapshot.as_ref().filter(|now| follow.last.as_ref() != Some(now)) {
-                follow.last = Some(snapshot.clone());
-                return Some((Ok(snapshot.clone()), follow));
-            }
-            match &state.status.freshness {
-                Freshness::Closed => {
-                    follow.ended = true;
-                    return Some((Err(Error::closed("directory", "watch")), follow));
-                }
-                // One error for each outage.
-                Freshness::Stale { error, .. } if !follow.told => {
-                    follow.told = true;
-                    return Some((Err(error.clone()), follow));
-                }
-                Freshness::Stale { .. } => {}
-                Freshness::Fresh | Freshness::Pending => follow.told = false,
+            if let Some(news) = follow.news() {
+                return Some((news, follow));
             }
             follow.view.changed().await;
         }
+        None
     })
     .boxed()
 }

@@ -4,8 +4,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use arc_swap::ArcSwap;
 use switchboard_core::{ServiceName, Snapshot};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
-use crate::Status;
+use crate::{Freshness, Status};
 
 /// What a service's task writes and its views read.
 #[derive(Debug)]
@@ -29,6 +30,17 @@ pub(crate) struct State {
     pub(crate) status: Status,
 }
 
+impl State {
+    /// Makes `snapshot` the one to be seen. An equal one, as comes after an outage, is no change.
+    pub(crate) fn show(&mut self, snapshot: Snapshot) {
+        if self.snapshot.as_ref() != Some(&snapshot) {
+            self.snapshot = Some(snapshot);
+            self.status.updated = Some(Instant::now());
+        }
+        self.status.held_back = None;
+    }
+}
+
 impl Cell {
     pub(crate) fn new(service: ServiceName) -> Self {
         let state = State { snapshot: None, status: Status::pending() };
@@ -49,6 +61,10 @@ impl Cell {
 
     pub(crate) fn snapshot(&self) -> Option<Snapshot> {
         self.state.load().snapshot.clone()
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        matches!(self.state.load().status.freshness, Freshness::Closed)
     }
 
     /// Only the service's task writes, so read, change and write need no lock.
@@ -95,8 +111,14 @@ impl Cell {
         self.lingers.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn lease(&self) {
-        self.leases.send_modify(|count| *count += 1);
+    /// Counts a view, and says whether it is the first.
+    pub(crate) fn lease(&self) -> bool {
+        let mut first = false;
+        self.leases.send_modify(|count| {
+            *count += 1;
+            first = *count == 1;
+        });
+        first
     }
 
     pub(crate) fn release(&self) {

@@ -54,7 +54,7 @@ impl Default for Settings {
 }
 
 impl DirectoryBuilder {
-    /// How long a service is still watched after its last view was dropped, so that a program that asks now and then
+    /// How long a service is still watched after its last view was dropped, clones and all, so that a program that asks now and then
     /// finds it warm. Default 60 s, the lifetime of go-micro's cache.
     pub fn linger(mut self, linger: Duration) -> Self {
         self.settings.linger = linger;
@@ -70,6 +70,10 @@ impl DirectoryBuilder {
 
     /// How long the last good snapshot is kept while the registry is not heard. Default: for ever, as in go-kit; the
     /// age is in [`View::status`].
+    ///
+    /// What counts is what the registry's watch says: from its first `Err` to the next snapshot, which the contract has it
+    /// tell as soon as it is heard again, changed or not. Nothing can be known of a stream that breaks the contract and does
+    /// not: its view stays stale, and the snapshot is dropped. The conformance suite finds such a backend.
     pub fn max_age(mut self, age: Duration) -> Self {
         self.settings.max_age = Some(age);
         self
@@ -114,10 +118,16 @@ impl Directory {
 
     /// A live view of `service`, which need not exist (yet). Returns at once.
     ///
+    /// The first one of a service has it watched on the runtime it is called from, for all. When that runtime ends the views
+    /// are [`Freshness::Closed`], and the next one asked for has the service watched anew. A view asked for on a runtime that
+    /// is already shut down is closed from the start, and so is, at once, one of a registry whose `watch` panics.
+    ///
     /// # Errors
     ///
     /// [`ErrorKind::Invalid`] for a bad name, [`ErrorKind::Closed`] after [`close`](Self::close), and
     /// [`ErrorKind::Unsupported`] outside a tokio runtime.
+    ///
+    /// [`Freshness::Closed`]: crate::Freshness::Closed
     pub fn service<S>(&self, service: S) -> Result<View>
     where
         S: TryInto<ServiceName>,
@@ -151,7 +161,7 @@ impl Directory {
         let watched =
             std::mem::replace(&mut *self.inner.entries(), Entries { closed: true, ..Entries::default() });
         for (_, watched) in watched.services {
-            watched.task.abort();
+            watched.end();
         }
         self.inner.suspects.close();
     }
@@ -191,33 +201,46 @@ pub(crate) struct Inner {
 #[derive(Default)]
 struct Entries {
     services: HashMap<ServiceName, Watched>,
+    /// How many of them have no view.
+    idle: usize,
     closed: bool,
 }
 
 struct Watched {
     cell: Arc<Cell>,
-    task: AbortHandle,
+    /// `None` until it is spawned, which is not done under the lock.
+    task: Option<AbortHandle>,
 }
 
 impl Inner {
     fn view(self: &Arc<Self>, service: ServiceName) -> Result<View> {
-        let mut entries = self.entries();
-        if entries.closed {
-            return Err(Error::closed("directory", "service"));
-        }
-        if let Some(watched) = entries.services.get(&service) {
-            return Ok(View::new(watched.cell.clone(), self.clone()));
-        }
-        let runtime = Handle::try_current().map_err(|error| {
-            Error::new(ErrorKind::Unsupported, "directory", "service", "called outside a tokio runtime")
-                .with_source(error)
-        })?;
-        let cell = Arc::new(Cell::new(service.clone()));
-        let view = View::new(cell.clone(), self.clone());
-        let registry = self.registry.clone();
-        let task = Task::new(cell.clone(), Arc::downgrade(self), registry, self.settings.clone());
+        let (view, cell, runtime) = {
+            let mut entries = self.entries();
+            if entries.closed {
+                return Err(Error::closed("directory", "service"));
+            }
+            if let Some(cell) = entries.lease(&service) {
+                return Ok(View::new(cell, self.clone()));
+            }
+            let runtime = Handle::try_current().map_err(|error| {
+                Error::new(ErrorKind::Unsupported, "directory", "service", "called outside a tokio runtime")
+                    .with_source(error)
+            })?;
+            let cell = entries.add(service);
+            (View::new(cell.clone(), self.clone()), cell, runtime)
+        };
+        // Not under the lock: a runtime that is shut down drops the task here and now, and that takes the lock.
+        let task =
+            Task::new(cell.clone(), Arc::downgrade(self), self.registry.clone(), self.settings.clone());
         let task = runtime.spawn(task.run()).abort_handle();
-        entries.services.insert(service, Watched { cell, task });
+        let mut entries = self.entries();
+        if let Some(watched) = entries.get_mut(&cell) {
+            watched.task = Some(task);
+        } else {
+            // The directory was closed meanwhile, or the task has ended already.
+            drop(entries);
+            task.abort();
+        }
         Ok(view)
     }
 
@@ -236,18 +259,20 @@ impl Inner {
         self.entries().remove(cell);
     }
 
-    /// The last view of a service was dropped: with too many idle ones about, its task ends now.
+    /// A view was dropped. If it was the last of its service, this begins to linger; with too many idle ones about, its
+    /// task ends now.
     pub(crate) fn release(&self, cell: &Arc<Cell>) {
-        cell.release();
-        let mut entries = self.entries();
-        if !cell.is_idle() || entries.services.len() <= self.settings.max_idle {
-            return;
-        }
-        let idle = entries.services.values().filter(|watched| watched.cell.is_idle()).count();
-        if idle > self.settings.max_idle {
-            if let Some(watched) = entries.remove(cell) {
-                watched.task.abort();
+        let ended = {
+            let mut entries = self.entries();
+            cell.release();
+            if !cell.is_idle() || entries.get_mut(cell).is_none() {
+                return;
             }
+            entries.idle += 1;
+            if entries.idle <= self.settings.max_idle { None } else { entries.remove(cell) }
+        };
+        if let Some(watched) = ended {
+            watched.end();
         }
     }
 
@@ -258,16 +283,47 @@ impl Inner {
 }
 
 impl Entries {
+    /// Counts another view of `service`, if it is watched.
+    fn lease(&mut self, service: &ServiceName) -> Option<Arc<Cell>> {
+        let cell = self.services.get(service)?.cell.clone();
+        if cell.lease() {
+            self.idle -= 1;
+        }
+        Some(cell)
+    }
+
+    /// A new service with one view.
+    fn add(&mut self, service: ServiceName) -> Arc<Cell> {
+        let cell = Arc::new(Cell::new(service.clone()));
+        cell.lease();
+        self.services.insert(service, Watched { cell: cell.clone(), task: None });
+        cell
+    }
+
+    fn get_mut(&mut self, cell: &Arc<Cell>) -> Option<&mut Watched> {
+        self.services.get_mut(&cell.service).filter(|watched| Arc::ptr_eq(&watched.cell, cell))
+    }
+
     fn remove(&mut self, cell: &Arc<Cell>) -> Option<Watched> {
-        let same = self.services.get(&cell.service).is_some_and(|watched| Arc::ptr_eq(&watched.cell, cell));
-        if same { self.services.remove(&cell.service) } else { None }
+        self.get_mut(cell)?;
+        if cell.is_idle() {
+            self.idle -= 1;
+        }
+        self.services.remove(&cell.service)
+    }
+}
+
+impl Watched {
+    fn end(self) {
+        if let Some(task) = self.task {
+            task.abort();
+        }
     }
 }
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        for watched in self.entries().services.values() {
-            watched.task.abort();
-        }
+        let services = std::mem::take(&mut self.entries().services);
+        services.into_values().for_each(Watched::end);
     }
 }

@@ -4,6 +4,7 @@ use switchboard_core::{Health, Instance, Snapshot};
 use tokio::time::Instant;
 
 use crate::HeldBack;
+use crate::time::later;
 
 /// When to hold back an update that takes most of a service away at once, and for how long.
 ///
@@ -50,7 +51,7 @@ impl Guard {
             self.held = None;
             return Some(newer);
         }
-        let until = self.held.as_ref().map_or(now + rule.hold, |(_, held)| held.until);
+        let until = self.held.as_ref().map_or_else(|| later(now, rule.hold), |(_, held)| held.until);
         if until <= now {
             self.held = None;
             return Some(newer);

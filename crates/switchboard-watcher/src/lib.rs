@@ -38,6 +38,7 @@ mod guard;
 mod status;
 mod suspects;
 mod task;
+mod time;
 mod view;
 
 pub use backoff::Backoff;

@@ -30,7 +30,8 @@ pub enum Freshness {
         /// The latest error.
         error: Error,
     },
-    /// The registry or the directory was closed; nothing changes any more.
+    /// The registry or the directory was closed, or the runtime that the service was watched on has ended; nothing changes
+    /// any more in this view. [`Directory::service`](crate::Directory::service) gives another, if it can.
     Closed,
 }
 

@@ -43,6 +43,8 @@ impl Suspects {
         let (queue, hints) = mpsc::channel(QUEUE);
         let sent = queue.try_send(key.clone()).is_ok();
         let task = runtime.spawn(deliver(self.registry.clone(), hints)).abort_handle();
+        // A runtime that is shut down has dropped it already.
+        let sent = sent && !queue.is_closed();
         *worker = Worker::Running(queue, task);
         sent
     }

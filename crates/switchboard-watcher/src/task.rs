@@ -13,6 +13,7 @@ use crate::backoff::Waits;
 use crate::cell::Cell;
 use crate::directory::{Inner, Settings};
 use crate::guard::Guard;
+use crate::time::later;
 use crate::{Freshness, HeldBack};
 
 /// A stream that is still up gets no longer rest than this after an error, whatever the backoff's cap.
@@ -34,6 +35,8 @@ pub(crate) struct Task {
 
 /// Where the next snapshot comes from.
 enum Source {
+    /// Nothing is watched yet.
+    Idle,
     /// The registry's stream is up.
     Up(SnapshotStream),
     /// The stream is up, and left alone for a moment after an error.
@@ -50,7 +53,8 @@ impl Task {
         settings: Settings,
     ) -> Self {
         Self {
-            source: Source::Up(registry.watch(&cell.service)),
+            // Not watched here: this runs for a caller, and what a registry does in `watch` is the task's to bear.
+            source: Source::Idle,
             waits: Waits::new(settings.backoff.clone()),
             guard: Guard::new(settings.mass_removal),
             leases: cell.leases(),
@@ -64,6 +68,7 @@ impl Task {
     }
 
     pub(crate) async fn run(mut self) {
+        self.source = Source::Up(self.registry.watch(&self.cell.service));
         while self.step().await.is_continue() {
             // A registry that always has something ready must not keep the thread.
             tokio::task::consume_budget().await;
@@ -92,7 +97,7 @@ impl Task {
     /// The next moment at which something is due.
     fn alarm(&self) -> Option<Instant> {
         let source = match self.source {
-            Source::Up(_) => None,
+            Source::Idle | Source::Up(_) => None,
             Source::Resting(_, until) | Source::Down(until) => Some(until),
         };
         let held = self.guard.held().map(|HeldBack { until, .. }| until);
@@ -101,14 +106,14 @@ impl Task {
 
     fn idle_until(&self) -> Option<Instant> {
         let linger = if self.cell.lingers() { self.settings.linger } else { Duration::ZERO };
-        self.idle_since.and_then(|since| since.checked_add(linger))
+        self.idle_since.map(|since| later(since, linger))
     }
 
     /// When the last good snapshot is too old to be kept.
     fn expires(&self) -> Option<Instant> {
         let state = self.cell.state();
         match (&state.status.freshness, &state.snapshot) {
-            (Freshness::Stale { since, .. }, Some(_)) => since.checked_add(self.settings.max_age?),
+            (Freshness::Stale { since, .. }, Some(_)) => Some(later(*since, self.settings.max_age?)),
             _ => None,
         }
     }
@@ -121,7 +126,8 @@ impl Task {
             }
         }
         if let Some(snapshot) = self.guard.release(now) {
-            self.show(snapshot);
+            // It was heard when it was held back. Whether the registry is heard now is another matter.
+            self.cell.update(|state| state.show(snapshot));
         }
         if self.expires().is_some_and(|until| until <= now) {
             tracing::warn!(service = %self.cell.service, "the last good snapshot is too old and dropped");
@@ -143,7 +149,7 @@ impl Task {
             Some(Ok(snapshot)) => self.accept(snapshot),
             Some(Err(error)) if error.kind() == ErrorKind::Closed => return ControlFlow::Break(()),
             Some(Err(error)) => {
-                let until = Instant::now() + self.fail(error).min(LONGEST_REST);
+                let until = later(Instant::now(), self.fail(error).min(LONGEST_REST));
                 if let Source::Up(stream) = std::mem::replace(&mut self.source, Source::Down(until)) {
                     self.source = Source::Resting(stream, until);
                 }
@@ -151,7 +157,7 @@ impl Task {
             None => {
                 let error =
                     Error::new(ErrorKind::Unavailable, "directory", "watch", "the registry's stream ended");
-                self.source = Source::Down(Instant::now() + self.fail(error));
+                self.source = Source::Down(later(Instant::now(), self.fail(error)));
             }
         }
         ControlFlow::Continue(())
@@ -174,32 +180,20 @@ impl Task {
 
     fn accept(&mut self, snapshot: Snapshot) {
         let current = self.cell.snapshot();
-        if let Some(snapshot) = self.guard.admit(current.as_ref(), snapshot, Instant::now()) {
-            self.show(snapshot);
-            return;
-        }
+        let admitted = self.guard.admit(current.as_ref(), snapshot, Instant::now());
         let held = self.guard.held();
         if let Some(HeldBack { removed, .. }) = held {
             tracing::warn!(service = %self.cell.service, removed, "an update that removes too much is held back");
         }
         self.cell.update(|state| {
-            state.status.freshness = Freshness::Fresh;
-            state.status.held_back = held;
-        });
-    }
-
-    fn show(&mut self, snapshot: Snapshot) {
-        self.cell.update(|state| {
             if let Freshness::Stale { since, .. } = state.status.freshness {
                 tracing::info!(service = %self.cell.service, after = ?since.elapsed(), "the registry is heard again");
             }
-            // Equal snapshots after a recovery are no change.
-            if state.snapshot.as_ref() != Some(&snapshot) {
-                state.snapshot = Some(snapshot);
-                state.status.updated = Some(Instant::now());
-            }
             state.status.freshness = Freshness::Fresh;
-            state.status.held_back = None;
+            match admitted {
+                Some(snapshot) => state.show(snapshot),
+                None => state.status.held_back = held,
+            }
         });
     }
 }
@@ -219,7 +213,7 @@ impl Source {
     async fn next(&mut self) -> Option<Result<Snapshot>> {
         match self {
             Self::Up(stream) => stream.next().await,
-            Self::Resting(..) | Self::Down(_) => std::future::pending().await,
+            Self::Idle | Self::Resting(..) | Self::Down(_) => std::future::pending().await,
         }
     }
 }

@@ -27,8 +27,8 @@ pub struct View {
 }
 
 impl View {
+    /// A view that [`Inner`] has counted.
     pub(crate) fn new(cell: Arc<Cell>, directory: Arc<Inner>) -> Self {
-        cell.lease();
         let written = cell.writes();
         Self { cell, directory, written }
     }
@@ -49,6 +49,14 @@ impl View {
     /// How much [`snapshot`](Self::snapshot) can be trusted: fresh, or stale since when and why.
     pub fn status(&self) -> Status {
         self.cell.state().status.clone()
+    }
+
+    /// Whether nothing will change any more, as [`Freshness::Closed`] says: the registry or the directory was closed, or the
+    /// runtime on which the service was watched has ended. Takes no lock.
+    ///
+    /// Ask the directory again: unless it is closed, it watches anew, on the runtime it is then called from.
+    pub fn is_closed(&self) -> bool {
+        self.cell.is_closed()
     }
 
     /// Waits until there is a snapshot, and gives it.

@@ -68,6 +68,21 @@ async fn too_many_idle_services_do_not_linger() {
     }
     settle().await;
     assert_eq!((directory.watched(), registry.listeners()), (10, 10));
+    // One that is looked at again is not idle, so there is room for another.
+    let views: Vec<_> = (0..5).map(|index| directory.service(format!("s{index}")).unwrap()).collect();
+    for index in 100..110 {
+        directory.service(format!("s{index}")).unwrap();
+    }
+    assert_eq!(directory.watched(), 15);
+    drop(views);
+    assert_eq!(directory.watched(), 10);
+    // Time to linger over: none is left, and there is room for ten again.
+    tokio::time::sleep(seconds(61)).await;
+    assert_eq!(directory.watched(), 0);
+    for index in 0..20 {
+        directory.service(format!("s{index}")).unwrap();
+    }
+    assert_eq!(directory.watched(), 10);
 }
 
 #[tokio::test(start_paused = true)]
@@ -203,6 +218,90 @@ async fn the_last_good_is_dropped_when_it_is_too_old() {
     assert!(view.status().error().is_some());
     registry.say(Ok(snapshot("a", &["1"])));
     assert_eq!(view.ready().await.unwrap().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_view_is_fresh_again_after_an_outage_in_which_nothing_changed() {
+    let memory = MemoryRegistry::new();
+    memory.register(&instance("a", "1"), &RegisterOptions::new()).await.unwrap();
+    let registry = std::sync::Arc::new(memory.handle());
+    let directory = Directory::builder(registry.clone()).max_age(seconds(60)).build();
+    let view = directory.service("a").unwrap();
+    view.ready().await.unwrap();
+    let updated = view.status().updated;
+    for _ in 0..3 {
+        registry.fail(unavailable("down"));
+        settle().await;
+        assert!(view.status().error().is_some());
+        advance(seconds(50)).await;
+        registry.heal();
+        // The rest that a stream is given after an error.
+        tokio::time::sleep(seconds(1)).await;
+        assert!(view.status().is_fresh() && view.status().age() == Some(Duration::ZERO));
+        tokio::time::sleep(seconds(120)).await;
+        assert_eq!(view.snapshot().unwrap().len(), 1, "a registry that is heard is believed at any age");
+        assert_eq!(view.status().updated, updated, "and nothing changed");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_held_back_is_shown_in_an_outage_and_the_view_stays_stale() {
+    let registry = Scripted::new();
+    registry.say(Ok(snapshot("a", &["1", "2", "3"])));
+    let directory =
+        Directory::builder(registry.clone()).mass_removal(MassRemoval::more_than(0.5, seconds(30))).build();
+    let view = directory.service("a").unwrap();
+    view.ready().await.unwrap();
+    registry.say(Ok(snapshot("a", &["1"])));
+    settle().await;
+    registry.say(Err(unavailable("down")));
+    let down = Instant::now();
+    settle().await;
+    assert!(view.status().held_back.is_some());
+    tokio::time::sleep(seconds(31)).await;
+    assert_eq!(view.snapshot().unwrap().len(), 1, "the hold is over");
+    assert_eq!(view.status().held_back, None);
+    let Freshness::Stale { since, error } = view.status().freshness else { panic!("{view:?}") };
+    assert_eq!((since, error.message()), (down, "down"));
+    registry.say(Ok(snapshot("a", &["1"])));
+    settle().await;
+    assert!(view.status().is_fresh());
+}
+
+#[tokio::test(start_paused = true)]
+async fn durations_of_any_length_are_taken() {
+    let almost = Duration::from_secs(i64::MAX.unsigned_abs() - 10_000_000_000);
+    for long in [Duration::MAX, almost] {
+        let registry = Scripted::new();
+        let directory = Directory::builder(registry.clone())
+            .linger(long)
+            .max_age(long)
+            .ready_timeout(long)
+            .backoff(Backoff::new(long, long))
+            .mass_removal(MassRemoval::more_than(0.5, long))
+            .build();
+        let view = directory.service("a").unwrap();
+        let speak = async {
+            settle().await;
+            registry.say(Ok(snapshot("a", &["1", "2", "3"])));
+        };
+        let (ready, ()) = futures::join!(view.ready(), speak);
+        assert_eq!(ready.unwrap().len(), 3);
+        registry.say(Ok(snapshot("a", &[])));
+        settle().await;
+        assert!(view.status().held_back.is_some());
+        registry.say(Err(unavailable("down")));
+        tokio::time::sleep(seconds(3600)).await;
+        assert_eq!(view.snapshot().unwrap().len(), 3);
+        registry.say(Err(unavailable("down still")));
+        tokio::time::sleep(seconds(1)).await;
+        registry.end();
+        tokio::time::sleep(seconds(3600)).await;
+        assert!(view.status().error().unwrap().message().contains("ended") && !view.is_closed());
+        drop(view);
+        tokio::time::sleep(seconds(3600)).await;
+        assert_eq!(directory.watched(), 1, "lingers");
+    }
 }
 
 #[tokio::test(start_paused = true)]

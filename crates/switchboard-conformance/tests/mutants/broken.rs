@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use serde_json::Value;
-use switchboard_conformance::{Backend, Profile, async_trait};
+use switchboard_conformance::{Backend, Outage, Profile, async_trait};
 use switchboard_core::{
-    Instance, InstanceKey, MemoryRegistry, NamesStream, RegisterOptions, Registry, Result, ServiceName,
-    Snapshot, SnapshotStream,
+    Error, ErrorKind, Instance, InstanceKey, MemoryRegistry, NamesStream, RegisterOptions, Registry, Result,
+    ServiceName, Snapshot, SnapshotStream,
 };
 
 /// What a broken registry does differently; by default, nothing. There is one for each handle.
@@ -109,12 +109,31 @@ impl<F: Flaw, M: Fn() -> F + Send + Sync> Backend for World<M> {
     }
 
     async fn open(&self) -> Arc<dyn Registry> {
-        Arc::new(Broken { inner: self.memory.handle(), flaw: Arc::new((self.flaw)()) })
+        Arc::new(Broken { inner: Arc::new(self.memory.handle()), flaw: Arc::new((self.flaw)()) })
+    }
+
+    async fn open_fragile(&self) -> Option<(Arc<dyn Registry>, Box<dyn Outage>)> {
+        let inner = Arc::new(self.memory.handle());
+        let broken = Broken { inner: inner.clone(), flaw: Arc::new((self.flaw)()) };
+        Some((Arc::new(broken), Box::new(Cut(inner))))
+    }
+}
+
+struct Cut(Arc<MemoryRegistry>);
+
+#[async_trait]
+impl Outage for Cut {
+    async fn begin(&self) {
+        self.0.fail(Error::new(ErrorKind::Unavailable, "broken", "outage", "cut off"));
+    }
+
+    async fn end(&self) {
+        self.0.heal();
     }
 }
 
 struct Broken<F> {
-    inner: MemoryRegistry,
+    inner: Arc<MemoryRegistry>,
     flaw: Arc<F>,
 }
 

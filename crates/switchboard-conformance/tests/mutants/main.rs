@@ -7,14 +7,17 @@ mod closing;
 mod content;
 mod lasting;
 mod modest;
+mod outage;
 mod reading;
 mod registering;
 mod watching;
 
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 
-use switchboard_conformance::{Backend, Case, Outcome, cases};
+use switchboard_conformance::{Backend, Case, Outcome, Profile, async_trait, cases};
+use switchboard_core::Registry;
 
 use broken::{Flaw, Sound, World, Writes};
 use modest::{Ambient, Modest, Slow};
@@ -52,6 +55,7 @@ fn mutants() -> Vec<Mutant> {
         watching::mutants(),
         lasting::mutants(),
         closing::mutants(),
+        outage::mutants(),
     ]
     .into_iter()
     .flatten()
@@ -118,6 +122,29 @@ fn without_ttls_their_cases_are_skipped_in_words() {
     let backend = World::new(Sound::default).profile(|profile| profile.ttl(None));
     for case in cases().iter().filter(|case| case.name().starts_with("ttl::")) {
         let why = "the backend keeps no TTLs (Profile::ttl)";
+        assert_eq!(outcome(case, &backend), Ok(Outcome::Skipped(why)), "{}", case.name());
+    }
+}
+
+/// Opens no handle that can be cut off.
+struct Sturdy(World<fn() -> Sound>);
+
+#[async_trait]
+impl Backend for Sturdy {
+    fn profile(&self) -> Profile {
+        Backend::profile(&self.0)
+    }
+
+    async fn open(&self) -> Arc<dyn Registry> {
+        self.0.open().await
+    }
+}
+
+#[test]
+fn without_a_way_to_an_outage_its_cases_are_skipped_in_words() {
+    let backend = Sturdy(World::new(Sound::default));
+    for case in cases().iter().filter(|case| case.name().starts_with("outage::")) {
+        let why = "the backend cannot bring an outage about (Backend::open_fragile)";
         assert_eq!(outcome(case, &backend), Ok(Outcome::Skipped(why)), "{}", case.name());
     }
 }

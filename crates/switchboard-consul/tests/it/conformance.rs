@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use switchboard_conformance::{Backend, Profile, async_trait};
+use switchboard_conformance::{Backend, Outage, Profile, async_trait};
 use switchboard_consul::Wire;
 use switchboard_core::Registry;
 use tokio::sync::OnceCell;
 
 use crate::support::builder;
+use crate::support::proxy::Proxy;
 use switchboard_tests::consul::Agent;
 
 /// One agent for all cases: they prove not to disturb each other. Its keeper ends it with this process.
@@ -25,6 +26,23 @@ impl Backend for Consul {
     async fn open(&self) -> Arc<dyn Registry> {
         let agent = AGENT.get_or_init(Agent::dev).await;
         Arc::new(builder(&agent.address()).wire(self.0).build().unwrap())
+    }
+
+    async fn open_fragile(&self) -> Option<(Arc<dyn Registry>, Box<dyn Outage>)> {
+        let agent = AGENT.get_or_init(Agent::dev).await;
+        let proxy = Proxy::to(agent.address()).await;
+        Some((Arc::new(builder(&proxy.address).wire(self.0).build().unwrap()), Box::new(proxy)))
+    }
+}
+
+#[async_trait]
+impl Outage for Proxy {
+    async fn begin(&self) {
+        self.cut();
+    }
+
+    async fn end(&self) {
+        self.mend();
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures::StreamExt;
-use switchboard_core::{ErrorKind, RegisterOptions, Registry};
+use switchboard_core::{ErrorKind, RegisterOptions, Registry, Snapshot, SnapshotStream};
 use tokio::time::{Instant, sleep};
 
 use crate::support::scripted::{Reply, Server};
@@ -17,6 +17,15 @@ fn found(ids: &[&str]) -> String {
         format!(r#"{{"Service":{{"ID":"{id}","Service":"a","Address":"127.0.0.1","Port":1}},"Checks":[]}}"#)
     });
     format!("[{}]", entries.collect::<Vec<_>>().join(","))
+}
+
+/// Reads on until there is a snapshot.
+async fn until_ok(watch: &mut SnapshotStream) -> Snapshot {
+    loop {
+        if let Ok(snapshot) = watch.next().await.unwrap() {
+            return snapshot;
+        }
+    }
 }
 
 fn is_blocking(target: &str) -> bool {
@@ -162,20 +171,48 @@ async fn faults_are_typed_for_calls_and_ambient_for_watches() {
         assert_eq!(error.kind(), kind, "{what}: {error}");
 
         broken.store(false, Ordering::SeqCst);
-        // Recovered by itself; the snapshot is the one from before, so nothing is told.
+        // Recovered by itself; the snapshot is the one from before, and told again. Errors of requests made before are
+        // told still.
+        let retold = within(what, until_ok(&mut watch)).await;
+        assert_eq!(ids(&retold), ["1"], "{what}");
         let before = server.asked().len();
-        let quiet = tokio::time::timeout(Duration::from_millis(700), async {
-            loop {
-                // Errors of requests made before are told still.
-                if let Some(Ok(snapshot)) = watch.next().await {
-                    return snapshot;
-                }
-            }
-        });
-        assert!(quiet.await.is_err(), "{what}: an equal snapshot was repeated");
-        assert!(server.asked().len() > before, "{what}: asked again");
+        until(what, || async { (server.asked().len() > before).then_some(()) }).await;
+        let quiet = tokio::time::timeout(Duration::from_millis(50), watch.next());
+        assert!(quiet.await.is_err(), "{what}: told once");
         assert_eq!(ids(&within(what, registry.lookup(&name("a"))).await.unwrap()), ["1"], "{what}");
     }
+}
+
+#[tokio::test]
+async fn a_watch_of_the_names_tells_them_again_after_an_error() {
+    let server = Server::start(|number, asked| match number {
+        1 => Reply::status(500, "No cluster leader"),
+        _ if number > 1 && is_blocking(&asked.target) => Reply::Hang,
+        _ => Reply::ok(7, r#"{"a":[]}"#),
+    })
+    .await;
+    let registry = registry(&server.address);
+    let mut watch = registry.watch_services();
+    let names = within("first", watch.next()).await.unwrap().unwrap();
+    assert!(within("error", watch.next()).await.unwrap().is_err());
+    assert_eq!(within("again", watch.next()).await.unwrap().unwrap(), names);
+}
+
+#[tokio::test]
+async fn what_is_kept_after_a_fresh_start_is_told_again_too() {
+    let server = Server::start(|number, _| match number {
+        0 => Reply::ok(33, &found(&["1", "2"])),
+        1 => Reply::Reset,
+        // Began anew, and only one is back yet.
+        2 => Reply::ok(5, &found(&["1"])),
+        _ => Reply::Hang,
+    })
+    .await;
+    let registry = builder(&server.address).rejoin_grace(Duration::from_secs(60)).build().unwrap();
+    let mut watch = registry.watch(&name("a"));
+    assert_eq!(ids(&within("first", watch.next()).await.unwrap().unwrap()), ["1", "2"]);
+    assert!(within("error", watch.next()).await.unwrap().is_err());
+    assert_eq!(ids(&within("again", watch.next()).await.unwrap().unwrap()), ["1", "2"]);
 }
 
 #[tokio::test]

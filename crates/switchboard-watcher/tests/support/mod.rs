@@ -28,6 +28,7 @@ struct Script {
     watches: usize,
     suspects: Vec<InstanceKey>,
     hangs_on_suspects: bool,
+    panics: bool,
 }
 
 impl Scripted {
@@ -60,6 +61,10 @@ impl Scripted {
 
     pub(crate) fn hang_on_suspects(&self) {
         self.script().hangs_on_suspects = true;
+    }
+
+    pub(crate) fn panic_on_watch(&self, panics: bool) {
+        self.script().panics = panics;
     }
 
     /// How many watches were started so far.
@@ -96,6 +101,8 @@ impl Registry for Scripted {
     }
 
     fn watch(&self, _: &ServiceName) -> SnapshotStream {
+        let panics = self.script().panics;
+        assert!(!panics, "a registry that panics, as the test wants it");
         let mut script = self.script();
         script.watches += 1;
         let (watcher, watch) = unbounded();
