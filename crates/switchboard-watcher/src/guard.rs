@@ -64,6 +64,11 @@ impl Guard {
         self.held.as_ref().map(|(_, held)| *held)
     }
 
+    /// Forgets what is held back.
+    pub(crate) fn forget(&mut self) {
+        self.held = None;
+    }
+
     /// The held snapshot, if its time has come.
     pub(crate) fn release(&mut self, now: Instant) -> Option<Snapshot> {
         self.held.take_if(|(_, held)| held.until <= now).map(|(snapshot, _)| snapshot)

@@ -125,16 +125,19 @@ impl Task {
                 _ => return ControlFlow::Break(()),
             }
         }
-        if let Some(snapshot) = self.guard.release(now) {
-            // It was heard when it was held back. Whether the registry is heard now is another matter.
-            self.cell.update(|state| state.show(snapshot));
-        }
         if self.expires().is_some_and(|until| until <= now) {
             tracing::warn!(service = %self.cell.service, "the last good snapshot is too old and dropped");
+            // What is held back is as old.
+            self.guard.forget();
             self.cell.update(|state| {
                 state.snapshot = None;
                 state.status.updated = None;
+                state.status.held_back = None;
             });
+        }
+        if let Some(snapshot) = self.guard.release(now) {
+            // It was heard when it was held back. Whether the registry is heard now is another matter.
+            self.cell.update(|state| state.show(snapshot));
         }
         self.source = match std::mem::replace(&mut self.source, Source::Down(now)) {
             Source::Resting(stream, until) if until <= now => Source::Up(stream),

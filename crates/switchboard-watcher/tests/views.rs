@@ -6,7 +6,7 @@ mod support;
 
 use std::time::Duration;
 
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
 use support::{Scripted, instance, name, settle, snapshot, unavailable};
 use switchboard_core::{Change, Error, ErrorKind, MemoryRegistry, RegisterOptions, Registry};
 use switchboard_watcher::{Backoff, Directory, Freshness, MassRemoval, View};
@@ -337,6 +337,28 @@ async fn mass_removal_is_held_back_for_a_bounded_time() {
     registry.say(Ok(snapshot("a", &["1", "2", "3", "4"])));
     assert_eq!(now().await, 4, "it was a passing trouble");
     assert_eq!(view.status().held_back, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_held_back_is_not_shown_when_it_is_too_old() {
+    let registry = Scripted::new();
+    registry.say(Ok(snapshot("a", &["1", "2", "3"])));
+    let rule = MassRemoval::more_than(0.5, seconds(100));
+    let builder = Directory::builder(registry.clone()).mass_removal(rule).max_age(seconds(60));
+    let mut view = builder.build().service("a").unwrap();
+    view.ready().await.unwrap();
+    registry.say(Ok(snapshot("a", &["1"])));
+    settle().await;
+    assert!(view.status().held_back.is_some());
+    registry.say(Err(unavailable("down")));
+    settle().await;
+    advance(seconds(60)).await;
+    settle().await;
+    assert_eq!((view.snapshot(), view.status().held_back), (None, None));
+    view.changed().await;
+    advance(seconds(60)).await;
+    settle().await;
+    assert!(view.changed().now_or_never().is_none(), "not even for a moment");
 }
 
 #[tokio::test(start_paused = true)]
