@@ -1,4 +1,4 @@
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures::stream::{BoxStream, StreamExt, unfold};
@@ -14,7 +14,7 @@ use crate::{Error, NamesStream, Result, ServiceName, Snapshot, SnapshotStream};
 /// [`ErrorKind::Closed`](crate::ErrorKind::Closed) at the end. It spawns nothing. Clones share the state.
 ///
 /// A change wakes the readers of the services that changed and nobody else, so that it costs the same among ten
-/// services as among ten thousand. A service without instances and without readers takes no memory.
+/// services as among ten thousand. A service without instances and without readers is not kept.
 #[derive(Clone, Debug)]
 pub struct Store {
     shared: Arc<Shared>,
@@ -29,9 +29,9 @@ struct Shared {
 #[derive(Debug)]
 struct State {
     /// Services with at least one instance.
-    snapshots: BTreeMap<ServiceName, Snapshot>,
+    snapshots: HashMap<ServiceName, Snapshot>,
     /// Services with at least one reader.
-    readers: BTreeMap<ServiceName, Readers>,
+    readers: HashMap<ServiceName, Readers>,
     /// Wakes the readers of the names.
     names: Signal,
     phase: Phase,
@@ -59,8 +59,8 @@ impl Store {
     /// An empty store; `backend` names it in errors.
     pub fn new(backend: &'static str) -> Self {
         let state = State {
-            snapshots: BTreeMap::new(),
-            readers: BTreeMap::new(),
+            snapshots: HashMap::new(),
+            readers: HashMap::new(),
             names: Signal::default(),
             phase: Phase::Heard,
             failures: 0,

@@ -1,6 +1,6 @@
 //! What the handles of a memory registry share.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::time::Instant;
@@ -39,7 +39,7 @@ impl World {
 
 #[derive(Default)]
 pub(super) struct State {
-    services: BTreeMap<ServiceName, BTreeMap<InstanceId, Entry>>,
+    services: HashMap<ServiceName, BTreeMap<InstanceId, Entry>>,
     expiries: BTreeSet<(Instant, InstanceKey)>,
     /// The readers of each open handle.
     stores: BTreeMap<u64, Store>,
