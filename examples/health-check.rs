@@ -1,7 +1,7 @@
-//! A service that takes itself out for maintenance and comes back: interval 10 s, TTL 20 s.
+//! A service that takes itself out for maintenance and comes back: checked every 2 s, out after two failures.
 //!
 //! It is in maintenance while the file `maintenance` exists in the current directory (another name is the first
-//! argument): `touch maintenance`, wait up to 10 s, `rm maintenance`. It registers where `SWITCHBOARD_REGISTRY` says and
+//! argument): `touch maintenance`, wait up to 4 s, `rm maintenance`. It registers where `SWITCHBOARD_REGISTRY` says and
 //! runs until Ctrl-C.
 #![allow(clippy::print_stdout, reason = "it is a program to look at")]
 
@@ -22,8 +22,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     println!("{} registers at {registry}; `touch {flag}` takes it out", instance.key());
 
     let registrar = Registrar::new(registry.clone(), instance)
-        .interval(Duration::from_secs(10))
-        .ttl(Duration::from_secs(20))
+        .check_interval(Duration::from_secs(2))
+        .unhealthy_after(2)
         .check(move || {
             let flag = flag.clone();
             async move {

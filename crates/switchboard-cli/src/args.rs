@@ -139,7 +139,7 @@ pub(crate) struct Details {
     /// How long the registration lasts without renewal [default: three times the interval]
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub(crate) ttl: Option<Duration>,
-    /// The time between renewals, and between checks [default: 30s, or a third of the TTL if that is shorter]
+    /// The time between renewals [default: 30s, or a third of the TTL if that is shorter]
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub(crate) interval: Option<Duration>,
     /// Registered only while this URL answers with 2xx; {host} and {port} stand for the instance's
@@ -148,6 +148,15 @@ pub(crate) struct Details {
     /// Registered only while this shell command succeeds; it finds the instance in HOST and PORT
     #[arg(long, value_name = "CMD", value_hint = ValueHint::CommandString)]
     pub(crate) check_cmd: Option<String>,
+    /// The time between checks
+    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "10s")]
+    pub(crate) check_interval: Duration,
+    /// Withdrawn after so many failed checks in a row
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    pub(crate) unhealthy_after: u32,
+    /// Back after so many passed checks in a row
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) healthy_after: u32,
 }
 
 #[derive(Debug, Args)]

@@ -28,18 +28,30 @@
 //! - It renews every interval, a little early and at a random moment, so that many registrations in one process, or many
 //!   processes started together, do not burst.
 //! - A renewal is a full registration. A registry that has lost the instance has it back within one interval; after a failed
-//!   renewal it is tried again with jittered exponential backoff, from 100 ms up to the interval.
-//! - Before each renewal it runs the check. One that fails, panics or takes too long withdraws the instance, which stays
-//!   withdrawn until a check passes.
+//!   renewal it is tried again with jittered exponential backoff, from 100 ms up to the interval, and 30 s at most.
+//! - It runs the check at an interval of its own, beside the renewals. Several failures in a row withdraw the instance, which
+//!   stays withdrawn until the check passes; a single one is only told in the [`Status`].
+//! - [`update`](Running::update) changes what is registered: weight, metadata, tags, addresses.
 //! - [`shutdown`](Running::shutdown) deregisters first, then lets requests in flight drain. Once it has begun, nothing is
 //!   registered any more. Dropping [`Running`] does the same in the background.
 //!
 //! # Defaults
 //!
 //! Interval 30 s and TTL 90 s, which are go-micro's. Given only one of them, the TTL is three times the interval. What is
-//! given explicitly always holds, in whatever order.
+//! given explicitly always holds, in whatever order. A check every 10 s, three failures to withdraw and one success to come
+//! back are Kubernetes' defaults for probes; a check may take 5 s. Durations may have any length: [`Duration::MAX`] is for ever.
+//!
+//! # Taking an instance out by hand
+//!
+//! A check that fails while a flag is set takes the instance out until the flag is cleared (the example `health-check`), after
+//! [`unhealthy_after`](Registrar::unhealthy_after) checks. `update` with a weight of 1 leaves it the smallest share there is.
+//! There is no weight of 0, and no health that a server could register: whether an instance is fit is for the registry to say.
+//!
+//! [`Duration::MAX`]: std::time::Duration::MAX
 
 mod advertise;
+mod check;
+mod pause;
 mod registrar;
 mod running;
 mod signal;
@@ -50,4 +62,4 @@ pub use advertise::advertise;
 pub use registrar::Registrar;
 pub use running::Running;
 pub use signal::shutdown_signal;
-pub use status::Status;
+pub use status::{CheckFailures, Status};

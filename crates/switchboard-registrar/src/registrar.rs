@@ -1,26 +1,18 @@
-use std::error::Error as StdError;
 use std::fmt;
 use std::future::Future;
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::FutureExt;
-use futures::future::BoxFuture;
-use switchboard_core::{Error, Instance, Invalid, Registry, Result};
-use tokio::time::timeout;
+use switchboard_core::{Error, ErrorKind, Instance, Invalid, Registry, Result};
+use tokio::runtime::Handle;
 
 use crate::Running;
+use crate::check::{Check, Verdict};
 
 const INTERVAL: Duration = Duration::from_secs(30);
 
 /// The TTL lasts for so many intervals: two renewals may fail.
 const TTL_INTERVALS: u32 = 3;
-
-/// What a check says of the server: well, or why not.
-pub(crate) type Verdict = std::result::Result<(), Box<dyn StdError + Send + Sync>>;
-
-type Check = Arc<dyn Fn() -> BoxFuture<'static, Verdict> + Send + Sync>;
 
 /// Describes how an instance is kept registered; see the [crate's documentation](crate).
 #[derive(Clone)]
@@ -30,8 +22,7 @@ pub struct Registrar {
     pub(crate) instance: Instance,
     interval: Option<Duration>,
     ttl: Option<Duration>,
-    check: Option<Check>,
-    check_timeout: Duration,
+    pub(crate) check: Check,
     pub(crate) withdraw: bool,
     pub(crate) start_limit: Duration,
     pub(crate) drain: Duration,
@@ -46,8 +37,7 @@ impl Registrar {
             instance,
             interval: None,
             ttl: None,
-            check: None,
-            check_timeout: Duration::from_secs(5),
+            check: Check::default(),
             withdraw: true,
             start_limit: Duration::from_secs(30),
             drain: Duration::ZERO,
@@ -63,30 +53,59 @@ impl Registrar {
     }
 
     /// Sets how long the registration lasts without renewal; more than the interval. Default three times the interval, so
-    /// 90 s, and none if the interval is zero.
+    /// 90 s, and none if the interval is zero or three times as much is more than a [`Duration`] holds.
     pub fn ttl(mut self, ttl: Duration) -> Self {
         self.ttl = Some(ttl);
         self
     }
 
-    /// Sets the health check, run before the first registration and before each renewal. Default: none, always well.
+    /// Sets the health check. Default: none, always well.
+    ///
+    /// The first registration waits until it has passed once. From then on it runs at its own interval, whatever the
+    /// renewals do, and never twice at a time. One that fails, panics or takes too long counts as failed. It shares a task
+    /// with the renewals, so it must not block the thread.
     pub fn check<F, Fut>(mut self, check: F) -> Self
     where
         F: Fn() -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Verdict> + Send + 'static,
     {
-        self.check = Some(Arc::new(move || check().boxed()));
+        self.check.set(check);
         self
     }
 
-    /// Sets how long a check may take; one that takes longer has failed. Default 5 s.
+    /// Sets the time from the start of one check to the start of the next, after a failure too; up to a fifth less, at
+    /// random, and after the first check any part of it, so that a fleet does not check what it shares in lockstep. A check
+    /// that takes longer is followed by the next at once. Default 10 s, as `periodSeconds` in Kubernetes; at least 1 ms.
+    pub fn check_interval(mut self, interval: Duration) -> Self {
+        self.check.interval = interval;
+        self
+    }
+
+    /// Sets how long a check may take; one that takes longer has failed. Default 5 s, half of the check interval:
+    /// `timeoutSeconds` in Kubernetes is 1, which makes a failure of every slow moment of a shared dependency.
     pub fn check_timeout(mut self, limit: Duration) -> Self {
-        self.check_timeout = limit;
+        self.check.timeout = limit;
         self
     }
 
-    /// Whether a failing check deregisters the instance at once (the default), or only stops renewing it, so that it goes
-    /// when its TTL lapses.
+    /// Sets how many checks must fail in a row to withdraw the instance. Default 3, as `failureThreshold` in Kubernetes, so
+    /// that it takes 20 to 30 s of failures, and one slow check of a shared dependency takes nobody out. 0 is 1. Before the
+    /// first registration a single one withdraws.
+    pub fn unhealthy_after(mut self, failures: u32) -> Self {
+        self.check.unhealthy_after = failures;
+        self
+    }
+
+    /// Sets how many checks must pass in a row to bring a withdrawn instance back. Default 1, as `successThreshold` in
+    /// Kubernetes: while an instance is out, others carry its load. 0 is 1. For the first registration one is enough, as in
+    /// Envoy, unless the first check has failed.
+    pub fn healthy_after(mut self, passes: u32) -> Self {
+        self.check.healthy_after = passes;
+        self
+    }
+
+    /// Whether checks that fail deregister the instance (the default), or only stop renewing it, so that it goes when its TTL
+    /// lapses.
     pub fn withdraw(mut self, withdraw: bool) -> Self {
         self.withdraw = withdraw;
         self
@@ -115,9 +134,9 @@ impl Registrar {
     ///
     /// # Errors
     ///
-    /// `Invalid` for a TTL that is not longer than the interval. At once what trying again does not mend, such as a refused
-    /// token; else the last error when the limit has passed. Nothing goes on in the background then. A failing check is no
-    /// error: the instance is withdrawn until it passes.
+    /// `Invalid` for a TTL that is not longer than the interval; `Unsupported` outside a tokio runtime. At once what trying
+    /// again does not mend, such as a refused token; else the last error when the limit has passed. Nothing goes on in the
+    /// background then. A failing check is no error: the instance is withdrawn until it passes.
     pub async fn start(self) -> Result<Running> {
         let limit = self.start_limit;
         let running = self.start_in_background()?;
@@ -134,10 +153,14 @@ impl Registrar {
     ///
     /// # Errors
     ///
-    /// `Invalid` for a TTL that is not longer than the interval.
+    /// `Invalid` for a TTL that is not longer than the interval; `Unsupported` outside a tokio runtime.
     pub fn start_in_background(self) -> Result<Running> {
         self.validate().map_err(|invalid| Error::invalid("registrar", "start", &invalid))?;
-        Ok(Running::start(self))
+        let runtime = Handle::try_current().map_err(|error| {
+            Error::new(ErrorKind::Unsupported, "registrar", "start", "called outside a tokio runtime")
+                .with_source(error)
+        })?;
+        Ok(Running::start(self, &runtime))
     }
 
     pub(crate) fn effective_interval(&self) -> Duration {
@@ -147,7 +170,8 @@ impl Registrar {
 
     pub(crate) fn effective_ttl(&self) -> Option<Duration> {
         let interval = self.effective_interval();
-        let default = (!interval.is_zero()).then(|| interval.saturating_mul(TTL_INTERVALS));
+        // Three intervals that no duration holds are for ever.
+        let default = interval.checked_mul(TTL_INTERVALS).filter(|ttl| !ttl.is_zero());
         self.ttl.or(default)
     }
 
@@ -161,18 +185,6 @@ impl Registrar {
             _ => Ok(()),
         }
     }
-
-    /// Runs the check; why it failed.
-    pub(crate) async fn verdict(&self) -> Result<(), String> {
-        let Some(check) = &self.check else { return Ok(()) };
-        // The closure itself may panic as well as its future.
-        let guarded = AssertUnwindSafe(async { check().await }).catch_unwind();
-        match timeout(self.check_timeout, guarded).await {
-            Ok(Ok(verdict)) => verdict.map_err(|error| error.to_string()),
-            Ok(Err(_)) => Err("the check panicked".into()),
-            Err(_) => Err(format!("the check took longer than {:?}", self.check_timeout)),
-        }
-    }
 }
 
 impl fmt::Debug for Registrar {
@@ -182,7 +194,7 @@ impl fmt::Debug for Registrar {
             .field("instance", &self.instance)
             .field("interval", &self.effective_interval())
             .field("ttl", &self.effective_ttl())
-            .field("check", &self.check.is_some())
+            .field("check", &self.check.is_set())
             .finish_non_exhaustive()
     }
 }

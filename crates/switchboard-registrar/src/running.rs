@@ -1,9 +1,11 @@
 use std::time::Duration;
 
-use switchboard_core::{Error, ErrorKind, InstanceKey, Result};
-use tokio::sync::{oneshot, watch};
+use switchboard_core::{Error, ErrorKind, Instance, InstanceKey, Invalid, Result};
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
+use crate::task::Change;
 use crate::{Registrar, Status, task};
 
 /// A registration that is being kept up.
@@ -14,31 +16,41 @@ use crate::{Registrar, Status, task};
 #[must_use = "dropping it withdraws the instance"]
 pub struct Running {
     key: InstanceKey,
+    instance: watch::Receiver<Instance>,
     status: watch::Receiver<Status>,
+    changes: mpsc::Sender<Change>,
     /// Sending on it, or dropping it, begins the shutdown.
     stop: oneshot::Sender<()>,
     stopped: oneshot::Receiver<Result<()>>,
-    drain: Duration,
 }
 
 impl Running {
-    pub(crate) fn start(registrar: Registrar) -> Self {
+    pub(crate) fn start(registrar: Registrar, runtime: &Handle) -> Self {
+        let (instance_sender, instance) = watch::channel(registrar.instance.clone());
         let (status_sender, status) = watch::channel(Status::Registering { error: None });
+        // One change at a time; who brings the next waits.
+        let (changes, changed) = mpsc::channel(1);
         let (stop, stopping) = oneshot::channel();
-        let (done, stopped) = oneshot::channel();
-        let (key, drain) = (registrar.instance.key(), registrar.drain);
-        tokio::spawn(async move {
-            let left = task::run(&registrar, &status_sender, stopping).await;
+        let (mut done, stopped) = oneshot::channel();
+        let key = registrar.instance.key();
+        runtime.spawn(async move {
+            let left = task::run(&registrar, instance_sender, &status_sender, changed, stopping).await;
             status_sender.send_replace(Status::Stopped);
-            // Nobody listens if the handle was dropped.
+            // Nobody waits if the handle was dropped.
+            let _ = timeout(registrar.drain, done.closed()).await;
             let _ = done.send(left);
         });
-        Self { key, status, stop, stopped, drain }
+        Self { key, instance, status, changes, stop, stopped }
     }
 
     /// Which instance this is.
     pub fn key(&self) -> &InstanceKey {
         &self.key
+    }
+
+    /// What is registered, or will be when nothing stands in its way any more.
+    pub fn instance(&self) -> Instance {
+        self.instance.borrow().clone()
     }
 
     /// How the registration stands now.
@@ -51,28 +63,51 @@ impl Running {
         self.status.clone()
     }
 
+    /// Registers the instance changed: another weight, other metadata, tags or addresses. There is no moment between in
+    /// which clients do not find it.
+    ///
+    /// ```
+    /// # async fn example(running: switchboard_registrar::Running) -> Result<(), switchboard_core::Error> {
+    /// let warmed_up = running.instance().to_builder().weight(10).build()?;
+    /// running.update(warmed_up).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// It is registered at once, or after the call to the registry that is in flight, and `Ok` says that the registry has
+    /// it. While the instance is withdrawn, or waits for its first check, the change is kept until the check passes, and
+    /// `Ok` comes at once. Changes are made one after the other in the order of the calls; the last one stands. Dropping
+    /// the future leaves open whether the change is made.
+    ///
+    /// # Errors
+    ///
+    /// `Invalid` for an instance of another key, or one that the registry refuses as invalid: nothing is changed. With
+    /// what else the registry fails the change stands, and is tried again as a renewal is. `Unavailable` when the runtime
+    /// has ended.
+    pub async fn update(&self, instance: Instance) -> Result<()> {
+        if instance.key() != self.key {
+            let invalid = Invalid::new(
+                format!("instance {}", instance.key()),
+                format!("is another one than {}, which is registered", self.key),
+            );
+            return Err(Error::invalid("registrar", "update", &invalid));
+        }
+        let (done, told) = oneshot::channel();
+        self.changes.send(Change { instance, done }).await.map_err(|_| ended("update"))?;
+        told.await.unwrap_or_else(|_| Err(ended("update")))
+    }
+
     /// Deregisters, then waits for the drain time.
     ///
-    /// A renewal in flight is let finish first, so that it cannot register after the deregistration, but no longer than
-    /// half of the shutdown limit. Nothing is registered after this was called.
+    /// A registration in flight is let finish first, so that it cannot reach the registry after the deregistration, but no
+    /// longer than half of the shutdown limit. None begins after this was called.
     ///
     /// # Errors
     ///
     /// Why the instance could not be deregistered within the shutdown limit. It stays listed until its TTL lapses.
     pub async fn shutdown(self) -> Result<()> {
         let _ = self.stop.send(());
-        let done = self.stopped.await.unwrap_or_else(|_| {
-            Err(Error::new(
-                ErrorKind::Unavailable,
-                "registrar",
-                "shutdown",
-                "the task ended with its runtime",
-            ))
-        });
-        if !self.drain.is_zero() {
-            tokio::time::sleep(self.drain).await;
-        }
-        done
+        self.stopped.await.unwrap_or_else(|_| Err(ended("shutdown")))
     }
 
     /// Waits until the first registration is done, or it is withdrawn by its check.
@@ -82,8 +117,9 @@ impl Running {
             Status::Registering { error } => error.as_ref().is_some_and(|error| !error.is_transient()),
             _ => true,
         };
-        // The task that sends the status ends only after this handle.
-        let _ = timeout(limit, status.wait_for(settled)).await;
+        if let Ok(Err(_)) = timeout(limit, status.wait_for(settled)).await {
+            return Err(ended("start"));
+        }
         match self.status() {
             Status::Registering { error: Some(error) } => Err(error),
             Status::Registering { error: None } => {
@@ -93,4 +129,9 @@ impl Running {
             _ => Ok(()),
         }
     }
+}
+
+/// The task lives as long as the handle, unless its runtime does not.
+fn ended(operation: &'static str) -> Error {
+    Error::new(ErrorKind::Unavailable, "registrar", operation, "the task ended with its runtime")
 }

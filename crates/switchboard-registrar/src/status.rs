@@ -1,14 +1,16 @@
 use std::fmt;
 use std::sync::Arc;
 
-use switchboard_core::Error;
+use switchboard_core::{Error, Result};
 use tokio::time::Instant;
+
+use crate::check::Health;
 
 /// How a registration stands.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Status {
-    /// Not registered yet; `error` is what the last try failed with.
+    /// Not registered yet, or not again since it was withdrawn; `error` is what the last try failed with.
     Registering {
         /// Why the last try failed, if there was one.
         error: Option<Error>,
@@ -17,6 +19,8 @@ pub enum Status {
     Registered {
         /// Since when, without interruption.
         since: Instant,
+        /// The checks that failed last, too few yet to withdraw it. `None` while they pass.
+        check: Option<CheckFailures>,
     },
     /// Was registered, and renewals fail. Until the TTL lapses the registry still has it, unless the registry has
     /// forgotten.
@@ -25,16 +29,34 @@ pub enum Status {
         since: Instant,
         /// Why the last one failed.
         error: Error,
+        /// The checks that failed last, too few yet to withdraw it. `None` while they pass.
+        check: Option<CheckFailures>,
     },
-    /// Taken out because the check fails.
+    /// Taken out, or not let in, because the check fails.
     Withdrawn {
-        /// Since the check first failed.
+        /// Since when it is withdrawn.
         since: Instant,
-        /// What the last check said.
+        /// What the last check that failed said.
         why: Arc<str>,
+        /// How many checks have passed since, too few yet to bring it back.
+        passes: u32,
     },
     /// Shut down; it will not be registered again.
     Stopped,
+}
+
+/// Checks that failed, one after the other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CheckFailures {
+    /// How many.
+    pub count: u32,
+    /// How many withdraw the instance; see [`unhealthy_after`](crate::Registrar::unhealthy_after).
+    pub limit: u32,
+    /// Since the first of them.
+    pub since: Instant,
+    /// What the last one said.
+    pub why: Arc<str>,
 }
 
 impl Status {
@@ -43,18 +65,94 @@ impl Status {
     pub fn is_ready(&self) -> bool {
         matches!(self, Self::Registered { .. } | Self::Failing { .. })
     }
+
+    /// Takes note of what the checks say; whether that changes anything.
+    pub(crate) fn checked(&mut self, health: &Health) -> bool {
+        match (self, health) {
+            (Self::Registered { check, .. } | Self::Failing { check, .. }, _) => {
+                replace(check, health.failures().cloned())
+            }
+            (Self::Withdrawn { why, passes, .. }, Health::Unwell { failures, passes: passed }) => {
+                replace(why, failures.why.clone()) | replace(passes, *passed)
+            }
+            _ => false,
+        }
+    }
+
+    /// Takes note of a try to register; whether that changes anything.
+    pub(crate) fn tried(&mut self, tried: &Result<()>, health: &Health) -> bool {
+        let now = Instant::now();
+        let check = health.failures().cloned();
+        *self = match (&*self, tried.clone()) {
+            (Self::Registered { .. }, Ok(())) => return false,
+            (_, Ok(())) => Self::Registered { since: now, check },
+            (Self::Registered { .. }, Err(error)) => Self::Failing { since: now, error, check },
+            (Self::Failing { since, .. }, Err(error)) => Self::Failing { since: *since, error, check },
+            (_, Err(error)) => Self::Registering { error: Some(error) },
+        };
+        true
+    }
+
+    /// Takes note that it is withdrawn; whether it was not before.
+    pub(crate) fn withdrawn(&mut self, failures: &CheckFailures) -> bool {
+        let before = matches!(self, Self::Withdrawn { .. });
+        if !before {
+            *self = Self::Withdrawn { since: Instant::now(), why: failures.why.clone(), passes: 0 };
+        }
+        !before
+    }
+}
+
+/// Puts a value in place of another; whether they differ.
+fn replace<T: PartialEq>(place: &mut T, value: T) -> bool {
+    let differs = *place != value;
+    *place = value;
+    differs
 }
 
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let ago = |since: &Instant| format!("{} s", since.elapsed().as_secs());
         match self {
             Self::Registering { error: None } => f.write_str("registering"),
             Self::Registering { error: Some(error) } => write!(f, "registering, not yet done: {error}"),
-            Self::Registered { since } => write!(f, "registered for {}", ago(since)),
-            Self::Failing { since, error } => write!(f, "renewals failing for {}: {error}", ago(since)),
-            Self::Withdrawn { since, why } => write!(f, "withdrawn for {} by its check: {why}", ago(since)),
+            Self::Registered { since, check } => {
+                write!(f, "registered for {}", Age(since))?;
+                also(f, check.as_ref())
+            }
+            Self::Failing { since, error, check } => {
+                write!(f, "renewals failing for {}: {error}", Age(since))?;
+                also(f, check.as_ref())
+            }
+            Self::Withdrawn { since, why, passes: 0 } => {
+                write!(f, "withdrawn for {} by its check: {why}", Age(since))
+            }
+            Self::Withdrawn { since, why, passes } => {
+                write!(
+                    f,
+                    "withdrawn for {} by its check, which has passed {passes} times since: {why}",
+                    Age(since)
+                )
+            }
             Self::Stopped => f.write_str("stopped"),
         }
+    }
+}
+
+impl fmt::Display for CheckFailures {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { count, limit, since, why } = self;
+        write!(f, "its check has failed {count} of {limit} times, for {}: {why}", Age(since))
+    }
+}
+
+fn also(f: &mut fmt::Formatter<'_>, check: Option<&CheckFailures>) -> fmt::Result {
+    check.map_or(Ok(()), |failures| write!(f, "; {failures}"))
+}
+
+struct Age<'a>(&'a Instant);
+
+impl fmt::Display for Age<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} s", self.0.elapsed().as_secs())
     }
 }

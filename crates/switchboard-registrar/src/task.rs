@@ -1,176 +1,218 @@
 //! The loop that keeps one instance registered.
+//!
+//! It makes one call to the registry at a time, and three things make it: time, health that turns, and a change of the
+//! instance. Checks go on beside it. Asked to stop, it lets the call in flight finish and deregisters. All calls are made
+//! here, so none can come later.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::future::Future;
+use std::pin::{Pin, pin};
 use std::time::Duration;
 
-use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
-use switchboard_core::{Error, ErrorKind, RegisterOptions, Result};
-use tokio::sync::{oneshot, watch};
-use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+use backon::ExponentialBackoff;
+use switchboard_core::{Error, ErrorKind, Instance, InstanceKey, RegisterOptions, Result};
+use tokio::select;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, Sleep, sleep, timeout};
 
-use crate::{Registrar, Status};
-
-/// The first pause after a failure.
-const RETRY_FROM: Duration = Duration::from_millis(100);
+use crate::check::Health;
+use crate::pause::{early, retries};
+use crate::{CheckFailures, Registrar, Status};
 
 /// A call to the registry may take at least so long, however short the TTL.
 const SHORTEST_CALL: Duration = Duration::from_secs(1);
 
-/// The pause between checks, and the longest between retries, when there is no interval.
-const WITHOUT_INTERVAL: Duration = Duration::from_secs(30);
-
 /// A call may take so long when there is no TTL to keep.
 const CALL_WITHOUT_TTL: Duration = Duration::from_secs(30);
 
-/// Keeps the instance registered until `stop`, then deregisters it; what came of that.
+/// The longest pause between tries that fail, unless the interval is shorter.
+const LONGEST_RETRY: Duration = Duration::from_secs(30);
+
+/// Renewals come in the last half of the interval.
+const SPREAD: u32 = 2;
+
+/// The instance changed, to be registered at once.
+pub(crate) struct Change {
+    pub(crate) instance: Instance,
+    pub(crate) done: oneshot::Sender<Result<()>>,
+}
+
+/// Keeps `instance` registered until `stop`, then deregisters it; what came of that.
 pub(crate) async fn run(
     registrar: &Registrar,
+    instance: watch::Sender<Instance>,
     status: &watch::Sender<Status>,
-    mut stop: oneshot::Receiver<()>,
+    changes: mpsc::Receiver<Change>,
+    stop: oneshot::Receiver<()>,
 ) -> Result<()> {
-    let stopping = AtomicBool::new(false);
-    let mut keeper = Keeper { registrar, status, stopping: &stopping, retries: None };
-    let mut wait = Duration::ZERO;
-    loop {
-        tokio::select! {
+    let (checked, health) = watch::channel(Health::before(&registrar.check));
+    // Checks go on while nobody has asked to stop, whatever else is waited for.
+    let stop = pin!(async {
+        select! {
             biased;
-            _ = &mut stop => break,
-            () = sleep(wait) => {}
+            _ = stop => {}
+            () = registrar.check.run(&checked, status) => {}
         }
-        // A renewal is not dropped on stop: it might arrive at the registry after the deregistration.
-        let mut renewal = std::pin::pin!(keeper.renew());
-        tokio::select! {
-            biased;
-            next = &mut renewal => wait = next,
-            _ = &mut stop => {
-                stopping.store(true, Ordering::Relaxed);
-                let patience = Instant::now() + registrar.shutdown_limit / 2;
-                let _ = timeout_at(patience, renewal).await;
-                break;
-            }
-        }
-    }
-    deregister(registrar).await
+    });
+    let key = registrar.instance.key();
+    let due = Box::pin(sleep(Duration::ZERO));
+    let mut keeper = Keeper { registrar, key, instance, status, health, due, retries: None };
+    let asked = keeper.keep(changes, stop).await;
+    keeper.leave(asked).await
 }
 
 struct Keeper<'a> {
     registrar: &'a Registrar,
+    key: InstanceKey,
+    instance: watch::Sender<Instance>,
     status: &'a watch::Sender<Status>,
-    stopping: &'a AtomicBool,
+    health: watch::Receiver<Health>,
+    /// When the registry is told again.
+    due: Pin<Box<Sleep>>,
     retries: Option<ExponentialBackoff>,
 }
 
 impl Keeper<'_> {
-    /// Checks and registers; how long to wait until the next time.
-    async fn renew(&mut self) -> Duration {
-        let interval = self.registrar.effective_interval();
-        if let Err(why) = self.registrar.verdict().await {
-            self.withdraw(&why).await;
-            // Even what is registered only once comes back when its check passes.
-            return if interval.is_zero() { WITHOUT_INTERVAL } else { interval };
-        }
-        if self.stopping.load(Ordering::Relaxed) {
-            return Duration::MAX;
-        }
-        match self.register().await {
-            Ok(()) => {
-                self.retries = None;
-                self.note(None);
-                if interval.is_zero() { Duration::MAX } else { early(interval) }
+    /// Keeps the registry up to date until `stop`; when that was.
+    async fn keep(
+        &mut self,
+        mut changes: mpsc::Receiver<Change>,
+        mut stop: Pin<&mut impl Future<Output = ()>>,
+    ) -> Instant {
+        let patience = self.registrar.shutdown_limit / 2;
+        loop {
+            let change = select! {
+                biased;
+                () = &mut stop => return Instant::now(),
+                () = &mut self.due => None,
+                Ok(()) = self.health.changed() => None,
+                Some(change) = changes.recv() => Some(change),
+            };
+            let mut turn = pin!(self.turn(change));
+            select! {
+                biased;
+                () = &mut turn => {}
+                () = &mut stop => {
+                    let asked = Instant::now();
+                    // A registration is not dropped on stop: it might reach the registry after the deregistration.
+                    let _ = timeout(patience, turn).await;
+                    return asked;
+                }
             }
-            Err(error) => {
-                tracing::warn!(instance = %self.registrar.instance.key(), %error, "not registered; will try again");
-                self.note(Some(error));
-                self.next_retry()
-            }
         }
+    }
+
+    /// Tells the registry what is to be, by one call.
+    async fn turn(&mut self, change: Option<Change>) {
+        if let Some(change) = change {
+            return self.change(change).await;
+        }
+        let health = self.health.borrow_and_update().clone();
+        match &health {
+            // The first check is waited for.
+            Health::Unknown => self.due.set(sleep(Duration::MAX)),
+            Health::Well(_) => {
+                let tried = self.register().await;
+                self.registered(&tried);
+            }
+            // At each interval again: the last time may have failed, and it costs nothing.
+            Health::Unwell { failures, .. } => self.withdraw(failures).await,
+        }
+    }
+
+    /// Puts the changed instance in place. One that the registry refuses as invalid is forgotten: each renewal would be
+    /// refused, and what is registered would lapse.
+    async fn change(&mut self, Change { instance, done }: Change) {
+        let before = self.instance.send_replace(instance);
+        let well = matches!(*self.health.borrow(), Health::Well(_));
+        let tried = if well { self.register().await } else { Ok(()) };
+        match &tried {
+            Err(error) if error.kind() == ErrorKind::Invalid => drop(self.instance.send_replace(before)),
+            tried if well => self.registered(tried),
+            _ => {}
+        }
+        // Nobody listens if the caller gave up.
+        let _ = done.send(tried);
     }
 
     async fn register(&self) -> Result<()> {
-        let Registrar { registry, instance, .. } = self.registrar;
-        let interval = self.registrar.effective_interval();
-        let ttl = self.registrar.effective_ttl();
+        let instance = self.instance.borrow().clone();
         let mut options = RegisterOptions::new();
-        options.ttl = ttl;
-        // What is left of the TTL when a renewal is due is how long the renewal may take.
-        let limit = ttl.map_or(CALL_WITHOUT_TTL, |ttl| ttl.saturating_sub(interval)).max(SHORTEST_CALL);
-        match tokio::time::timeout(limit, registry.register(instance, &options)).await {
-            Ok(done) => done,
-            Err(_) => Err(late("register", limit)),
+        options.ttl = self.registrar.effective_ttl();
+        self.call("register", self.registrar.registry.register(&instance, &options)).await
+    }
+
+    /// Takes note of a try to register.
+    fn registered(&mut self, tried: &Result<()>) {
+        if let Err(error) = tried {
+            tracing::warn!(instance = %self.key, %error, "not registered; will try again");
         }
+        self.status.send_if_modified(|status| status.tried(tried, &self.health.borrow()));
+        self.schedule(tried.is_ok());
     }
 
-    async fn withdraw(&mut self, why: &str) {
-        let key = self.registrar.instance.key();
-        let since = match &*self.status.borrow() {
-            Status::Withdrawn { since, .. } => Some(*since),
-            _ => None,
-        };
-        if since.is_none() {
-            tracing::warn!(instance = %key, why, "the check fails; withdrawing");
+    async fn withdraw(&mut self, failures: &CheckFailures) {
+        let tried =
+            if self.registrar.withdraw { self.call("deregister", self.deregister()).await } else { Ok(()) };
+        if let Err(error) = &tried {
+            tracing::warn!(instance = %self.key, %error, "not withdrawn; will try again");
         }
-        if self.registrar.withdraw {
-            // Also when it was withdrawn before: that may have failed, and it costs nothing.
-            if let Err(error) = deregister(self.registrar).await {
-                tracing::warn!(instance = %key, %error, "not withdrawn; will try again");
-            }
+        if self.status.send_if_modified(|status| status.withdrawn(failures)) {
+            tracing::warn!(instance = %self.key, why = %failures.why, "withdrawn by its check");
         }
-        let since = since.unwrap_or_else(Instant::now);
-        self.status.send_replace(Status::Withdrawn { since, why: why.into() });
+        self.schedule(tried.is_ok());
     }
 
-    /// Tells how the last registration went.
-    fn note(&self, failed: Option<Error>) {
-        self.status.send_if_modified(|status| {
-            let next = match (&*status, failed) {
-                (Status::Registered { .. }, None) => return false,
-                (_, None) => Status::Registered { since: Instant::now() },
-                (Status::Registered { .. }, Some(error)) => Status::Failing { since: Instant::now(), error },
-                (Status::Failing { since, .. }, Some(error)) => Status::Failing { since: *since, error },
-                (_, Some(error)) => Status::Registering { error: Some(error) },
-            };
-            *status = next;
-            true
-        });
-    }
-
-    fn next_retry(&mut self) -> Duration {
-        let interval = self.registrar.effective_interval();
-        let longest = if interval.is_zero() { WITHOUT_INTERVAL } else { interval };
-        let backoff = ExponentialBuilder::new()
-            .with_min_delay(RETRY_FROM.min(longest))
-            .with_max_delay(longest)
-            .with_jitter()
-            .without_max_times();
-        let retries = self.retries.get_or_insert_with(|| backoff.build());
-        retries.next().unwrap_or(longest).min(longest)
-    }
-}
-
-/// A moment in the last half of the interval, so that renewals of many registrations spread; never after it.
-fn early(interval: Duration) -> Duration {
-    interval.mul_f64(fastrand::f64().mul_add(0.5, 0.5))
-}
-
-/// Deregisters, with retries, within the shutdown limit.
-async fn deregister(registrar: &Registrar) -> Result<()> {
-    let limit = registrar.shutdown_limit;
-    let deadline = Instant::now() + limit;
-    let key = registrar.instance.key();
-    let retries = ExponentialBuilder::new().with_min_delay(RETRY_FROM).with_jitter().without_max_times();
-    for pause in retries.build() {
-        match timeout_at(deadline, registrar.registry.deregister(&key)).await {
-            Ok(Ok(())) => return Ok(()),
+    async fn deregister(&self) -> Result<()> {
+        match self.registrar.registry.deregister(&self.key).await {
             // The registry deregistered everything when it was closed.
-            Ok(Err(error)) if error.kind() == ErrorKind::Closed => return Ok(()),
-            Ok(Err(error)) if !error.is_transient() || Instant::now() + pause >= deadline => {
-                return Err(error);
-            }
-            Ok(Err(_)) => sleep_until(Instant::now() + pause).await,
-            Err(_) => break,
+            Err(error) if error.kind() == ErrorKind::Closed => Ok(()),
+            done => done,
         }
     }
-    Err(late("deregister", limit))
+
+    /// Deregisters, with retries, within what the shutdown that was asked for then has left of its limit.
+    async fn leave(&self, asked: Instant) -> Result<()> {
+        let limit = self.registrar.shutdown_limit;
+        let mut failed = None;
+        let leaving = async {
+            let mut pauses = retries(LONGEST_RETRY);
+            loop {
+                match self.deregister().await {
+                    Err(error) if error.is_transient() => failed = Some(error),
+                    done => return done,
+                }
+                sleep(pauses.next().unwrap_or(LONGEST_RETRY)).await;
+            }
+        };
+        match timeout(limit.saturating_sub(asked.elapsed()), leaving).await {
+            Ok(done) => done,
+            Err(_) => Err(failed.unwrap_or_else(|| late("deregister", limit))),
+        }
+    }
+
+    /// Has the registry told again: in time for the TTL, or soon after a failure.
+    fn schedule(&mut self, done: bool) {
+        let interval = self.registrar.effective_interval();
+        let pause = if !done {
+            let longest = if interval.is_zero() { LONGEST_RETRY } else { interval.min(LONGEST_RETRY) };
+            self.retries.get_or_insert_with(|| retries(longest)).next().unwrap_or(longest)
+        } else if interval.is_zero() {
+            Duration::MAX
+        } else {
+            early(interval, SPREAD)
+        };
+        if done {
+            self.retries = None;
+        }
+        self.due.set(sleep(pause));
+    }
+
+    /// Waits for a call, but only so long that a second one comes before the TTL lapses.
+    async fn call(&self, operation: &'static str, call: impl Future<Output = Result<()>>) -> Result<()> {
+        let half = |ttl: Duration| ttl.saturating_sub(self.registrar.effective_interval()) / 2;
+        let limit = self.registrar.effective_ttl().map_or(CALL_WITHOUT_TTL, half).max(SHORTEST_CALL);
+        timeout(limit, call).await.unwrap_or_else(|_| Err(late(operation, limit)))
+    }
 }
 
 fn late(operation: &'static str, limit: Duration) -> Error {

@@ -95,8 +95,12 @@ impl Details {
         registry: Arc<dyn Registry>,
         instance: Instance,
     ) -> Registrar {
-        let mut registrar =
-            Registrar::new(registry, instance).start_limit(session.timeout).shutdown_limit(session.timeout);
+        let mut registrar = Registrar::new(registry, instance)
+            .check_interval(self.check_interval)
+            .unhealthy_after(self.unhealthy_after)
+            .healthy_after(self.healthy_after)
+            .start_limit(session.timeout)
+            .shutdown_limit(session.timeout);
         if let Some(interval) = self.interval {
             registrar = registrar.interval(interval);
         }
@@ -177,7 +181,11 @@ impl Report<'_> {
 /// What to say of a status, and why it is so; `None` for those that are told by other means.
 fn state(status: &Status) -> Option<(&'static str, Option<String>)> {
     match status {
-        Status::Registered { .. } => Some(("registered", None)),
+        Status::Registered { check: None, .. } => Some(("registered", None)),
+        Status::Registered { check: Some(failures), .. } => {
+            let why = format!("{} of {}: {}", failures.count, failures.limit, failures.why);
+            Some(("check failing", Some(why)))
+        }
         Status::Failing { error, .. } => Some(("renewal failing", Some(chain(error)))),
         Status::Registering { error: Some(error) } => Some(("not yet registered", Some(chain(error)))),
         Status::Withdrawn { why, .. } => Some(("withdrawn", Some(why.to_string()))),

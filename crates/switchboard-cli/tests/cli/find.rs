@@ -116,14 +116,20 @@ fn a_failing_check_withdraws_until_it_passes() {
         "127.0.0.1:1",
         "--id",
         "a1",
-        "--interval=200ms",
-        "--ttl=20s",
+        "--check-interval=200ms",
+        "--unhealthy-after=2",
+        "--healthy-after=2",
         "--check-cmd",
         &check,
     ];
     let registered = Running::start(switchboard(&at, &arguments));
     registered.line_with("registered");
     std::fs::remove_file(&flag).unwrap();
+    let failing = registered.line_with("check failing");
+    assert_eq!(
+        failing,
+        "check failing a/a1 at 127.0.0.1:1: 1 of 2: the check command failed: exit status: 1"
+    );
     let withdrawn = registered.line_with("withdrawn");
     assert_eq!(withdrawn, "withdrawn a/a1 at 127.0.0.1:1: the check command failed: exit status: 1");
     std::fs::write(&flag, "").unwrap();
@@ -134,7 +140,7 @@ fn a_failing_check_withdraws_until_it_passes() {
 fn a_check_by_http_withdraws_while_the_answer_is_no_success() {
     let (at, server) = (mdns(), Server::start());
     let address = format!("127.0.0.1:{}", server.port);
-    let check = ["--interval=200ms", "--ttl=20s", "--check-http", "http://{host}:{port}/up"];
+    let check = ["--check-interval=200ms", "--check-http", "http://{host}:{port}/up"];
     let registered =
         Running::start(switchboard(&at, &[&["register", "a", &address, "--id", "a1"][..], &check].concat()));
     registered.line_with("registered");

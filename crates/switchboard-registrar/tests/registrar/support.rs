@@ -1,5 +1,4 @@
 //! A registry that records what it is told and can be made to fail or hang.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -11,7 +10,35 @@ use switchboard_core::{
     Error, ErrorKind, Instance, InstanceKey, MemoryRegistry, NamesStream, RegisterOptions, Registry, Result,
     ServiceName, Snapshot, SnapshotStream,
 };
+use switchboard_registrar::{Registrar, Running, Status};
 use tokio::time::{Instant, sleep};
+
+pub(crate) fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+pub(crate) fn instance() -> Instance {
+    Instance::builder("greeter").id("1").address("h:1").build().unwrap()
+}
+
+pub(crate) fn registrar(registry: &Arc<Scripted>) -> Registrar {
+    Registrar::new(registry.clone(), instance())
+}
+
+/// Waits until the status is as wanted.
+pub(crate) async fn until(running: &Running, wanted: impl Fn(&Status) -> bool) -> Status {
+    let mut status = running.watch_status();
+    let found = tokio::time::timeout(seconds(3600), status.wait_for(wanted)).await;
+    found.unwrap().unwrap().clone()
+}
+
+pub(crate) fn is_registered(status: &Status) -> bool {
+    matches!(status, Status::Registered { .. })
+}
+
+pub(crate) fn is_withdrawn(status: &Status) -> bool {
+    matches!(status, Status::Withdrawn { .. })
+}
 
 /// What a call does before, or instead of, reaching the memory registry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,6 +46,8 @@ pub(crate) enum Mood {
     Well,
     Down,
     Refuses,
+    /// Finds something wrong with what it is told.
+    Invalid,
     Hangs,
     /// Takes so long and then works, whether the caller still waits or not.
     Slow(Duration),
@@ -58,8 +87,18 @@ impl Scripted {
         self.calls().iter().filter(|call| matches!(call, Call::Register { .. })).count()
     }
 
+    pub(crate) fn deregistrations(&self) -> usize {
+        self.calls().len() - self.registrations()
+    }
+
     pub(crate) async fn is_listed(&self, instance: &Instance) -> bool {
         self.memory.lookup(instance.service()).await.unwrap().get(instance.id()).is_some()
+    }
+
+    /// The weight that the registry has for the instance, 0 if it does not have it.
+    pub(crate) async fn weight(&self) -> u16 {
+        let found = self.memory.lookup(instance().service()).await.unwrap();
+        found.get(instance().id()).map_or(0, |instance| instance.weight().get())
     }
 
     async fn behave(&self, call: Call) -> Result<()> {
@@ -71,6 +110,7 @@ impl Scripted {
             Mood::Refuses => {
                 Err(Error::new(ErrorKind::PermissionDenied, "scripted", "call", "the token may not"))
             }
+            Mood::Invalid => Err(Error::new(ErrorKind::Invalid, "scripted", "call", "makes no sense")),
             Mood::Hangs => std::future::pending().await,
             Mood::Slow(time) => {
                 sleep(time).await;

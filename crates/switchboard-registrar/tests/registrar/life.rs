@@ -1,39 +1,14 @@
-//! The registrar against a registry that fails, hangs and forgets, on a paused clock.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod support;
+//! Starting, renewing, leaving.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
-use support::{Call, Mood, Scripted};
-use switchboard_core::{ErrorKind, Instance, Registry};
-use switchboard_registrar::{Registrar, Running, Status};
+use futures::FutureExt;
+use switchboard_core::{ErrorKind, Instance, MemoryRegistry, Registry};
+use switchboard_registrar::{Registrar, Status};
 use tokio::time::{Instant, sleep};
 
-fn seconds(seconds: u64) -> Duration {
-    Duration::from_secs(seconds)
-}
-
-fn instance() -> Instance {
-    Instance::builder("greeter").id("1").address("h:1").build().unwrap()
-}
-
-fn registrar(registry: &Arc<Scripted>) -> Registrar {
-    Registrar::new(registry.clone(), instance())
-}
-
-/// Waits until the status is as wanted.
-async fn until(running: &Running, wanted: impl Fn(&Status) -> bool) -> Status {
-    let mut status = running.watch_status();
-    let found = tokio::time::timeout(seconds(3600), status.wait_for(wanted)).await;
-    found.unwrap().unwrap().clone()
-}
-
-fn is_registered(status: &Status) -> bool {
-    matches!(status, Status::Registered { .. })
-}
+use crate::support::{Call, Mood, Scripted, instance, is_registered, registrar, seconds, until};
 
 #[tokio::test(start_paused = true)]
 async fn renews_within_each_interval_with_the_defaults_of_go_micro() {
@@ -91,53 +66,6 @@ async fn an_interval_of_zero_registers_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_failing_check_withdraws_until_it_passes() {
-    let registry = Scripted::new();
-    let well = Arc::new(AtomicBool::new(true));
-    let check = well.clone();
-    let running = registrar(&registry)
-        .interval(seconds(10))
-        .check(move || {
-            let well = check.load(Relaxed);
-            async move { if well { Ok(()) } else { Err("the disk is full".into()) } }
-        })
-        .start()
-        .await
-        .unwrap();
-    assert!(registry.is_listed(&instance()).await);
-
-    well.store(false, Relaxed);
-    let failed = Instant::now();
-    let withdrawn = until(&running, |status| matches!(status, Status::Withdrawn { .. })).await;
-    assert!(failed.elapsed() <= seconds(10));
-    assert!(withdrawn.to_string().ends_with("the disk is full"));
-    let registrations = registry.registrations();
-    sleep(seconds(100)).await;
-    assert!(!registry.is_listed(&instance()).await);
-    assert_eq!(
-        registry.registrations(),
-        registrations,
-        "it is not put back in the same tick, as in go-micro"
-    );
-
-    well.store(true, Relaxed);
-    until(&running, is_registered).await;
-    assert!(registry.is_listed(&instance()).await);
-    running.shutdown().await.unwrap();
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_check_that_panics_or_hangs_has_failed() {
-    let registry = Scripted::new();
-    let panics = registrar(&registry).check(|| async { panic!("on purpose") }).start().await.unwrap();
-    assert!(panics.status().to_string().ends_with("the check panicked"));
-    let hangs =
-        registrar(&registry).check(std::future::pending).check_timeout(seconds(2)).start().await.unwrap();
-    assert!(hangs.status().to_string().ends_with("the check took longer than 2s"));
-    assert_eq!(registry.registrations(), 0);
-}
-
-#[tokio::test(start_paused = true)]
 async fn an_outage_is_told_and_ends_with_the_registration_back() {
     let registry = Scripted::new();
     let running = registrar(&registry).interval(seconds(10)).start().await.unwrap();
@@ -158,19 +86,26 @@ async fn an_outage_is_told_and_ends_with_the_registration_back() {
 
 #[tokio::test(start_paused = true)]
 async fn one_hanging_call_does_not_let_the_ttl_lapse() {
-    let registry = Scripted::new();
-    let running = registrar(&registry).interval(seconds(10)).ttl(seconds(30)).start().await.unwrap();
-    registry.set(Mood::Hangs);
-    let hung = registry.registrations() + 1;
-    while registry.registrations() < hung {
-        sleep(Duration::from_millis(100)).await;
+    for seed in 0..50 {
+        fastrand::seed(seed);
+        let registry = Scripted::new();
+        let running = registrar(&registry).interval(seconds(10)).ttl(seconds(20)).start().await.unwrap();
+        registry.set(Mood::Hangs);
+        let hung = registry.registrations() + 1;
+        while registry.registrations() < hung {
+            assert!(registry.is_listed(&instance()).await);
+            sleep(Duration::from_millis(100)).await;
+        }
+        registry.set(Mood::Well);
+        // The hanging call ends after half of what is left of the TTL, and the next one comes in time.
+        until(&running, |status| matches!(status, Status::Failing { .. })).await;
+        while !is_registered(&running.status()) {
+            assert!(registry.is_listed(&instance()).await, "seed {seed}");
+            sleep(Duration::from_millis(10)).await;
+        }
+        assert!(registry.is_listed(&instance()).await);
+        running.shutdown().await.unwrap();
     }
-    registry.set(Mood::Well);
-    // The hanging call ends after ttl - interval, and the next one comes at once: just in time.
-    until(&running, |status| matches!(status, Status::Failing { .. })).await;
-    assert!(registry.is_listed(&instance()).await);
-    until(&running, is_registered).await;
-    assert!(registry.is_listed(&instance()).await);
 }
 
 #[tokio::test(start_paused = true)]
@@ -219,21 +154,6 @@ async fn shutdown_lets_a_renewal_in_flight_finish_and_then_deregisters() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn shutdown_during_a_check_registers_nothing_more() {
-    let registry = Scripted::new();
-    let slow_check = || async {
-        sleep(seconds(3)).await;
-        Ok(())
-    };
-    let running = registrar(&registry).interval(seconds(10)).check(slow_check).start().await.unwrap();
-    sleep(seconds(11)).await;
-    let registrations = registry.registrations();
-    running.shutdown().await.unwrap();
-    assert_eq!(registry.registrations(), registrations);
-    assert!(!registry.is_listed(&instance()).await);
-}
-
-#[tokio::test(start_paused = true)]
 async fn shutdown_ends_within_its_limit_whatever_the_registry_does() {
     for mood in [Mood::Down, Mood::Hangs] {
         let registry = Scripted::new();
@@ -241,9 +161,56 @@ async fn shutdown_ends_within_its_limit_whatever_the_registry_does() {
         registry.set(mood);
         let started = Instant::now();
         let error = running.shutdown().await.unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Unavailable);
+        let why = if mood == Mood::Down { "is down" } else { "the registry did not answer within 3s" };
+        assert_eq!((error.kind(), error.message()), (ErrorKind::Unavailable, why));
         assert!(started.elapsed() <= seconds(3), "{mood:?}: {:?}", started.elapsed());
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn shutdown_with_a_renewal_in_flight_ends_within_its_limit_too() {
+    let registry = Scripted::new();
+    let running =
+        registrar(&registry).interval(seconds(10)).shutdown_limit(seconds(4)).start().await.unwrap();
+    registry.set(Mood::Hangs);
+    let in_flight = registry.registrations() + 1;
+    while registry.registrations() < in_flight {
+        sleep(Duration::from_millis(100)).await;
+    }
+    let started = Instant::now();
+    let error = running.shutdown().await.unwrap_err();
+    assert_eq!(error.message(), "the registry did not answer within 4s");
+    assert_eq!(started.elapsed(), seconds(4));
+    assert_eq!(registry.calls().last(), Some(&Call::Deregister), "half of the limit is left for it");
+}
+
+#[tokio::test(start_paused = true)]
+async fn shutdown_tries_again_while_the_registry_is_down() {
+    let registry = Scripted::new();
+    let running = registrar(&registry).start().await.unwrap();
+    registry.set(Mood::Down);
+    let shutdown = tokio::spawn(running.shutdown());
+    sleep(seconds(3)).await;
+    registry.set(Mood::Well);
+    shutdown.await.unwrap().unwrap();
+    let tries = registry.calls().iter().filter(|call| **call == Call::Deregister).count();
+    assert!((3..10).contains(&tries), "{tries}");
+    assert!(!registry.is_listed(&instance()).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_deregistration_is_told_at_once_and_a_closed_registry_is_as_good() {
+    let registry = Scripted::new();
+    let running = registrar(&registry).start().await.unwrap();
+    registry.set(Mood::Refuses);
+    let started = Instant::now();
+    assert_eq!(running.shutdown().await.unwrap_err().kind(), ErrorKind::PermissionDenied);
+    assert_eq!(started.elapsed(), Duration::ZERO);
+
+    let registry = Arc::new(MemoryRegistry::new());
+    let running = Registrar::new(registry.clone(), instance()).start().await.unwrap();
+    registry.close().await.unwrap();
+    running.shutdown().await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -286,4 +253,23 @@ async fn a_thousand_registrations_spread_their_renewals() {
     }
     let most = per_second.into_iter().max().unwrap();
     assert!(most < 150, "1,000 renewals come in 15 s, so about 67 a second: {per_second:?}");
+}
+
+#[test]
+fn outside_a_runtime_it_is_refused() {
+    let registrar = registrar(&Scripted::new());
+    let refused = registrar.clone().start_in_background().unwrap_err();
+    assert_eq!(refused.to_string(), "registrar: start: unsupported: called outside a tokio runtime");
+    assert_eq!(registrar.start().now_or_never().unwrap().unwrap_err().kind(), ErrorKind::Unsupported);
+}
+
+#[test]
+fn it_ends_with_its_runtime_and_says_so() {
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let first = runtime();
+    let running = first.block_on(registrar(&Scripted::new()).start()).unwrap();
+    drop(first);
+    let ended = "the task ended with its runtime";
+    assert_eq!(runtime().block_on(running.update(instance())).unwrap_err().message(), ended);
+    assert_eq!(running.shutdown().now_or_never().unwrap().unwrap_err().message(), ended);
 }
