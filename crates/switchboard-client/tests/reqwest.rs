@@ -14,8 +14,8 @@ use axum::extract::Request;
 use axum::http::StatusCode;
 use reqwest_middleware::{ClientBuilder, ClientWithMiddleware};
 use support::{instance, nowhere, register, selector, standing};
-use switchboard_client::Retry;
-use switchboard_client::reqwest::{Discovery, HostHeader, Idempotent, Resolver};
+use switchboard_client::reqwest::{Discovery, HostHeader, Resolver, redirects};
+use switchboard_client::{Options, Retry, TimedOut};
 use switchboard_core::{MemoryRegistry, ServiceName};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -129,11 +129,15 @@ async fn a_broken_connection_is_tried_elsewhere_only_if_that_does_no_harm() {
 
     assert!(client.post("http://hello/").send().await.is_err());
     assert_eq!(hits.load(Relaxed), 1);
-    assert!(client.get("http://hello/").with_extension(Idempotent(false)).send().await.is_err());
+    assert!(
+        client.get("http://hello/").with_extension(Options::new().idempotent(false)).send().await.is_err()
+    );
     assert_eq!(hits.load(Relaxed), 2);
     assert!(client.get("http://hello/").send().await.is_err());
     assert_eq!(hits.load(Relaxed), 5, "two retries");
-    assert!(client.post("http://hello/").with_extension(Idempotent(true)).send().await.is_err());
+    assert!(
+        client.post("http://hello/").with_extension(Options::new().idempotent(true)).send().await.is_err()
+    );
     assert_eq!(hits.load(Relaxed), 8);
 }
 
@@ -254,16 +258,16 @@ async fn https_can_keep_the_name_for_tls() {
     let registry = MemoryRegistry::new();
     let (address, trusted) = tls_server("secure").await;
     register(&registry, &instance("secure", "1", &address)).await;
-    let builder = move || reqwest::Client::builder().tls_certs_only([trusted.clone()]);
+    let settings = move |builder: reqwest::ClientBuilder| builder.tls_certs_only([trusted.clone()]);
 
-    let by_address = ClientBuilder::new(builder().build().unwrap())
+    let by_address = ClientBuilder::new(settings(reqwest::Client::builder()).build().unwrap())
         .with(Discovery::new(selector(&registry)).retry(Retry::never()))
         .build();
     let error = by_address.get("https://secure/").send().await.unwrap_err();
     assert!(error.is_connect(), "the certificate is for the name: {error}");
 
-    let by_name = client(Discovery::new(selector(&registry)).tls_by_name(builder.clone()));
+    let by_name = client(Discovery::new(selector(&registry)).tls_by_name(settings.clone()));
     assert_eq!(text(&by_name, "https://secure/").await, "secure secure");
-    let by_name = Discovery::new(selector(&registry)).tls_by_name(builder).host_header(HostHeader::Address);
+    let by_name = Discovery::new(selector(&registry)).tls_by_name(settings).host_header(HostHeader::Address);
     assert_eq!(text(&client(by_name), "https://secure/").await, format!("secure {address}"));
 }

@@ -75,7 +75,7 @@ async fn outcomes_are_fed_back_and_a_dropped_call_counts_as_neither() {
     service.clone().oneshot("hello").await.unwrap();
     assert_eq!(standing(&balancer), [(0, 0)]);
 
-    let strict = service.classify(|_: &Result<String, String>| Err(FailureKind::Response));
+    let strict = service.classify(|_: &Result<String, String>| Some(Err(FailureKind::Response)));
     strict.oneshot("hello").await.unwrap();
     assert_eq!(standing(&balancer), [(0, 1)]);
 }
