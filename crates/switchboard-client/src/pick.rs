@@ -26,18 +26,12 @@ pub(crate) async fn pick(
     }
 }
 
-/// Ends the call.
+/// Ends the call. Without a verdict the pick counts as given up, which is evidence only after longer than usual.
 pub(crate) fn finish(pick: Pick, verdict: Verdict) {
     match verdict {
         Some(outcome) => pick.finish(outcome),
         None => drop(pick),
     }
-}
-
-/// The head of the response is here; the call goes on.
-#[cfg(feature = "tonic")]
-pub(crate) fn responded(pick: Pick) -> Pick {
-    pick
 }
 
 /// The address to put in a URL: the first one without a scope, which a URL cannot say (RFC 3986, section 3.2.2).

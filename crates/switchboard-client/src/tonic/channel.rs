@@ -19,7 +19,7 @@ use super::status::{no_endpoint, no_instance, no_response, timed_out};
 use super::timeout;
 use crate::connections::Connections;
 use crate::limits::Limits;
-use crate::pick::{Verdict, address, finish, pick, responded};
+use crate::pick::{Verdict, address, finish, pick};
 use crate::{Options, Retry, TimedOut};
 
 /// A gRPC channel to a service: give it to a generated client in place of a `tonic::transport::Channel`.
@@ -205,7 +205,7 @@ impl Shared {
         let mut body = replay.body().unwrap_or_default();
         loop {
             let picked = limits.wait(pick(&balancer, &options, attempts.tried())).await;
-            let picked = picked.map_err(timed_out)?.map_err(no_instance)?;
+            let mut picked = picked.map_err(timed_out)?.map_err(no_instance)?;
             let channel = self
                 .connections
                 .get(picked.instance(), |instance| Ok((self.endpoint)(instance)?.connect_lazy()))
@@ -223,7 +223,10 @@ impl Shared {
             }
             let id = picked.instance().id().clone();
             let open = match verdict(&result, &limits, began).filter(|_| broken.is_none()) {
-                None if matches!(result, Ok(Ok(_))) => Some(responded(picked)),
+                None if matches!(result, Ok(Ok(_))) => {
+                    picked.responded();
+                    Some(picked)
+                }
                 verdict => {
                     finish(picked, verdict);
                     None
