@@ -10,7 +10,7 @@ use std::future::pending;
 use std::time::Duration;
 
 use futures::{FutureExt, StreamExt};
-use support::{Silent, instance, register, selector, standing, until};
+use support::{LIMIT, Silent, instance, register, selector, standing, until};
 use switchboard_client::tower::{Balance, CallError, Discover, FromExtensions};
 use switchboard_client::{Options, TimedOut};
 use switchboard_core::{Health, Instance, MemoryRegistry, Registry};
@@ -129,7 +129,8 @@ async fn the_time_for_a_call_bounds_waiting_and_calling() {
     let call = options.clone();
     let service = Balance::new(selector(&registry).service("greeter").unwrap(), server)
         .options(move |_: &&'static str| call.clone());
-    let error = service.clone().oneshot("hang").await.unwrap_err();
+    let hanging = tokio::time::timeout(LIMIT, service.clone().oneshot("hang")).await;
+    let error = hanging.unwrap().unwrap_err();
     assert!(matches!(error, CallError::TimedOut(TimedOut::Call(time)) if time == limit), "{error}");
     let mut standing = standing(service.balancer());
     standing.sort_unstable();
