@@ -21,20 +21,21 @@ pub(crate) struct Budget {
 /// What was earned less what was spent, in each of the last seconds.
 #[derive(Debug, Default)]
 struct Window {
-    seconds: [i64; SECONDS],
+    seconds: [i64; SECONDS as usize],
     now: u64,
 }
 
 /// How long calls and retries count.
-pub(crate) const SECONDS: usize = 10;
-const RETRY: i64 = 1_000_000;
+const SECONDS: u32 = 10;
+/// A retry, in the parts that are counted.
+const RETRY: u32 = 1_000_000;
 
 impl Budget {
     #[allow(clippy::cast_possible_truncation)] // from 0 to a million, rounded
     pub(crate) fn new(Rate { fraction, per_second }: Rate) -> Self {
         Self {
-            earned: (fraction * RETRY as f64).round() as i64,
-            reserve: i64::from(per_second) * SECONDS as i64 * RETRY,
+            earned: (fraction * f64::from(RETRY)).round() as i64,
+            reserve: i64::from(per_second) * i64::from(SECONDS) * i64::from(RETRY),
             began: Instant::now(),
             window: Mutex::default(),
         }
@@ -49,16 +50,16 @@ impl Budget {
     /// A call wants to be tried again.
     pub(crate) fn withdraw(&self) -> bool {
         let mut window = self.window();
-        let granted = window.seconds.iter().sum::<i64>() + self.reserve >= RETRY;
+        let granted = window.seconds.iter().sum::<i64>() + self.reserve >= i64::from(RETRY);
         if granted {
-            *window.current() -= RETRY;
+            *window.current() -= i64::from(RETRY);
         }
         granted
     }
 
     /// Whether it is as one made now.
     fn is_new(&self) -> bool {
-        self.window().seconds == [0; SECONDS]
+        self.window().seconds == [0; SECONDS as usize]
     }
 
     /// The window as of now.
@@ -67,7 +68,7 @@ impl Budget {
         let now = self.began.elapsed().as_secs();
         let passed = now.saturating_sub(window.now);
         window.now = window.now.max(now);
-        for _ in 0..passed.min(SECONDS as u64) {
+        for _ in 0..passed.min(u64::from(SECONDS)) {
             window.seconds.rotate_right(1);
             window.seconds[0] = 0;
         }

@@ -71,6 +71,7 @@ impl<S: Clone + Send + Sync + 'static> Connections<S> {
     }
 }
 
+#[cfg(any(feature = "tower", feature = "tonic"))]
 impl<S> Connections<S> {
     /// How many there are.
     pub(crate) fn len(&self) -> usize {

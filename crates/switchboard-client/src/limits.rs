@@ -39,6 +39,7 @@ impl Limits {
     }
 
     /// When the call must be over.
+    #[cfg(feature = "tonic")]
     pub(crate) fn until(&self) -> Option<Instant> {
         self.until
     }

@@ -29,8 +29,8 @@ use crate::{Options, Retry};
 /// [`tls_by_name`](Self::tls_by_name) is set.
 ///
 /// **What is learned.** Any answer but a server error (500 and above, without 501) is a success. A request counts as in
-/// flight until the head of the response is there, not its body. One that is cancelled, or whose own body breaks off, has
-/// no verdict.
+/// flight until the head of the response is there, not its body. One that is cancelled, or whose own body breaks off, is no
+/// verdict: it says something only after longer than usual, as a dropped [`Pick`](switchboard_selector::Pick) does.
 ///
 /// **When it is tried again.** On another instance and within the limits of [`Retry`]: when no connection came about or the
 /// server says that it has not worked on the request (RFC 9113, section 8.7), for any method; when the connection broke, an

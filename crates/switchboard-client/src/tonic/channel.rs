@@ -29,7 +29,8 @@ use crate::{Options, Retry, TimedOut};
 ///
 /// A call counts as in flight until its response has ended, which for a streaming one is the end of the stream; then its
 /// status is told to the balancer. `UNAVAILABLE`, `INTERNAL`, `UNKNOWN`, `DATA_LOSS` and `DEADLINE_EXCEEDED` are failures of the
-/// instance, other codes the application's own. A call that is dropped before its end has no verdict.
+/// instance, other codes the application's own. A call that is dropped before its response began
+/// says something of the instance only after longer than usual, as a dropped [`Pick`](switchboard_selector::Pick) does.
 ///
 /// A call is tried again on another instance, within the limits of [`Retry`], if it cannot have been worked on: when no
 /// connection came about, or the server refused the stream or closed the connection before taking it (RFC 9113, section
@@ -45,7 +46,8 @@ use crate::{Options, Retry, TimedOut};
 /// [`Options`] in the request's extensions say what one call wants otherwise. A request whose own stream breaks off says
 /// nothing of the instance, and is not tried again.
 ///
-/// When there is no instance to call, the status is `UNAVAILABLE`, with the [`PickError`] in its source. A service that
+/// When there is no instance to call, the status is `UNAVAILABLE`, with the
+/// [`PickError`](switchboard_selector::PickError) in its source. A service that
 /// nothing has been heard of yet is waited for, at most the directory's `ready_timeout`.
 ///
 /// ```no_run

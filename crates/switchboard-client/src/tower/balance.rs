@@ -22,7 +22,8 @@ use crate::tower::CallError;
 ///
 /// A request counts as in flight until its future is done or dropped. What came of it is told to the balancer: a response
 /// is a success and an error a [`FailureKind::Connection`], unless [`classify`](Self::classify) says otherwise. A future
-/// dropped early says nothing of the instance.
+/// dropped early says something of the instance only after longer than usual, as a dropped
+/// [`Pick`](switchboard_selector::Pick) does.
 ///
 /// It is always ready: waiting for one instance would be waiting for the wrong one. A service that nothing has been heard
 /// of yet is waited for in the call, at most the directory's `ready_timeout`.
