@@ -32,12 +32,6 @@ impl Limits {
         Self { whole, until: whole.and_then(|whole| Instant::now().checked_add(whole)), per_try }
     }
 
-    /// No limits.
-    #[cfg(test)]
-    pub(crate) const fn none() -> Self {
-        Self { whole: None, until: None, per_try: None }
-    }
-
     /// When the call must be over.
     #[cfg(feature = "tonic")]
     pub(crate) fn until(&self) -> Option<Instant> {

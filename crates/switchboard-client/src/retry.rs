@@ -126,21 +126,23 @@ mod tests {
         retry.begin(&ServiceName::new(service).unwrap(), &Options::new())
     }
 
-    const NO_LIMITS: Limits = Limits::none();
+    fn no_limits() -> Limits {
+        Limits::new(None, None)
+    }
 
     #[tokio::test(start_paused = true)]
     async fn retries_are_limited_for_a_call_and_by_the_budget() {
         let retry = Retry::new();
         let mut attempts = begin(&retry, "hello");
-        assert!(attempts.again(&id(), &NO_LIMITS).await && attempts.again(&id(), &NO_LIMITS).await);
-        assert!(!attempts.again(&id(), &NO_LIMITS).await);
+        assert!(attempts.again(&id(), &no_limits()).await && attempts.again(&id(), &no_limits()).await);
+        assert!(!attempts.again(&id(), &no_limits()).await);
         assert_eq!(attempts.tried().len(), 2);
 
         // 10 a second over 10 s, and a fifth of the calls.
         let retry = Retry::new();
         let mut granted = 0;
         for _ in 0..1000 {
-            granted += u32::from(begin(&retry, "hello").again(&id(), &NO_LIMITS).await);
+            granted += u32::from(begin(&retry, "hello").again(&id(), &no_limits()).await);
         }
         assert_eq!(granted, 300);
     }
@@ -153,7 +155,7 @@ mod tests {
         }
         let mut granted = 0;
         for _ in 0..10 {
-            granted += u32::from(begin(&retry.clone(), "failing").again(&id(), &NO_LIMITS).await);
+            granted += u32::from(begin(&retry.clone(), "failing").again(&id(), &no_limits()).await);
         }
         assert_eq!(granted, 2);
     }
@@ -163,11 +165,11 @@ mod tests {
         let retry = Retry::new().most(3);
         let mut attempts = begin(&retry, "hello");
         let started = tokio::time::Instant::now();
-        attempts.again(&id(), &NO_LIMITS).await;
+        attempts.again(&id(), &no_limits()).await;
         assert_eq!(started.elapsed(), Duration::ZERO);
-        attempts.again(&id(), &NO_LIMITS).await;
+        attempts.again(&id(), &no_limits()).await;
         assert!(started.elapsed() >= Duration::from_millis(25));
-        assert!(!begin(&Retry::never(), "hello").again(&id(), &NO_LIMITS).await);
+        assert!(!begin(&Retry::never(), "hello").again(&id(), &no_limits()).await);
     }
 
     #[tokio::test(start_paused = true)]
