@@ -8,6 +8,7 @@ use std::error::Error;
 use std::time::Duration;
 
 use switchboard::InstanceId;
+use switchboard::client::Options;
 use switchboard::client::tonic::Channel;
 use switchboard::prelude::*;
 use switchboard_examples::greeter::greeter_client::GreeterClient;
@@ -68,7 +69,10 @@ async fn client() -> Result<(), Box<dyn Error>> {
     let count = std::env::args().nth(2).map_or(Ok(usize::MAX), |count| count.parse())?;
     let registry = switchboard::from_env().await?;
     let selector = Selector::new(Directory::new(registry));
-    let channel = Channel::builder(selector.service("greeter")?).idempotent(|_| true).build();
+    // For a whole call, whatever it takes: connecting and two retries, too.
+    let options = Options::new().timeout(Duration::from_secs(2));
+    let channel =
+        Channel::builder(selector.service("greeter")?).idempotent(|_| true).options(options).build();
     let mut client = GreeterClient::new(channel);
     for _ in 0..count {
         match client.greet(HelloRequest { name: "Ada".into() }).await {

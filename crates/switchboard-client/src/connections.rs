@@ -42,11 +42,15 @@ impl<S: Clone + Send + Sync + 'static> Connections<S> {
 
     /// The service for `instance`, made by `make` if there is none for it as it is now.
     ///
-    /// For an instance that has left meanwhile it is made too, but not kept.
-    pub(crate) fn get(&self, instance: &Arc<Instance>, make: impl FnOnce(&Instance) -> S) -> S {
+    /// For an instance that has left meanwhile it is made too, but not kept. What cannot be made is tried again next time.
+    pub(crate) fn get<E>(
+        &self,
+        instance: &Arc<Instance>,
+        make: impl FnOnce(&Instance) -> Result<S, E>,
+    ) -> Result<S, E> {
         if let Some((known, service)) = self.inner.map.load().get(instance.id()) {
             if known == instance || same_target(known, instance) {
-                return service.clone();
+                return Ok(service.clone());
             }
         }
         let _writing = self.inner.lock();
@@ -54,19 +58,20 @@ impl<S: Clone + Send + Sync + 'static> Connections<S> {
         let map = self.inner.map.load_full();
         if let Some((known, service)) = map.get(instance.id()) {
             if same_target(known, instance) {
-                return service.clone();
+                return Ok(service.clone());
             }
         }
-        let service = make(instance);
+        let service = make(instance)?;
         if self.inner.is_live(instance) {
             let mut map = Map::clone(&map);
             map.insert(instance.id().clone(), (instance.clone(), service.clone()));
             self.inner.map.store(Arc::new(map));
         }
-        service
+        Ok(service)
     }
 }
 
+#[cfg(any(feature = "tower", feature = "tonic"))]
 impl<S> Connections<S> {
     /// How many there are.
     pub(crate) fn len(&self) -> usize {

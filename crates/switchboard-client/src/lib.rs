@@ -9,13 +9,25 @@
 //! All three pick through a [`Balancer`](switchboard_selector::Balancer), so strategies, filters and the ejection of failing
 //! instances work the same in each, and two adapters on one [`Selector`](switchboard_selector::Selector) learn from each
 //! other's calls. None is on by default; features only add.
+//!
+//! What one call wants otherwise (a hash key, filters, a strategy, retries, time-outs) is said by `Options` in the
+//! request's extensions, in all three alike. Their times bound everything: waiting for a first snapshot, connecting, all
+//! attempts and the pauses between them.
 
+#[cfg(any(feature = "reqwest", feature = "tonic"))]
+mod budget;
 #[cfg(any(feature = "tower", feature = "reqwest", feature = "tonic"))]
 mod connections;
+#[cfg(any(feature = "tower", feature = "reqwest", feature = "tonic"))]
+mod limits;
+#[cfg(any(feature = "tower", feature = "reqwest", feature = "tonic"))]
+mod options;
 #[cfg(any(feature = "tower", feature = "reqwest", feature = "tonic"))]
 mod pick;
 #[cfg(any(feature = "reqwest", feature = "tonic"))]
 mod retry;
+#[cfg(any(feature = "reqwest", feature = "tonic"))]
+mod unsent;
 
 #[cfg(feature = "reqwest")]
 pub mod reqwest;
@@ -24,5 +36,9 @@ pub mod tonic;
 #[cfg(feature = "tower")]
 pub mod tower;
 
+#[cfg(any(feature = "tower", feature = "reqwest", feature = "tonic"))]
+pub use limits::TimedOut;
+#[cfg(any(feature = "tower", feature = "reqwest", feature = "tonic"))]
+pub use options::Options;
 #[cfg(any(feature = "reqwest", feature = "tonic"))]
 pub use retry::Retry;

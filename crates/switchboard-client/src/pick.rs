@@ -1,15 +1,36 @@
+//! What all adapters do with a balancer.
+
 #[cfg(any(feature = "reqwest", feature = "tonic"))]
 use switchboard_core::Instance;
-use switchboard_selector::{Balancer, Pick, PickError, Request};
+use switchboard_core::InstanceId;
+use switchboard_selector::{Balancer, FailureKind, Pick, PickError};
+
+use crate::Options;
+
+/// What is told of an instance; `None` says nothing of it.
+pub(crate) type Verdict = Option<Result<(), FailureKind>>;
 
 /// Picks at once if something is known, else waits for the registry, at most the directory's `ready_timeout`.
-pub(crate) async fn pick(balancer: &Balancer, request: &Request<'_>) -> Result<Pick, PickError> {
-    match balancer.pick_for(request) {
+pub(crate) async fn pick(
+    balancer: &Balancer,
+    options: &Options,
+    tried: &[InstanceId],
+) -> Result<Pick, PickError> {
+    let request = options.request(tried);
+    match balancer.pick_for(&request) {
         Err(PickError::NotHeard { .. }) => {
             balancer.ready().await?;
-            balancer.pick_for(request)
+            balancer.pick_for(&request)
         }
         picked => picked,
+    }
+}
+
+/// Ends the call. Without a verdict the pick counts as given up, which is evidence only after longer than usual.
+pub(crate) fn finish(pick: Pick, verdict: Verdict) {
+    match verdict {
+        Some(outcome) => pick.finish(outcome),
+        None => drop(pick),
     }
 }
 

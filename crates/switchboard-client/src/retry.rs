@@ -1,31 +1,33 @@
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
-use switchboard_core::InstanceId;
-use tower::retry::budget::{Budget, TpsBudget};
+use switchboard_core::{InstanceId, ServiceName};
+
+use crate::Options;
+use crate::budget::{Budget, Budgets, Rate};
+use crate::limits::Limits;
 
 /// How often failed calls are tried again, on another instance.
 ///
 /// The first retry follows at once, since it goes to another instance; each further one waits, from 25 ms up to 1 s, with
-/// jitter. The budget is shared by all clones: when many calls fail, retries would only add to the trouble.
+/// jitter. A pause that would outlast the call's deadline is not made: the call fails at once, with what there is.
+///
+/// Each service has a budget of its own: when many of its calls fail, retries would only add to the trouble. All clones
+/// share these budgets, also those given to several clients.
 ///
 /// Defaults: 2 retries for a call; a budget of 20 % of the calls of the last 10 s and another 10 for each second, which are
 /// Finagle's.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Retry {
     most: u32,
-    budget: Arc<TpsBudget>,
+    budgets: Arc<Budgets>,
 }
-
-/// How long the calls count that earn retries.
-const WINDOW: Duration = Duration::from_secs(10);
 
 impl Retry {
     /// The defaults.
     pub fn new() -> Self {
-        Self { most: 2, budget: Arc::new(TpsBudget::new(WINDOW, 10, 0.2)) }
+        Self { most: 2, budgets: Arc::new(Budgets::new(Rate { fraction: 0.2, per_second: 10 })) }
     }
 
     /// No call is tried again.
@@ -39,57 +41,70 @@ impl Retry {
         self
     }
 
-    /// Retries may be this fraction of calls (0 to 1, brought into this range), and another `per_second`.
-    pub fn budget(mut self, fraction: f32, per_second: u32) -> Self {
-        // The budget refuses more, with a panic.
+    /// Retries may be this fraction of the calls to a service (0 to 1, brought into this range), and another `per_second`.
+    /// Begins new budgets.
+    pub fn budget(mut self, fraction: f64, per_second: u32) -> Self {
         let fraction = if fraction.is_nan() { 0.0 } else { fraction.clamp(0.0, 1.0) };
-        self.budget = Arc::new(TpsBudget::new(WINDOW, per_second.min(1_000_000), fraction));
+        self.budgets = Arc::new(Budgets::new(Rate { fraction, per_second }));
         self
     }
 
-    /// Begins a call.
-    pub(crate) fn begin(&self) -> Attempts<'_> {
-        self.budget.deposit();
-        Attempts { retry: self, tried: Vec::new(), pauses: None }
+    /// Begins a call to `service`.
+    pub(crate) fn begin(&self, service: &ServiceName, options: &Options) -> Attempts {
+        let budget = self.budgets.of(service);
+        budget.deposit();
+        Attempts { most: options.retries_or(self.most), budget, tried: Vec::new(), pauses: None }
     }
 }
 
 /// The attempts at one call.
-pub(crate) struct Attempts<'a> {
-    retry: &'a Retry,
+pub(crate) struct Attempts {
+    most: u32,
+    budget: Arc<Budget>,
     tried: Vec<InstanceId>,
     pauses: Option<ExponentialBackoff>,
 }
 
-impl Attempts<'_> {
+impl Attempts {
     /// The instances already tried.
     pub(crate) fn tried(&self) -> &[InstanceId] {
         &self.tried
     }
 
-    /// Whether another attempt would be allowed, the budget aside.
+    /// Whether another attempt would be allowed, budget and time aside.
     pub(crate) fn has_more(&self) -> bool {
-        self.tried.len() < self.retry.most as usize
+        self.tried.len() < self.most as usize
     }
 
     /// After a failure on `id`: waits and returns true if the call may be tried again.
-    pub(crate) async fn again(&mut self, id: &InstanceId) -> bool {
-        if !self.has_more() || !self.retry.budget.withdraw() {
+    pub(crate) async fn again(&mut self, id: &InstanceId, limits: &Limits) -> bool {
+        if !self.has_more() {
+            return false;
+        }
+        let pause = self.pause();
+        let in_time = limits.left().is_none_or(|left| pause < left);
+        if !in_time || !self.budget.withdraw() {
             return false;
         }
         self.tried.push(id.clone());
-        match &mut self.pauses {
-            None => {
-                let pauses = ExponentialBuilder::new()
-                    .with_min_delay(Duration::from_millis(25))
-                    .with_max_delay(Duration::from_secs(1))
-                    .with_jitter()
-                    .without_max_times();
-                self.pauses = Some(pauses.build());
-            }
-            Some(pauses) => tokio::time::sleep(pauses.next().unwrap_or_default()).await,
+        if !pause.is_zero() {
+            tokio::time::sleep(pause).await;
         }
         true
+    }
+
+    /// How long to wait now.
+    fn pause(&mut self) -> Duration {
+        if let Some(pauses) = &mut self.pauses {
+            return pauses.next().unwrap_or_default();
+        }
+        let pauses = ExponentialBuilder::new()
+            .with_min_delay(Duration::from_millis(25))
+            .with_max_delay(Duration::from_secs(1))
+            .with_jitter()
+            .without_max_times();
+        self.pauses = Some(pauses.build());
+        Duration::ZERO
     }
 }
 
@@ -99,51 +114,81 @@ impl Default for Retry {
     }
 }
 
-impl fmt::Debug for Retry {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Retry").field("most", &self.most).finish_non_exhaustive()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn id() -> InstanceId {
+        InstanceId::new("a").unwrap()
+    }
+
+    fn begin(retry: &Retry, service: &str) -> Attempts {
+        retry.begin(&ServiceName::new(service).unwrap(), &Options::new())
+    }
+
+    fn no_limits() -> Limits {
+        Limits::new(None, None)
+    }
+
     #[tokio::test(start_paused = true)]
     async fn retries_are_limited_for_a_call_and_by_the_budget() {
-        let id = InstanceId::new("a").unwrap();
         let retry = Retry::new();
-        let mut attempts = retry.begin();
-        assert!(attempts.again(&id).await && attempts.again(&id).await);
-        assert!(!attempts.again(&id).await);
+        let mut attempts = begin(&retry, "hello");
+        assert!(attempts.again(&id(), &no_limits()).await && attempts.again(&id(), &no_limits()).await);
+        assert!(!attempts.again(&id(), &no_limits()).await);
         assert_eq!(attempts.tried().len(), 2);
 
         // 10 a second over 10 s, and a fifth of the calls.
         let retry = Retry::new();
         let mut granted = 0;
         for _ in 0..1000 {
-            if retry.begin().again(&id).await {
-                granted += 1;
-            }
+            granted += u32::from(begin(&retry, "hello").again(&id(), &no_limits()).await);
         }
-        assert!((290..=310).contains(&granted), "{granted}");
+        assert_eq!(granted, 300);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_service_does_not_live_off_the_calls_to_others() {
+        let retry = Retry::new().budget(0.2, 0);
+        for _ in 0..990 {
+            begin(&retry, "well");
+        }
+        let mut granted = 0;
+        for _ in 0..10 {
+            granted += u32::from(begin(&retry.clone(), "failing").again(&id(), &no_limits()).await);
+        }
+        assert_eq!(granted, 2);
     }
 
     #[tokio::test(start_paused = true)]
     async fn the_first_retry_is_at_once_and_later_ones_wait() {
-        let id = InstanceId::new("a").unwrap();
         let retry = Retry::new().most(3);
-        let mut attempts = retry.begin();
+        let mut attempts = begin(&retry, "hello");
         let started = tokio::time::Instant::now();
-        attempts.again(&id).await;
+        attempts.again(&id(), &no_limits()).await;
         assert_eq!(started.elapsed(), Duration::ZERO);
-        attempts.again(&id).await;
+        attempts.again(&id(), &no_limits()).await;
         assert!(started.elapsed() >= Duration::from_millis(25));
-        assert!(!Retry::never().begin().again(&id).await);
+        assert!(!begin(&Retry::never(), "hello").again(&id(), &no_limits()).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pause_that_would_outlast_the_call_is_neither_made_nor_paid_for() {
+        let retry = Retry::new().budget(1.0, 0);
+        let limits = Limits::new(Some(Duration::from_millis(20)), None);
+        begin(&retry, "hello");
+        let mut attempts = begin(&retry, "hello");
+        assert!(attempts.again(&id(), &limits).await);
+        let started = tokio::time::Instant::now();
+        assert!(!attempts.again(&id(), &limits).await);
+        assert_eq!(started.elapsed(), Duration::ZERO);
+        assert!(retry.budgets.of(&ServiceName::new("hello").unwrap()).withdraw());
     }
 
     #[test]
     fn no_budget_is_refused() {
-        let _ = Retry::new().budget(f32::NAN, u32::MAX).budget(7.0, 0).budget(-1.0, 0);
+        for fraction in [f64::NAN, 7.0, -1.0, f64::INFINITY] {
+            begin(&Retry::new().budget(fraction, u32::MAX), "hello");
+        }
     }
 }

@@ -6,45 +6,16 @@
 mod support;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering::Relaxed};
-use std::time::Duration;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-use axum::Router;
-use axum::extract::Request;
-use axum::http::StatusCode;
-use reqwest_middleware::{ClientBuilder, ClientWithMiddleware};
+use reqwest_middleware::ClientBuilder;
+use support::http_server::{client, server, text, tls_server};
 use support::{instance, nowhere, register, selector, standing};
-use switchboard_client::Retry;
-use switchboard_client::reqwest::{Discovery, HostHeader, Idempotent, Resolver};
+use switchboard_client::reqwest::{Discovery, HostHeader, Resolver};
+use switchboard_client::{Options, Retry};
 use switchboard_core::{MemoryRegistry, ServiceName};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncReadExt;
 use tokio::net::TcpListener;
-use tokio_rustls::TlsAcceptor;
-use tokio_rustls::rustls::ServerConfig;
-use tokio_rustls::rustls::pki_types::PrivateKeyDer;
-
-/// A server that counts requests and answers with what it is told to.
-struct Server {
-    address: String,
-    hits: AtomicUsize,
-    status: AtomicU16,
-}
-
-/// Its answer is its name, the `Host` header and the path; it ends with the test's runtime.
-async fn server(name: &'static str) -> Arc<Server> {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap().to_string();
-    let server = Arc::new(Server { address, hits: AtomicUsize::new(0), status: AtomicU16::new(200) });
-    let state = server.clone();
-    let app = Router::new().fallback(move |request: Request| async move {
-        state.hits.fetch_add(1, Relaxed);
-        let host = request.headers().get("host").and_then(|host| host.to_str().ok()).unwrap_or_default();
-        let body = format!("{name} {host} {}", request.uri());
-        (StatusCode::from_u16(state.status.load(Relaxed)).unwrap(), body)
-    });
-    tokio::spawn(async move { axum::serve(listener, app).await });
-    server
-}
 
 /// A server that takes a request and closes the connection without an answer; how many connections it had.
 async fn rude() -> (String, Arc<AtomicUsize>) {
@@ -59,15 +30,6 @@ async fn rude() -> (String, Arc<AtomicUsize>) {
         }
     });
     (address, hits)
-}
-
-fn client(discovery: Discovery) -> ClientWithMiddleware {
-    let plain = reqwest::Client::builder().timeout(Duration::from_secs(5)).build().unwrap();
-    ClientBuilder::new(plain).with(discovery).build()
-}
-
-async fn text(client: &ClientWithMiddleware, url: &str) -> String {
-    client.get(url).send().await.unwrap().text().await.unwrap()
 }
 
 #[tokio::test]
@@ -129,11 +91,15 @@ async fn a_broken_connection_is_tried_elsewhere_only_if_that_does_no_harm() {
 
     assert!(client.post("http://hello/").send().await.is_err());
     assert_eq!(hits.load(Relaxed), 1);
-    assert!(client.get("http://hello/").with_extension(Idempotent(false)).send().await.is_err());
+    assert!(
+        client.get("http://hello/").with_extension(Options::new().idempotent(false)).send().await.is_err()
+    );
     assert_eq!(hits.load(Relaxed), 2);
     assert!(client.get("http://hello/").send().await.is_err());
     assert_eq!(hits.load(Relaxed), 5, "two retries");
-    assert!(client.post("http://hello/").with_extension(Idempotent(true)).send().await.is_err());
+    assert!(
+        client.post("http://hello/").with_extension(Options::new().idempotent(true)).send().await.is_err()
+    );
     assert_eq!(hits.load(Relaxed), 8);
 }
 
@@ -219,51 +185,21 @@ async fn a_plain_client_resolves_services_and_falls_back_to_other_instances() {
     assert!(plain.get("http://nobody/").send().await.unwrap_err().is_connect());
 }
 
-/// A server with a certificate for `name`, which answers every request with the name the client sent in TLS.
-async fn tls_server(name: &str) -> (String, reqwest::Certificate) {
-    let made = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
-    let trusted = reqwest::Certificate::from_der(made.cert.der()).unwrap();
-    let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
-    let config = ServerConfig::builder()
-        .with_no_client_auth()
-        .with_single_cert(vec![made.cert.der().clone()], key)
-        .unwrap();
-    let acceptor = TlsAcceptor::from(Arc::new(config));
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap().to_string();
-    tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            let Ok(mut stream) = acceptor.accept(stream).await else { continue };
-            let named = stream.get_ref().1.server_name().unwrap_or("nobody").to_owned();
-            let mut request = vec![0; 4096];
-            let read = stream.read(&mut request).await.unwrap_or(0);
-            let request = String::from_utf8_lossy(&request[..read]).to_lowercase();
-            let host = request.lines().find_map(|line| line.strip_prefix("host: ")).unwrap_or_default();
-            let body = format!("{named} {host}");
-            let head =
-                format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", body.len());
-            let _ = stream.write_all((head + &body).as_bytes()).await;
-            let _ = stream.shutdown().await;
-        }
-    });
-    (address, trusted)
-}
-
 #[tokio::test]
 async fn https_can_keep_the_name_for_tls() {
     let registry = MemoryRegistry::new();
     let (address, trusted) = tls_server("secure").await;
     register(&registry, &instance("secure", "1", &address)).await;
-    let builder = move || reqwest::Client::builder().tls_certs_only([trusted.clone()]);
+    let settings = move |builder: reqwest::ClientBuilder| builder.tls_certs_only([trusted.clone()]);
 
-    let by_address = ClientBuilder::new(builder().build().unwrap())
+    let by_address = ClientBuilder::new(settings(reqwest::Client::builder()).build().unwrap())
         .with(Discovery::new(selector(&registry)).retry(Retry::never()))
         .build();
     let error = by_address.get("https://secure/").send().await.unwrap_err();
     assert!(error.is_connect(), "the certificate is for the name: {error}");
 
-    let by_name = client(Discovery::new(selector(&registry)).tls_by_name(builder.clone()));
+    let by_name = client(Discovery::new(selector(&registry)).tls_by_name(settings.clone()));
     assert_eq!(text(&by_name, "https://secure/").await, "secure secure");
-    let by_name = Discovery::new(selector(&registry)).tls_by_name(builder).host_header(HostHeader::Address);
+    let by_name = Discovery::new(selector(&registry)).tls_by_name(settings).host_header(HostHeader::Address);
     assert_eq!(text(&client(by_name), "https://secure/").await, format!("secure {address}"));
 }

@@ -5,54 +5,21 @@
 
 mod support;
 
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use futures::FutureExt;
+use support::health::{ask, check, serve, server};
 use support::{LIMIT, instance, nowhere, register, selector, standing, until};
 use switchboard_client::Retry;
 use switchboard_client::tonic::Channel;
 use switchboard_core::{MemoryRegistry, Registry};
 use switchboard_selector::PickError;
 use tokio::net::TcpListener;
-use tokio::task::JoinHandle;
-use tonic::transport::server::TcpIncoming;
+use tonic::Code;
 use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity, Server, ServerTlsConfig};
-use tonic::{Code, Status};
 use tonic_health::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
-use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
-use tonic_health::server::HealthReporter;
-
-/// A server of the health service, in which `name` is serving.
-struct Running {
-    address: String,
-    reporter: HealthReporter,
-    task: JoinHandle<()>,
-}
-
-async fn server(name: &str) -> Running {
-    serve(Server::builder(), name).await
-}
-
-async fn serve(mut builder: Server, name: &str) -> Running {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap().to_string();
-    let (reporter, service) = tonic_health::server::health_reporter();
-    reporter.set_service_status(name, ServingStatus::Serving).await;
-    let server = builder.add_service(service).serve_with_incoming(TcpIncoming::from(listener));
-    let task = tokio::spawn(async move { server.await.unwrap() });
-    Running { address, reporter, task }
-}
-
-fn ask(service: &str) -> HealthCheckRequest {
-    HealthCheckRequest { service: service.into() }
-}
-
-async fn check(channel: &Channel, service: &str) -> Result<HealthCheckResponse, Status> {
-    let mut client = HealthClient::new(channel.clone());
-    let answer = client.check(ask(service));
-    tokio::time::timeout(LIMIT, answer).await.unwrap().map(tonic::Response::into_inner)
-}
 
 #[tokio::test]
 async fn each_call_is_picked_and_not_each_connection() {
@@ -233,13 +200,30 @@ async fn each_endpoint_can_have_settings_of_its_own() {
         })
         .build();
     let status = check(&slow, "").await.unwrap_err();
-    assert!(status.message().contains("Timeout"), "{status}");
+    assert_eq!(status.code(), Code::DeadlineExceeded);
     assert_eq!(standing(&balancer), [(0, 1)]);
+}
 
-    let wrong = Channel::builder(balancer).endpoint(|_| Endpoint::try_from("http://")).build();
-    let status = check(&wrong, "").await.unwrap_err();
+#[tokio::test]
+async fn an_endpoint_that_could_not_be_made_is_made_anew() {
+    let registry = MemoryRegistry::new();
+    let one = server("one").await;
+    register(&registry, &instance("health", "1", &one.address)).await;
+    let balancer = selector(&registry).service("health").unwrap();
+    let tried = AtomicUsize::new(0);
+    let channel = Channel::builder(balancer).endpoint(move |instance| {
+        let first = tried.fetch_add(1, Relaxed) == 0;
+        Endpoint::try_from(if first {
+            "http://".to_owned()
+        } else {
+            format!("http://{}", instance.address())
+        })
+    });
+    let channel = channel.build();
+    let status = check(&channel, "one").await.unwrap_err();
     assert_eq!(status.code(), Code::Internal);
     assert!(status.message().starts_with("the settings of the channel do not fit"), "{status}");
+    check(&channel, "one").await.unwrap();
 }
 
 #[tokio::test]

@@ -7,12 +7,14 @@ mod support;
 
 use std::collections::BTreeSet;
 use std::future::pending;
+use std::time::Duration;
 
 use futures::{FutureExt, StreamExt};
-use support::{instance, register, selector, standing, until};
-use switchboard_client::tower::{Balance, CallError, Discover};
+use support::{LIMIT, Silent, instance, register, selector, standing, until};
+use switchboard_client::tower::{Balance, CallError, Discover, FromExtensions};
+use switchboard_client::{Options, TimedOut};
 use switchboard_core::{Health, Instance, MemoryRegistry, Registry};
-use switchboard_selector::FailureKind;
+use switchboard_selector::{ConsistentHash, FailureKind, Filter, Selector};
 use switchboard_watcher::Directory;
 use tower::discover::Change;
 use tower::{Service, ServiceExt, service_fn};
@@ -75,9 +77,72 @@ async fn outcomes_are_fed_back_and_a_dropped_call_counts_as_neither() {
     service.clone().oneshot("hello").await.unwrap();
     assert_eq!(standing(&balancer), [(0, 0)]);
 
-    let strict = service.classify(|_: &Result<String, String>| Err(FailureKind::Response));
+    let strict = service.clone().classify(|_: &Result<String, String>| Some(Err(FailureKind::Response)));
     strict.oneshot("hello").await.unwrap();
     assert_eq!(standing(&balancer), [(0, 1)]);
+
+    let registry = two().await;
+    let lenient = Balance::new(selector(&registry).service("greeter").unwrap(), server)
+        .classify(|_: &Result<String, String>| None);
+    lenient.clone().oneshot("fail").await.unwrap_err();
+    assert_eq!(standing(lenient.balancer()), [(0, 0), (0, 0)], "it says nothing");
+}
+
+#[tokio::test]
+async fn a_function_says_what_a_request_wants() {
+    let registry = MemoryRegistry::new();
+    for (id, tag) in [("a", "eu"), ("b", "us"), ("c", "eu")] {
+        let instance = Instance::builder("greeter").id(id).address("127.0.0.1:1").tag(tag).build().unwrap();
+        register(&registry, &instance).await;
+    }
+    let by_key = Options::new().strategy(ConsistentHash);
+    let service = Balance::new(selector(&registry).service("greeter").unwrap(), server)
+        .options(move |request: &&'static str| by_key.clone().key(request));
+    for request in ["Ada", "Grace", "Alan"] {
+        let ask = async || service.clone().oneshot(request).await.unwrap();
+        let first = ask().await;
+        for _ in 0..10 {
+            assert_eq!(ask().await, first);
+        }
+    }
+
+    let echo = |instance: &Instance| {
+        let id = instance.id().to_string();
+        service_fn(move |_: http::Request<()>| {
+            let id = id.clone();
+            async move { Ok::<_, String>(id) }
+        })
+    };
+    let service = Balance::new(selector(&registry).service("greeter").unwrap(), echo).options(FromExtensions);
+    let mut request = http::Request::new(());
+    request.extensions_mut().insert(Options::new().filter(Filter::tag("us")));
+    for _ in 0..5 {
+        assert_eq!(service.clone().oneshot(request.clone()).await.unwrap(), "b");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_time_for_a_call_bounds_waiting_and_calling() {
+    let limit = Duration::from_millis(300);
+    let options = Options::new().timeout(limit);
+    let registry = two().await;
+    let call = options.clone();
+    let service = Balance::new(selector(&registry).service("greeter").unwrap(), server)
+        .options(move |_: &&'static str| call.clone());
+    let hanging = tokio::time::timeout(LIMIT, service.clone().oneshot("hang")).await;
+    let error = hanging.unwrap().unwrap_err();
+    assert!(matches!(error, CallError::TimedOut(TimedOut::Call(time)) if time == limit), "{error}");
+    let mut standing = standing(service.balancer());
+    standing.sort_unstable();
+    assert_eq!(standing, [(0, 0), (0, 1)], "a time-out is a failure of the one that was called");
+
+    let selector = Selector::new(Directory::new(Silent));
+    let service = Balance::new(selector.service("greeter").unwrap(), server)
+        .options(move |_: &&'static str| options.clone());
+    let began = tokio::time::Instant::now();
+    let error = service.oneshot("hello").await.unwrap_err();
+    assert!(matches!(error, CallError::TimedOut(TimedOut::Call(_))), "{error}");
+    assert_eq!(began.elapsed(), limit);
 }
 
 #[tokio::test]

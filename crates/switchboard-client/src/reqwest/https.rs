@@ -5,76 +5,65 @@ use std::sync::{Arc, Mutex, PoisonError};
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::{Client, ClientBuilder, Request, Response};
 use reqwest_middleware::{Error, Result};
-use switchboard_core::{Instance, Invalid, ServiceName};
+use switchboard_core::{Instance, ServiceName};
 use switchboard_selector::Balancer;
 
-use super::HostHeader;
-use super::middleware::keep_host;
+use super::redirect::redirects;
 use crate::connections::Connections;
 use crate::pick::address;
 
-/// Clients that connect to one instance and know it by its service's name.
+/// Clients that connect to one instance and know it by the name in the URL.
 #[derive(Clone)]
 pub(crate) struct Https {
-    builder: Arc<dyn Fn() -> ClientBuilder + Send + Sync>,
-    services: Arc<Mutex<HashMap<ServiceName, Connections<Made>>>>,
+    settings: Arc<dyn Fn(ClientBuilder) -> ClientBuilder + Send + Sync>,
+    clients: Arc<Mutex<HashMap<Names, Connections<Client>>>>,
 }
 
-/// A client, or why there is none.
-type Made = std::result::Result<Client, Arc<reqwest::Error>>;
+/// A service, and the name it has in URLs: there may be several.
+type Names = (ServiceName, String);
 
-/// So many services are kept; beyond that, all begin anew.
+/// The clients of so many names are kept; beyond that, all begin anew.
 const KEPT: usize = 1024;
 
 impl Https {
-    pub(crate) fn new(builder: impl Fn() -> ClientBuilder + Send + Sync + 'static) -> Self {
-        Self { builder: Arc::new(builder), services: Arc::default() }
+    pub(crate) fn new(settings: impl Fn(ClientBuilder) -> ClientBuilder + Send + Sync + 'static) -> Self {
+        Self { settings: Arc::new(settings), clients: Arc::default() }
     }
 
+    /// Sends `request`, whose URL has the name, to `instance`.
     pub(crate) async fn send(
         &self,
         balancer: &Balancer,
         instance: &Arc<Instance>,
-        mut request: Request,
-        host: HostHeader,
+        request: Request,
     ) -> Result<Response> {
-        let name = request.url().host_str().unwrap_or_default().to_owned();
-        let client = self.clients(balancer).get(instance, |instance| self.connect(&name, instance));
+        let name = request.url().host_str().unwrap_or_default();
+        let clients = self.clients(balancer, name);
+        let client = clients.get(instance, |instance| self.client(name, instance));
         let client = client.map_err(|error| Error::middleware(Unbuilt(error)))?;
-        // The header is made of the URL, which has the name in any case.
-        match host {
-            HostHeader::Name => keep_host(&mut request, &name),
-            HostHeader::Address => keep_host(&mut request, &address(instance).to_string()),
-        }
-        // The name's addresses are the instance's; its port is said by the URL.
-        let port = address(instance).port();
-        if request.url_mut().set_port(Some(port)).is_err() {
-            return Err(Error::middleware(Invalid::new(request.url().as_str(), "takes no port")));
-        }
         Ok(client.execute(request).await?)
     }
 
-    fn clients(&self, balancer: &Balancer) -> Connections<Made> {
-        let mut services = self.services.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(clients) = services.get(balancer.service()) {
+    fn clients(&self, balancer: &Balancer, name: &str) -> Connections<Client> {
+        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        let names = (balancer.service().clone(), name.to_owned());
+        if let Some(clients) = clients.get(&names) {
             return clients.clone();
         }
-        if services.len() >= KEPT {
-            services.clear();
+        if clients.len() >= KEPT {
+            clients.clear();
         }
-        let clients = Connections::new(balancer.view());
-        services.insert(balancer.service().clone(), clients.clone());
-        clients
+        clients.entry(names).insert_entry(Connections::new(balancer.view())).get().clone()
     }
 
-    fn connect(&self, name: &str, instance: &Instance) -> Made {
+    fn client(&self, name: &str, instance: &Instance) -> reqwest::Result<Client> {
         let address = address(instance);
-        let builder = (self.builder)();
+        let builder = (self.settings)(Client::builder().redirect(redirects()));
         let builder = match (address.socket_addr(), address.host()) {
             (Some(socket), _) => builder.resolve(name, socket),
-            (None, host) => builder.dns_resolver(Alias(host.to_string())),
+            (None, host) => builder.dns_resolver(Alias { name: name.to_owned(), host: host.to_string() }),
         };
-        builder.build().map_err(Arc::new)
+        builder.build()
     }
 }
 
@@ -84,12 +73,15 @@ impl fmt::Debug for Https {
     }
 }
 
-/// Resolves every name as this one.
-struct Alias(String);
+/// Resolves one name as another, and all others as themselves.
+struct Alias {
+    name: String,
+    host: String,
+}
 
 impl Resolve for Alias {
-    fn resolve(&self, _: Name) -> Resolving {
-        let host = self.0.clone();
+    fn resolve(&self, name: Name) -> Resolving {
+        let host = if name.as_str() == self.name { self.host.clone() } else { name.as_str().to_owned() };
         Box::pin(async move {
             let found = tokio::net::lookup_host((host, 0)).await?;
             Ok(Box::new(found.collect::<Vec<_>>().into_iter()) as Addrs)
@@ -100,4 +92,4 @@ impl Resolve for Alias {
 /// Why there is no client for an instance.
 #[derive(Debug, thiserror::Error)]
 #[error("the client of tls_by_name cannot be built")]
-struct Unbuilt(#[source] Arc<reqwest::Error>);
+struct Unbuilt(#[source] reqwest::Error);

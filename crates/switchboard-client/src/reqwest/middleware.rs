@@ -1,15 +1,21 @@
+use std::sync::{Arc, Once};
+use std::time::Duration;
+
 use async_trait::async_trait;
 use http::{Extensions, HeaderValue, header};
 use reqwest::{Request, Response, StatusCode, Url};
 use reqwest_middleware::{Error, Middleware, Next, Result};
 use switchboard_core::{Host, Instance, Invalid, ServiceName};
-use switchboard_selector::{Balancer, Pick, PickError, Selector};
+use switchboard_selector::{Balancer, PickError, Selector};
+use tokio::time::Instant;
 
 use super::https::Https;
 use super::names::Names;
 use super::outcome::{is_idempotent, may_retry, verdict};
-use crate::Retry;
-use crate::pick::{address, pick};
+use super::redirect::was_left;
+use super::upload::Upload;
+use crate::pick::{address, finish, pick};
+use crate::{Options, Retry};
 
 /// A middleware that sends each request for a service to an instance picked for it.
 ///
@@ -23,16 +29,30 @@ use crate::pick::{address, pick};
 /// [`tls_by_name`](Self::tls_by_name) is set.
 ///
 /// **What is learned.** Any answer but a server error (500 and above, without 501) is a success. A request counts as in
-/// flight until the head of the response is there, not its body; one that is cancelled says nothing of the instance.
+/// flight until the head of the response is there, not its body. One that is cancelled, or whose own body breaks off, is no
+/// verdict: it says something only after longer than usual, as a dropped [`Pick`](switchboard_selector::Pick) does.
 ///
-/// **When it is tried again.** On another instance and within the limits of [`Retry`]: when no connection came about, for
-/// any method; when the connection broke or the status is one of [`retry_statuses`](Self::retry_statuses), for idempotent
-/// methods (RFC 9110, section 9.2.2) and requests that carry [`Idempotent`]; never after a time-out, and never if the body
-/// is a stream. When there is no retry left, the last response or error is the result.
+/// **When it is tried again.** On another instance and within the limits of [`Retry`]: when no connection came about or the
+/// server says that it has not worked on the request (RFC 9113, section 8.7), for any method; when the connection broke, an
+/// attempt took longer than [`Options::per_try_timeout`], or the status is one of [`retry_statuses`](Self::retry_statuses),
+/// for idempotent methods (RFC 9110, section 9.2.2) and requests whose [`Options`] say so; never if the body is a stream.
+/// When there is no retry left, the last response or error is the result.
+///
+/// **How long it takes.** The time-out of the request (`RequestBuilder::timeout`) and [`Options::timeout`], of which the
+/// shorter counts, bound all of it: waiting for a first snapshot, connecting, every attempt, pauses, the response's body.
+/// The error is reqwest's own (`is_timeout()`) or, while waiting for something else, a [`TimedOut`](crate::TimedOut). The
+/// time-out of the client cannot be known here. Where neither of the two is set it counts for each attempt, and ends the
+/// call when it passes. There is none by default, as in reqwest; a limit for connecting (`ClientBuilder::connect_timeout`)
+/// should be set in any case, since an attempt that cannot connect would wait for the kernel's, which is minutes.
+///
+/// **What one request wants otherwise.** [`Options`] in its extensions: `client.get(…).with_extension(options)`.
+///
+/// **Redirects.** The client beneath follows them, not this, and would carry the `Host` of the service to other servers.
+/// Build it with [`redirects`](super::redirects), which follows only those that stay with the instance; any other is then
+/// the response. What comes of a redirect that was followed elsewhere says nothing of the instance and is not tried again.
 ///
 /// **Where in the chain.** Middlewares before it see the name and one request; those after it see the address, once for
-/// each attempt. A redirect to another service's name is followed by the client beneath, not by this: set
-/// [`Resolver`](super::Resolver) on the client for that.
+/// each attempt.
 #[derive(Clone, Debug)]
 pub struct Discovery {
     selector: Selector,
@@ -41,6 +61,9 @@ pub struct Discovery {
     statuses: Vec<StatusCode>,
     host_header: HostHeader,
     https: Option<Https>,
+    options: Options,
+    /// That the client follows redirects to other servers is said once.
+    leak: Arc<Once>,
 }
 
 /// What the `Host` header says.
@@ -53,13 +76,8 @@ pub enum HostHeader {
     Address,
 }
 
-/// An extension for a request that may (`true`) or must not (`false`) be sent twice, whatever its method.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Idempotent(pub bool);
-
-/// An extension for a request: those of one key go to one instance, with a strategy that hashes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HashKey(pub String);
+/// Middlewares that wait behind this one may take so much longer than the call's time; the client's own clock goes first.
+const GRACE: Duration = Duration::from_millis(50);
 
 impl Discovery {
     /// Picks by `selector`, with the defaults.
@@ -75,6 +93,8 @@ impl Discovery {
             ],
             host_header: HostHeader::default(),
             https: None,
+            options: Options::new(),
+            leak: Arc::new(Once::new()),
         }
     }
 
@@ -102,15 +122,23 @@ impl Discovery {
         self
     }
 
+    /// Replaces what all requests want, such as a time for each attempt, where a request's own options say nothing. Default:
+    /// nothing.
+    pub fn options(mut self, options: Options) -> Self {
+        self.options = options;
+        self
+    }
+
     /// With `https`, checks the server's certificate against the name in the URL and sends that name in TLS (SNI).
     ///
-    /// That takes a client of its own for each instance, made by `client` when first needed and dropped when the instance
-    /// leaves. Such requests do not go through the client and the middlewares behind this one, so make this the last one.
+    /// That takes a client of its own for each instance, made when first needed and dropped when the instance leaves;
+    /// `settings` says how, from a builder that has the right [`redirects`](super::redirects). Such requests do not go
+    /// through the client and the middlewares behind this one, so make this the last one.
     pub fn tls_by_name(
         mut self,
-        client: impl Fn() -> reqwest::ClientBuilder + Send + Sync + 'static,
+        settings: impl Fn(reqwest::ClientBuilder) -> reqwest::ClientBuilder + Send + Sync + 'static,
     ) -> Self {
-        self.https = Some(Https::new(client));
+        self.https = Some(Https::new(settings));
         self
     }
 
@@ -122,26 +150,32 @@ impl Discovery {
         next: Next<'_>,
     ) -> Result<Response> {
         let balancer = self.selector.service::<ServiceName>(service).map_err(|error| failed(error.into()))?;
-        let declared = extensions.get::<Idempotent>().copied();
-        let idempotent = declared.map_or_else(|| is_idempotent(request.method()), |declared| declared.0);
-        let key = extensions.get::<HashKey>().cloned();
-        let mut attempts = self.retry.begin();
+        let options = extensions.get::<Options>().cloned().unwrap_or_default().or(&self.options);
+        let limits = options.limits(request.timeout().copied());
+        let idempotent = options.idempotent_or(|| is_idempotent(request.method()));
+        let balancer = options.balancer(&balancer);
+        let upload = Upload::watch(&mut request);
+        let mut attempts = self.retry.begin(balancer.service(), &options);
         loop {
-            let mut wish = switchboard_selector::Request::new().avoid(attempts.tried());
-            if let Some(HashKey(key)) = &key {
-                wish = wish.key(key);
-            }
-            let picked = pick(&balancer, &wish).await.map_err(failed)?;
+            let picked = limits.wait(pick(&balancer, &options, attempts.tried())).await;
+            let picked = picked.map_err(Error::middleware)?.map_err(failed)?;
             let spare = if attempts.has_more() { request.try_clone() } else { None };
-            let result = self.send(&picked, &balancer, request, extensions, next.clone()).await;
+            self.direct(&mut request, picked.instance()).map_err(Error::middleware)?;
+            *request.timeout_mut() = limits.left();
+            let (began, sent) = (Instant::now(), request.url().clone());
+            let attempt = self.send(request, &balancer, picked.instance(), extensions, next.clone());
+            let result =
+                limits.attempt(GRACE, attempt).await.unwrap_or_else(|over| Err(Error::middleware(over)));
+
             let id = picked.instance().id().clone();
-            match verdict(&result) {
-                Some(outcome) => picked.finish(outcome),
-                None => drop(picked),
+            if upload.is_broken() || self.was_left(&sent, &result) {
+                finish(picked, None);
+                return result;
             }
+            finish(picked, verdict(&result, &limits, began));
             let spare = spare.filter(|_| may_retry(&result, idempotent, &self.statuses));
             let Some(spare) = spare else { return result };
-            if !attempts.again(&id).await {
+            if !attempts.again(&id, &limits).await {
                 return result;
             }
             request = spare;
@@ -149,24 +183,47 @@ impl Discovery {
         }
     }
 
-    /// Sends `request` to the picked instance.
+    /// Lets `request` go to `instance`.
+    fn direct(&self, request: &mut Request, instance: &Instance) -> std::result::Result<(), Invalid> {
+        let by_name = self.by_name(request.url()).is_some();
+        let name = request.url().host_str().unwrap_or_default().to_owned();
+        match self.host_header {
+            HostHeader::Name => keep_host(request, &name),
+            // The header is made of the URL, which has the name.
+            HostHeader::Address if by_name => keep_host(request, &address(instance).to_string()),
+            HostHeader::Address => {}
+        }
+        point(request.url_mut(), instance, !by_name)
+    }
+
+    /// What sends to `url` if the certificate is to be for the name in it.
+    fn by_name(&self, url: &Url) -> Option<&Https> {
+        self.https.as_ref().filter(|_| url.scheme() == "https")
+    }
+
     async fn send(
         &self,
-        picked: &Pick,
+        request: Request,
         balancer: &Balancer,
-        mut request: Request,
+        instance: &Arc<Instance>,
         extensions: &mut Extensions,
         next: Next<'_>,
     ) -> Result<Response> {
-        if let Some(https) = self.https.as_ref().filter(|_| request.url().scheme() == "https") {
-            return https.send(balancer, picked.instance(), request, self.host_header).await;
+        match self.by_name(request.url()) {
+            Some(https) => https.send(balancer, instance, request).await,
+            None => next.run(request, extensions).await,
         }
-        if self.host_header == HostHeader::Name {
-            let name = request.url().host_str().unwrap_or_default().to_owned();
-            keep_host(&mut request, &name);
+    }
+
+    /// Whether the client has followed a redirect to another server.
+    fn was_left(&self, sent: &Url, result: &Result<Response>) -> bool {
+        let left = was_left(sent, result);
+        if left && self.host_header == HostHeader::Name {
+            self.leak.call_once(|| {
+                tracing::warn!("the client follows redirects to other servers and sends them the service's name as `Host`: build it with `redirects()`");
+            });
         }
-        point(request.url_mut(), picked.instance()).map_err(Error::middleware)?;
-        next.run(request, extensions).await
+        left
     }
 }
 
@@ -186,16 +243,17 @@ impl Middleware for Discovery {
 }
 
 /// Puts `host` into the header, unless there is one.
-pub(super) fn keep_host(request: &mut Request, host: &str) {
+fn keep_host(request: &mut Request, host: &str) {
     if let Ok(host) = HeaderValue::from_str(host) {
         request.headers_mut().entry(header::HOST).or_insert(host);
     }
 }
 
-/// Lets `url` point at `instance`.
-fn point(url: &mut Url, instance: &Instance) -> std::result::Result<(), Invalid> {
+/// Lets `url` point at `instance`; its host only `with_host`.
+fn point(url: &mut Url, instance: &Instance, with_host: bool) -> std::result::Result<(), Invalid> {
     let address = address(instance);
     let set = match address.host() {
+        _ if !with_host => true,
         Host::Ip(ip) => url.set_ip_host(ip).is_ok(),
         Host::Name(name) => url.set_host(Some(name)).is_ok(),
     };

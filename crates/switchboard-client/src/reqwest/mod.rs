@@ -5,8 +5,10 @@
 //! resolver that knows services.
 //!
 //! ```
+//! use std::time::Duration;
+//!
 //! use reqwest_middleware::ClientBuilder;
-//! use switchboard_client::reqwest::Discovery;
+//! use switchboard_client::reqwest::{Discovery, redirects};
 //! use switchboard_core::MemoryRegistry;
 //! use switchboard_selector::Selector;
 //! use switchboard_watcher::Directory;
@@ -14,7 +16,12 @@
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() {
 //! let selector = Selector::new(Directory::new(MemoryRegistry::new()));
-//! let client = ClientBuilder::new(reqwest::Client::new()).with(Discovery::new(selector)).build();
+//! let plain = reqwest::Client::builder()
+//!     .connect_timeout(Duration::from_secs(3))
+//!     .redirect(redirects())
+//!     .build()
+//!     .unwrap();
+//! let client = ClientBuilder::new(plain).with(Discovery::new(selector)).build();
 //! let error = client.get("http://hello/greet").send().await.unwrap_err();
 //! assert_eq!(
 //!     error.to_string(),
@@ -27,7 +34,10 @@ mod https;
 mod middleware;
 mod names;
 mod outcome;
+mod redirect;
 mod resolve;
+mod upload;
 
-pub use middleware::{Discovery, HashKey, HostHeader, Idempotent};
+pub use middleware::{Discovery, HostHeader};
+pub use redirect::redirects;
 pub use resolve::Resolver;

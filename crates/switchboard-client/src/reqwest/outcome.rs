@@ -1,16 +1,25 @@
 use reqwest::{Method, Response, StatusCode};
 use reqwest_middleware::{Error, Result};
 use switchboard_selector::FailureKind;
+use tokio::time::Instant;
 
-/// What the balancer learns of an attempt; `None` if it says nothing of the instance.
-pub(crate) fn verdict(result: &Result<Response>) -> Option<std::result::Result<(), FailureKind>> {
+use crate::TimedOut;
+use crate::limits::Limits;
+use crate::pick::Verdict;
+use crate::unsent::is_refused;
+
+/// What the balancer learns of an attempt that began at `began`; `None` if it says nothing of the instance.
+pub(crate) fn verdict(result: &Result<Response>, limits: &Limits, began: Instant) -> Verdict {
+    let timeout = || limits.blames(began).then_some(Err(FailureKind::Timeout));
     match result {
         Ok(response) if is_trouble(response.status()) => Some(Err(FailureKind::Response)),
         Ok(_) => Some(Ok(())),
         Err(Error::Reqwest(error)) if error.is_builder() || error.is_redirect() => None,
         Err(Error::Reqwest(error)) if error.is_connect() => Some(Err(FailureKind::Connection)),
-        Err(Error::Reqwest(error)) if error.is_timeout() => Some(Err(FailureKind::Timeout)),
+        Err(Error::Reqwest(error)) if error.is_timeout() => timeout(),
+        Err(Error::Reqwest(error)) if is_refused(error) => Some(Err(FailureKind::Response)),
         Err(Error::Reqwest(_)) => Some(Err(FailureKind::Connection)),
+        Err(Error::Middleware(error)) if error.is::<TimedOut>() => timeout(),
         // Another middleware's own words.
         Err(Error::Middleware(_)) => None,
     }
@@ -25,11 +34,12 @@ fn is_trouble(status: StatusCode) -> bool {
 pub(crate) fn may_retry(result: &Result<Response>, idempotent: bool, statuses: &[StatusCode]) -> bool {
     match result {
         Ok(response) => idempotent && statuses.contains(&response.status()),
-        // Without a connection nothing was sent. A time-out has used up the caller's time.
+        // Without a connection nothing was sent. A time-out of the client has used up the caller's time.
         Err(Error::Reqwest(error)) => {
-            error.is_connect() || idempotent && error.is_request() && !error.is_timeout()
+            let broke = error.is_request() && !error.is_timeout();
+            error.is_connect() || is_refused(error) || idempotent && broke
         }
-        Err(Error::Middleware(_)) => false,
+        Err(Error::Middleware(error)) => idempotent && matches!(error.downcast_ref(), Some(TimedOut::Try(_))),
     }
 }
 

@@ -5,6 +5,7 @@ use switchboard_core::ServiceName;
 use switchboard_selector::{Balancer, Request, Selector};
 
 use super::names::Names;
+use crate::Options;
 use crate::pick::{address, pick};
 
 /// A DNS resolver for plain reqwest clients that knows services: `reqwest::Client::builder().dns_resolver(…)`.
@@ -62,7 +63,7 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// The addresses of a picked instance, then those of others.
 async fn sockets(balancer: &Balancer) -> Result<Vec<SocketAddr>, BoxError> {
-    let mut picked = pick(balancer, &Request::new()).await?;
+    let mut picked = pick(balancer, &Options::new(), &[]).await?;
     let (mut tried, mut found) = (Vec::new(), Vec::new());
     while tried.len() < MOST && !tried.contains(picked.id()) {
         match tokio::net::lookup_host(address(&picked).to_string()).await {

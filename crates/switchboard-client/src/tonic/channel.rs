@@ -6,7 +6,8 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use http::{Request, Response};
 use switchboard_core::{Instance, Invalid, Result, ServiceName};
-use switchboard_selector::{Balancer, PickError, Selector};
+use switchboard_selector::{Balancer, FailureKind, Selector};
+use tokio::time::Instant;
 use tonic::Status;
 use tonic::transport::{self, Endpoint};
 use tower::{Service, ServiceExt};
@@ -14,9 +15,12 @@ use tower::{Service, ServiceExt};
 use super::body::ResponseBody;
 use super::outcome::{self, failure, was_not_sent};
 use super::replay::Replay;
-use crate::Retry;
+use super::status::{no_endpoint, no_instance, no_response, timed_out};
+use super::timeout;
 use crate::connections::Connections;
-use crate::pick::{address, pick};
+use crate::limits::Limits;
+use crate::pick::{Verdict, address, finish, pick};
+use crate::{Options, Retry, TimedOut};
 
 /// A gRPC channel to a service: give it to a generated client in place of a `tonic::transport::Channel`.
 ///
@@ -25,14 +29,25 @@ use crate::pick::{address, pick};
 ///
 /// A call counts as in flight until its response has ended, which for a streaming one is the end of the stream; then its
 /// status is told to the balancer. `UNAVAILABLE`, `INTERNAL`, `UNKNOWN`, `DATA_LOSS` and `DEADLINE_EXCEEDED` are failures of the
-/// instance, other codes the application's own. A call that is dropped before its end says nothing of the instance.
+/// instance, other codes the application's own. A call that is dropped before its response began
+/// says something of the instance only after longer than usual, as a dropped [`Pick`](switchboard_selector::Pick) does.
 ///
-/// A call is tried again on another instance, within the limits of [`Retry`], if it cannot have arrived: when no connection
-/// came about. For methods that are [`idempotent`](ChannelBuilder::idempotent) also when the connection broke before the
-/// response began, or the response is nothing but `UNAVAILABLE`. Requests of more than 64 KiB are sent once. A deadline
-/// counts for each attempt.
+/// A call is tried again on another instance, within the limits of [`Retry`], if it cannot have been worked on: when no
+/// connection came about, or the server refused the stream or closed the connection before taking it (RFC 9113, section
+/// 8.7). For methods that are [`idempotent`](ChannelBuilder::idempotent) also when the connection broke before the response
+/// began, when an attempt took longer than it may, or the response is nothing but `UNAVAILABLE`. Requests of more than 64 KiB
+/// are sent once.
 ///
-/// When there is no instance to call, the status is `UNAVAILABLE`, with the [`PickError`] in its source. A service that
+/// A deadline (`tonic::Request::set_timeout`, or [`Options::timeout`] of the call or the channel; the shortest counts) bounds
+/// all of it: waiting for a first snapshot, connecting, every attempt, pauses, the stream of responses. When it is over, the
+/// status is `DEADLINE_EXCEEDED`. Each attempt tells the server what is left of it. There is none by default, as gRPC has it.
+/// A deadline that is over is a failure of the instance if the attempt had at least half of the time.
+///
+/// [`Options`] in the request's extensions say what one call wants otherwise. A request whose own stream breaks off says
+/// nothing of the instance, and is not tried again.
+///
+/// When there is no instance to call, the status is `UNAVAILABLE`, with the
+/// [`PickError`](switchboard_selector::PickError) in its source. A service that
 /// nothing has been heard of yet is waited for, at most the directory's `ready_timeout`.
 ///
 /// ```no_run
@@ -57,14 +72,12 @@ pub struct Channel {
 
 struct Shared {
     balancer: Balancer,
-    connections: Connections<Made>,
+    connections: Connections<transport::Channel>,
     endpoint: MakeEndpoint,
     retry: Retry,
+    options: Options,
     idempotent: Box<dyn Fn(&str) -> bool + Send + Sync>,
 }
-
-/// A connection, or why there is none.
-type Made = std::result::Result<transport::Channel, Arc<transport::Error>>;
 
 type MakeEndpoint = Box<dyn Fn(&Instance) -> std::result::Result<Endpoint, transport::Error> + Send + Sync>;
 
@@ -74,13 +87,17 @@ pub struct ChannelBuilder {
     balancer: Balancer,
     endpoint: Option<MakeEndpoint>,
     retry: Retry,
+    options: Options,
     idempotent: Box<dyn Fn(&str) -> bool + Send + Sync>,
 }
 
 impl ChannelBuilder {
     /// Replaces how an instance is connected to: TLS, time limits, keep-alive, windows, as tonic's `Endpoint` has them.
     ///
-    /// Default: `http://` and the instance's first address, a connection within 3 s, the service's name as the authority.
+    /// Default: `http://` and the instance's first address, a connection within 3 s, the service's name as the authority. In 3 s
+    /// one lost packet is sent again (RFC 6298 has 1 s before the first repetition, and then 2 s).
+    ///
+    /// A time limit of the endpoint's own (`Endpoint::timeout`) counts for each attempt.
     pub fn endpoint(
         mut self,
         endpoint: impl Fn(&Instance) -> std::result::Result<Endpoint, transport::Error> + Send + Sync + 'static,
@@ -92,6 +109,13 @@ impl ChannelBuilder {
     /// Replaces how often is tried again.
     pub fn retry(mut self, retry: Retry) -> Self {
         self.retry = retry;
+        self
+    }
+
+    /// Replaces what all calls want, such as a deadline or a time for each attempt, where a call's own options say nothing.
+    /// Default: nothing.
+    pub fn options(mut self, options: Options) -> Self {
+        self.options = options;
         self
     }
 
@@ -107,11 +131,11 @@ impl ChannelBuilder {
     ///
     /// Outside a tokio runtime.
     pub fn build(self) -> Channel {
-        let Self { balancer, endpoint, retry, idempotent } = self;
+        let Self { balancer, endpoint, retry, options, idempotent } = self;
         let name = balancer.service().to_string();
         let endpoint = endpoint.unwrap_or_else(|| Box::new(move |instance| plain(&name, instance)));
         let connections = Connections::new(balancer.view());
-        Channel { shared: Arc::new(Shared { balancer, connections, endpoint, retry, idempotent }) }
+        Channel { shared: Arc::new(Shared { balancer, connections, endpoint, retry, options, idempotent }) }
     }
 }
 
@@ -143,7 +167,13 @@ impl Channel {
 
     /// A channel that picks by `balancer`, with settings to change first.
     pub fn builder(balancer: Balancer) -> ChannelBuilder {
-        ChannelBuilder { balancer, endpoint: None, retry: Retry::default(), idempotent: Box::new(|_| false) }
+        ChannelBuilder {
+            balancer,
+            endpoint: None,
+            retry: Retry::default(),
+            options: Options::new(),
+            idempotent: Box::new(|_| false),
+        }
     }
 
     /// The balancer beneath.
@@ -157,59 +187,93 @@ impl Channel {
     }
 }
 
+/// What an attempt came to: a response, no response, or no time left for one.
+type Attempt =
+    std::result::Result<std::result::Result<Response<tonic::body::Body>, transport::Error>, TimedOut>;
+
 impl Shared {
     async fn call(
         &self,
         request: Request<tonic::body::Body>,
     ) -> std::result::Result<Response<ResponseBody>, Status> {
-        let (head, body) = request.into_parts();
-        let idempotent = (self.idempotent)(head.uri.path());
-        let mut attempts = self.retry.begin();
+        let (mut head, body) = request.into_parts();
+        let options = head.extensions.remove::<Options>().unwrap_or_default().or(&self.options);
+        let limits = options.limits(timeout::read(&head.headers));
+        let idempotent = options.idempotent_or(|| (self.idempotent)(head.uri.path()));
+        let balancer = options.balancer(&self.balancer);
+        let mut attempts = self.retry.begin(balancer.service(), &options);
         let replay = Replay::new(body);
-        let mut body = replay.body();
+        // A body that was not read yet is there.
+        let mut body = replay.body().unwrap_or_default();
         loop {
-            let wish = switchboard_selector::Request::new().avoid(attempts.tried());
-            let picked = pick(&self.balancer, &wish).await.map_err(no_instance)?;
+            let picked = limits.wait(pick(&balancer, &options, attempts.tried())).await;
+            let mut picked = picked.map_err(timed_out)?.map_err(no_instance)?;
             let channel = self
                 .connections
-                .get(picked.instance(), |instance| {
-                    (self.endpoint)(instance).map(|endpoint| endpoint.connect_lazy()).map_err(Arc::new)
-                })
+                .get(picked.instance(), |instance| Ok((self.endpoint)(instance)?.connect_lazy()))
                 .map_err(no_endpoint)?;
-            // `body` is there: the loop goes on only with one.
-            let request = Request::from_parts(head.clone(), body.take().unwrap_or_default());
-            let result = channel.oneshot(request).await;
-            let (again, outcome) = match &result {
-                Ok(response) => {
-                    let code = outcome::code(response.headers());
-                    (idempotent && code == Some(tonic::Code::Unavailable), outcome::head(response))
-                }
-                Err(error) => {
-                    let kind = failure(error);
-                    let broke = kind == switchboard_selector::FailureKind::Connection;
-                    (was_not_sent(error) || idempotent && broke, Some(Err(kind)))
-                }
-            };
+            if let Some(left) = limits.left() {
+                timeout::write(&mut head.headers, left);
+            }
+            let began = Instant::now();
+            let request = Request::from_parts(head.clone(), body);
+            let result = limits.attempt(Duration::ZERO, channel.oneshot(request)).await;
+
+            let broken = replay.broken().status();
+            if let (Some(status), Ok(Err(_))) = (broken, &result) {
+                return Err(status.clone());
+            }
             let id = picked.instance().id().clone();
-            let open = match outcome {
-                Some(outcome) => {
-                    picked.finish(outcome);
+            let open = match verdict(&result, &limits, began).filter(|_| broken.is_none()) {
+                None if matches!(result, Ok(Ok(_))) => {
+                    picked.responded();
+                    Some(picked)
+                }
+                verdict => {
+                    finish(picked, verdict);
                     None
                 }
-                None => Some(picked),
             };
-            if again && attempts.again(&id).await {
-                body = replay.body();
-                if body.is_some() {
-                    tracing::debug!(service = %self.balancer.service(), instance = %id, "failed; trying another instance");
-                    continue;
+            // What cannot be sent again costs no budget.
+            if attempts.has_more() && may_retry(&result, idempotent) {
+                if let Some(again) = replay.body() {
+                    if attempts.again(&id, &limits).await {
+                        tracing::debug!(service = %balancer.service(), instance = %id, "failed; trying another instance");
+                        body = again;
+                        continue;
+                    }
                 }
             }
             return match result {
-                Ok(response) => Ok(response.map(|body| ResponseBody::new(body, open))),
-                Err(error) => Err(Status::from_error(error.into())),
+                Ok(Ok(response)) => {
+                    Ok(response.map(|body| ResponseBody::new(body, open, replay.broken().clone(), limits)))
+                }
+                Ok(Err(error)) => Err(no_response(error)),
+                Err(error) => Err(timed_out(error)),
             };
         }
+    }
+}
+
+/// What the balancer learns of an attempt; `None` also while the end of the response is open.
+fn verdict(attempt: &Attempt, limits: &Limits, began: Instant) -> Verdict {
+    match attempt {
+        Ok(Ok(response)) => outcome::head(response),
+        Ok(Err(error)) => {
+            let kind = failure(error);
+            (kind != FailureKind::Timeout || limits.blames(began)).then_some(Err(kind))
+        }
+        Err(_) => limits.blames(began).then_some(Err(FailureKind::Timeout)),
+    }
+}
+
+/// Whether another instance may be asked the same.
+fn may_retry(attempt: &Attempt, idempotent: bool) -> bool {
+    match attempt {
+        Ok(Ok(response)) => idempotent && outcome::code(response.headers()) == Some(tonic::Code::Unavailable),
+        Ok(Err(error)) => was_not_sent(error) || idempotent,
+        Err(TimedOut::Try(_)) => idempotent,
+        Err(TimedOut::Call(_)) => false,
     }
 }
 
@@ -226,19 +290,6 @@ impl Service<Request<tonic::body::Body>> for Channel {
         let shared = self.shared.clone();
         Box::pin(async move { shared.call(request).await })
     }
-}
-
-fn no_instance(error: PickError) -> Status {
-    let mut status = Status::unavailable(error.to_string());
-    status.set_source(Arc::new(error));
-    status
-}
-
-fn no_endpoint(error: Arc<transport::Error>) -> Status {
-    let mut status =
-        Status::internal(format!("the settings of the channel do not fit the instance: {error}"));
-    status.set_source(error);
-    status
 }
 
 impl fmt::Debug for Channel {

@@ -7,6 +7,8 @@ mod body;
 mod channel;
 mod outcome;
 mod replay;
+mod status;
+mod timeout;
 
 pub use body::ResponseBody;
 pub use channel::{Channel, ChannelBuilder};

@@ -4,6 +4,8 @@ use http::{HeaderMap, StatusCode};
 use switchboard_selector::FailureKind;
 use tonic::{Code, ConnectError, Status, TimeoutExpired};
 
+use crate::unsent::{any, is_refused};
+
 /// What the balancer learns of a status. The codes that say the instance is in trouble are those that Envoy counts as
 /// HTTP 500, 503 and 504; the others are the application's own.
 pub(crate) fn judge(code: Code) -> Result<(), FailureKind> {
@@ -31,18 +33,26 @@ pub(crate) fn head<B>(response: &http::Response<B>) -> Option<Result<(), Failure
 
 /// How a call failed of which no response came.
 pub(crate) fn failure(error: &(dyn Error + 'static)) -> FailureKind {
-    if any(error, <dyn Error>::is::<TimeoutExpired>) { FailureKind::Timeout } else { FailureKind::Connection }
+    if is_timeout(error) {
+        FailureKind::Timeout
+    } else if is_refused(error) {
+        FailureKind::Response
+    } else {
+        FailureKind::Connection
+    }
 }
 
-/// Whether the instance cannot have seen the request: there was no connection, or the request never left the queue for
-/// it.
+/// Whether the instance cannot have worked on the request: there was no connection, the request never left the queue for
+/// it, or the instance says so.
 pub(crate) fn was_not_sent(error: &(dyn Error + 'static)) -> bool {
-    any(error, |cause| {
+    let unsent = |cause: &(dyn Error + 'static)| {
         cause.is::<ConnectError>()
             || cause.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_canceled)
-    })
+    };
+    any(error, unsent) || is_refused(error)
 }
 
-fn any(error: &(dyn Error + 'static), is: impl Fn(&(dyn Error + 'static)) -> bool) -> bool {
-    std::iter::successors(Some(error), |&error| error.source()).any(is)
+/// Whether the time was over that the endpoint gives an attempt.
+pub(crate) fn is_timeout(error: &(dyn Error + 'static)) -> bool {
+    any(error, <dyn Error>::is::<TimeoutExpired>)
 }

@@ -1,7 +1,7 @@
 //! A request's body that can be sent again.
 
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -13,7 +13,20 @@ const LIMIT: usize = 64 * 1024;
 
 /// The body and what was already read of it, so that another attempt can begin at the start.
 #[derive(Clone)]
-pub(crate) struct Replay(Arc<Mutex<Recording>>);
+pub(crate) struct Replay {
+    recording: Arc<Mutex<Recording>>,
+    broken: Broken,
+}
+
+/// How the caller's own body broke off, if it did.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Broken(Arc<OnceLock<Status>>);
+
+impl Broken {
+    pub(crate) fn status(&self) -> Option<&Status> {
+        self.0.get()
+    }
+}
 
 struct Recording {
     rest: tonic::body::Body,
@@ -26,13 +39,13 @@ struct Recording {
 
 impl Replay {
     pub(crate) fn new(body: tonic::body::Body) -> Self {
-        Self(Arc::new(Mutex::new(Recording {
-            rest: body,
-            read: Vec::new(),
-            size: 0,
-            too_long: false,
-            attempt: 0,
-        })))
+        let recording = Recording { rest: body, read: Vec::new(), size: 0, too_long: false, attempt: 0 };
+        Self { recording: Arc::new(Mutex::new(recording)), broken: Broken::default() }
+    }
+
+    /// Whether, and how, the body broke off.
+    pub(crate) fn broken(&self) -> &Broken {
+        &self.broken
     }
 
     /// The body from its start; `None` if that is too long ago. Ends the attempt before.
@@ -48,7 +61,7 @@ impl Replay {
     }
 
     fn lock(&self) -> MutexGuard<'_, Recording> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.recording.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -76,11 +89,18 @@ impl Body for Attempt {
             return Poll::Ready(Some(Ok(Frame::data(data.clone()))));
         }
         let frame = Pin::new(&mut recording.rest).poll_frame(cx);
-        if let Poll::Ready(Some(Ok(frame))) = &frame {
-            if let Some(data) = frame.data_ref().filter(|_| !recording.too_long) {
-                recording.keep(data);
-                this.at = recording.read.len();
+        match &frame {
+            Poll::Ready(Some(Ok(frame))) => {
+                if let Some(data) = frame.data_ref().filter(|_| !recording.too_long) {
+                    recording.keep(data);
+                    this.at = recording.read.len();
+                }
             }
+            Poll::Ready(Some(Err(status))) => {
+                // The first one says it.
+                let _ = this.replay.broken.0.set(status.clone());
+            }
+            _ => {}
         }
         frame
     }

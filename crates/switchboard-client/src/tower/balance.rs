@@ -1,14 +1,18 @@
+use std::convert::Infallible;
 use std::fmt;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 use switchboard_core::Instance;
-use switchboard_selector::{Balancer, FailureKind, Request};
+use switchboard_selector::{Balancer, FailureKind};
+use tokio::time::Instant;
 use tower::{Service, ServiceExt};
 
+use crate::Options;
 use crate::connections::Connections;
-use crate::pick::pick;
+use crate::pick::{finish, pick};
 use crate::tower::CallError;
 
 /// A service that picks an instance for each request and passes the request to the service for that instance.
@@ -18,10 +22,15 @@ use crate::tower::CallError;
 ///
 /// A request counts as in flight until its future is done or dropped. What came of it is told to the balancer: a response
 /// is a success and an error a [`FailureKind::Connection`], unless [`classify`](Self::classify) says otherwise. A future
-/// dropped early says nothing of the instance.
+/// dropped early says something of the instance only after longer than usual, as a dropped
+/// [`Pick`](switchboard_selector::Pick) does.
 ///
 /// It is always ready: waiting for one instance would be waiting for the wrong one. A service that nothing has been heard
 /// of yet is waited for in the call, at most the directory's `ready_timeout`.
+///
+/// What a request wants otherwise, such as its hash key or a time-out, is said by [`options`](Self::options). A request is
+/// sent once, since it cannot be known whether it may be sent twice: tower's `retry` goes around this, and
+/// [`Options::retries`] and [`Options::idempotent`] mean nothing here.
 ///
 /// ```
 /// use switchboard_client::tower::Balance;
@@ -49,23 +58,21 @@ use crate::tower::CallError;
 /// # }
 /// ```
 #[derive(Clone)]
-pub struct Balance<S, C = ErrorsFail> {
+pub struct Balance<S, C = ErrorsFail, O = NoOptions> {
     balancer: Balancer,
     connections: Connections<S>,
     make: Arc<dyn Fn(&Instance) -> S + Send + Sync>,
     classify: C,
+    options: O,
 }
 
-/// Says of a finished call what the balancer should learn: the instance works, or how it failed.
+/// Says of a finished call what the balancer should learn.
 ///
-/// Closures `Fn(&Result<T, E>) -> Result<(), FailureKind>` do.
+/// Closures `Fn(&Result<T, E>) -> Option<Result<(), FailureKind>>` do.
 pub trait Classify<T, E> {
-    /// The verdict on `result`.
-    ///
-    /// # Errors
-    ///
-    /// How the instance failed.
-    fn classify(&self, result: &Result<T, E>) -> Result<(), FailureKind>;
+    /// The verdict on `result`: the instance works, or how it failed; `None` if it says nothing of the instance, as when
+    /// the caller's own body broke off.
+    fn classify(&self, result: &Result<T, E>) -> Option<Result<(), FailureKind>>;
 }
 
 /// Every response is a success, every error a [`FailureKind::Connection`].
@@ -73,14 +80,48 @@ pub trait Classify<T, E> {
 pub struct ErrorsFail;
 
 impl<T, E> Classify<T, E> for ErrorsFail {
-    fn classify(&self, result: &Result<T, E>) -> Result<(), FailureKind> {
-        result.as_ref().map(drop).map_err(|_| FailureKind::Connection)
+    fn classify(&self, result: &Result<T, E>) -> Option<Result<(), FailureKind>> {
+        Some(result.as_ref().map(drop).map_err(|_| FailureKind::Connection))
     }
 }
 
-impl<T, E, F: Fn(&Result<T, E>) -> Result<(), FailureKind>> Classify<T, E> for F {
-    fn classify(&self, result: &Result<T, E>) -> Result<(), FailureKind> {
+impl<T, E, F: Fn(&Result<T, E>) -> Option<Result<(), FailureKind>>> Classify<T, E> for F {
+    fn classify(&self, result: &Result<T, E>) -> Option<Result<(), FailureKind>> {
         self(result)
+    }
+}
+
+/// Says what a request wants otherwise.
+///
+/// Closures `Fn(&R) -> Options` do.
+pub trait OptionsOf<R> {
+    /// The options of `request`.
+    fn options(&self, request: &R) -> Options;
+}
+
+/// No request wants anything otherwise.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoOptions;
+
+impl<R> OptionsOf<R> for NoOptions {
+    fn options(&self, _: &R) -> Options {
+        Options::new()
+    }
+}
+
+/// The [`Options`] in an HTTP request's extensions.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct FromExtensions;
+
+impl<B> OptionsOf<http::Request<B>> for FromExtensions {
+    fn options(&self, request: &http::Request<B>) -> Options {
+        request.extensions().get().cloned().unwrap_or_default()
+    }
+}
+
+impl<R, F: Fn(&R) -> Options> OptionsOf<R> for F {
+    fn options(&self, request: &R) -> Options {
+        self(request)
     }
 }
 
@@ -92,15 +133,33 @@ impl<S: Clone + Send + Sync + 'static> Balance<S> {
     /// Outside a tokio runtime.
     pub fn new(balancer: Balancer, make: impl Fn(&Instance) -> S + Send + Sync + 'static) -> Self {
         let connections = Connections::new(balancer.view());
-        Self { balancer, connections, make: Arc::new(make), classify: ErrorsFail }
+        Self { balancer, connections, make: Arc::new(make), classify: ErrorsFail, options: NoOptions }
     }
 }
 
-impl<S, C> Balance<S, C> {
+impl<S, C, O> Balance<S, C, O> {
     /// Replaces what is learned of a result.
-    pub fn classify<D>(self, classify: D) -> Balance<S, D> {
-        let Self { balancer, connections, make, classify: _ } = self;
-        Balance { balancer, connections, make, classify }
+    pub fn classify<D>(self, classify: D) -> Balance<S, D, O> {
+        let Self { balancer, connections, make, classify: _, options } = self;
+        Balance { balancer, connections, make, classify, options }
+    }
+
+    /// Replaces what a request wants otherwise. Default: nothing.
+    ///
+    /// ```
+    /// # use switchboard_client::Options;
+    /// # use switchboard_client::tower::Balance;
+    /// # async fn example(balancer: switchboard_selector::Balancer) {
+    /// # let echo = |_: &switchboard_core::Instance| {
+    /// #     tower::service_fn(|user: String| async move { Ok::<_, std::io::Error>(user) })
+    /// # };
+    /// let by_user = Balance::new(balancer, echo).options(|user: &String| Options::new().key(user));
+    /// # let _ = by_user;
+    /// # }
+    /// ```
+    pub fn options<P>(self, options: P) -> Balance<S, C, P> {
+        let Self { balancer, connections, make, classify, options: _ } = self;
+        Balance { balancer, connections, make, classify, options }
     }
 
     /// The balancer beneath.
@@ -114,13 +173,14 @@ impl<S, C> Balance<S, C> {
     }
 }
 
-impl<S, C, R> Service<R> for Balance<S, C>
+impl<S, C, O, R> Service<R> for Balance<S, C, O>
 where
     S: Service<R> + Clone + Send + Sync + 'static,
     S::Error: Send,
     S::Response: Send,
     S::Future: Send,
     C: Classify<S::Response, S::Error> + Clone + Send + Sync + 'static,
+    O: OptionsOf<R> + Clone + Send + Sync + 'static,
     R: Send + 'static,
 {
     type Response = S::Response;
@@ -132,18 +192,30 @@ where
     }
 
     fn call(&mut self, request: R) -> Self::Future {
-        let Self { balancer, connections, make, classify } = self.clone();
+        let Self { balancer, connections, make, classify, options } = self.clone();
         Box::pin(async move {
-            let picked = pick(&balancer, &Request::new()).await.map_err(CallError::Pick)?;
-            let service = connections.get(picked.instance(), |instance| make(instance));
-            let result = service.oneshot(request).await;
-            picked.finish(classify.classify(&result));
-            result.map_err(CallError::Call)
+            let options = options.options(&request);
+            let limits = options.limits(None);
+            let picked = limits.wait(pick(&options.balancer(&balancer), &options, &[])).await;
+            let picked = picked.map_err(CallError::TimedOut)?.map_err(CallError::Pick)?;
+            let Ok(service) =
+                connections.get(picked.instance(), |instance| Ok::<_, Infallible>(make(instance)));
+            let began = Instant::now();
+            match limits.attempt(Duration::ZERO, service.oneshot(request)).await {
+                Ok(result) => {
+                    finish(picked, classify.classify(&result));
+                    result.map_err(CallError::Call)
+                }
+                Err(timed_out) => {
+                    finish(picked, limits.blames(began).then_some(Err(FailureKind::Timeout)));
+                    Err(CallError::TimedOut(timed_out))
+                }
+            }
         })
     }
 }
 
-impl<S, C: fmt::Debug> fmt::Debug for Balance<S, C> {
+impl<S, C: fmt::Debug, O> fmt::Debug for Balance<S, C, O> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Balance")
             .field("balancer", &self.balancer)

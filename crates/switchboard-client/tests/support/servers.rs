@@ -1,0 +1,119 @@
+//! Servers that do not do what they should. All end with the test's runtime.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::Reason;
+use h2::server::SendResponse;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+
+/// A server that takes no more connections, while this lives.
+pub(crate) struct Full {
+    pub(crate) address: String,
+    _listener: TcpListener,
+    _waiting: Vec<TcpStream>,
+}
+
+pub(crate) async fn full() -> Full {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let listener = socket.listen(1).unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut waiting = Vec::new();
+    // The kernel answers at once while there is room.
+    while let Ok(stream) = tokio::time::timeout(Duration::from_millis(300), TcpStream::connect(address)).await
+    {
+        waiting.push(stream.unwrap());
+    }
+    Full { address: address.to_string(), _listener: listener, _waiting: waiting }
+}
+
+/// A server that takes connections and reads, and says nothing.
+pub(crate) async fn hanging() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(
+                async move { while stream.read(&mut [0; 4096]).await.is_ok_and(|read| read > 0) {} },
+            );
+        }
+    });
+    address
+}
+
+/// An HTTP/2 server that keeps the heads of requests.
+#[derive(Clone)]
+pub(crate) struct Http2 {
+    pub(crate) address: String,
+    requests: Arc<Mutex<Vec<http::request::Parts>>>,
+}
+
+impl Http2 {
+    /// The heads of the requests so far.
+    pub(crate) fn requests(&self) -> Vec<http::request::Parts> {
+        self.requests.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// It reads each request and then refuses it.
+pub(crate) async fn refusing() -> Http2 {
+    http2(|mut response| response.send_reset(Reason::REFUSED_STREAM)).await
+}
+
+/// It does what it should: it answers each request, with nothing.
+pub(crate) async fn answering() -> Http2 {
+    http2(|mut response| drop(response.send_response(http::Response::new(()), true).unwrap())).await
+}
+
+async fn http2(answer: fn(SendResponse<Bytes>)) -> Http2 {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let server = Http2 { address, requests: Arc::default() };
+    let requests = server.requests.clone();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let requests = requests.clone();
+            tokio::spawn(async move {
+                let mut connection = h2::server::handshake(stream).await.unwrap();
+                while let Some(Ok((request, response))) = connection.accept().await {
+                    let (head, mut body) = request.into_parts();
+                    requests.lock().unwrap_or_else(PoisonError::into_inner).push(head);
+                    tokio::spawn(async move {
+                        while let Some(Ok(data)) = body.data().await {
+                            body.flow_control().release_capacity(data.len()).unwrap();
+                        }
+                        answer(response);
+                    });
+                }
+            });
+        }
+    });
+    server
+}
+
+/// An HTTP/2 server that closes each connection, saying that it took no request.
+pub(crate) async fn leaving() -> String {
+    const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+    // The last stream that was taken is number 0, and there was no error.
+    const GOAWAY: [u8; 17] = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                stream.write_all(&SETTINGS).await.unwrap();
+                let mut read = 0;
+                // The preface, the settings and a part of the request's head are so much.
+                while read < 100 {
+                    read += stream.read(&mut [0; 4096]).await.unwrap();
+                }
+                stream.write_all(&GOAWAY).await.unwrap();
+                while stream.read(&mut [0; 4096]).await.is_ok_and(|read| read > 0) {}
+            });
+        }
+    });
+    address
+}
