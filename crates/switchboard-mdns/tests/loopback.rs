@@ -180,3 +180,25 @@ async fn a_goodbye_takes_no_other_instance_along() {
     assert_ne!(hosts[0], hosts[1]);
     reader.shutdown().unwrap();
 }
+
+#[tokio::test]
+async fn a_ttl_of_any_length_is_kept() {
+    let port = free_port();
+    let (here, there) = (open(port).await, open(port).await);
+    let instance = greeter("1").build().unwrap();
+    for ttl in [Duration::from_secs(1 << 60), Duration::MAX] {
+        here.register(&instance, &RegisterOptions::new().ttl(ttl)).await.unwrap();
+    }
+    let mut watch = there.watch(instance.service());
+    assert_eq!(watch.next().await.unwrap().unwrap().len(), 1);
+    // Its task lives on, for a later TTL is kept.
+    here.register(&instance, &RegisterOptions::new().ttl(Duration::from_millis(10))).await.unwrap();
+    assert!(timeout(LIMIT, watch.next()).await.unwrap().unwrap().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_settle_window_nobody_waits_for_is_refused() {
+    let refused = MdnsRegistry::builder().interface("lo").settle(Duration::MAX).open().await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Invalid);
+    assert!(refused.to_string().contains("limit of 60 s"), "{refused}");
+}
