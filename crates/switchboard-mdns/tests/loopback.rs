@@ -65,6 +65,27 @@ async fn a_late_joiner_finds_it_within_a_lookup() {
 }
 
 #[tokio::test]
+async fn a_first_state_holds_everybody() {
+    const HOSTS: usize = 10;
+    let port = free_port();
+    let mut hosts = Vec::new();
+    for _ in 0..HOSTS {
+        hosts.push(open(port).await);
+    }
+    for host in &hosts {
+        // Without an id it gets a random one, which takes no probing.
+        let instance = Instance::builder("greeter").address("127.0.0.1:8080").build().unwrap();
+        host.register(&instance, &RegisterOptions::new()).await.unwrap();
+    }
+    // A settle window that holds on a busy machine too.
+    let late = || MdnsRegistry::builder().interface("lo").port(port).settle(Duration::from_secs(1)).open();
+    let service = name("greeter");
+    let watching = late().await.unwrap();
+    assert_eq!(watching.watch(&service).next().await.unwrap().unwrap().len(), HOSTS);
+    assert_eq!(late().await.unwrap().lookup(&service).await.unwrap().len(), HOSTS);
+}
+
+#[tokio::test]
 async fn a_taken_label_is_renamed_reported_and_no_obstacle() {
     let port = free_port();
     let (here, there) = (open(port).await, open(port).await);

@@ -41,8 +41,9 @@ fn main() -> Result<(), Failure> {
 fn all(counts: &[usize]) -> Result<(), Failure> {
     for &hosts in counts {
         let world = World::new();
-        let machines: Vec<_> =
-            (1..=hosts).map(|host| world.machine(&format!("h{host}"), &format!("10.0.0.{host}/24"))).collect();
+        let machines: Vec<_> = (1..=hosts)
+            .map(|host| world.machine(&format!("h{host}"), &format!("10.0.0.{host}/24")))
+            .collect();
         let mut servers = Vec::new();
         for (host, machine) in (1..).zip(&machines) {
             servers.push(start(machine, &["serve", &format!("10.0.0.{host}:80")])?);
