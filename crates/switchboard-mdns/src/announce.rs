@@ -54,6 +54,8 @@ struct Registered {
     announced: bool,
     /// Whether the first announcement has been waited for, so that a renewal need not.
     confirmed: bool,
+    /// Whether it was asked to go. Until the daemon has confirmed that, it must not be announced again.
+    leaving: bool,
     lapses: Option<Instant>,
 }
 
@@ -146,6 +148,7 @@ impl Announcer {
             Some(entry) if due(entry) => {
                 // From here on it may be half gone, which no renewal mends.
                 entry.confirmed = false;
+                entry.leaving = true;
                 entry.lapses = Some(Instant::now() + WITHDRAW_AGAIN);
                 entry.fullname.clone()
             }
@@ -191,7 +194,7 @@ impl Announcer {
                     Ok(DaemonEvent::NameChange(change)) => self.note_renamed(&change),
                     Ok(DaemonEvent::IpAdd(ip) | DaemonEvent::IpDel(ip)) => {
                         tracing::debug!(%ip, "an address came or went");
-                        self.announce_anew().await;
+                        self.announce_anew(|entry| !entry.leaving).await;
                         if let Some(own) = own.upgrade() {
                             own.ask_again(std::time::Instant::now());
                         }
@@ -226,7 +229,8 @@ impl Announcer {
             match self.daemon.monitor().await {
                 Ok(events) if restarted => {
                     self.forget_renaming();
-                    self.announce_anew().await;
+                    // What leaves and has been heard of needs a goodbye, and only what is announced gets one.
+                    self.announce_anew(|entry| entry.announced || !entry.leaving).await;
                     return Some(events);
                 }
                 Ok(events) => return Some(events),
@@ -284,6 +288,7 @@ impl Announcer {
             renamed: before.and_then(|before| before.renamed.clone()),
             announced: false,
             confirmed: false,
+            leaving: false,
             lapses,
         };
         registered.insert(key, entry);
@@ -316,10 +321,11 @@ impl Announcer {
         }
     }
 
-    /// Announces everything again, for the interfaces there are now.
-    async fn announce_anew(&self) {
+    /// Announces these again, for the interfaces there are now.
+    async fn announce_anew(&self, which: impl Fn(&Registered) -> bool) {
         let _order = self.order.lock().await;
-        let keys: Vec<InstanceKey> = self.registered().keys().cloned().collect();
+        let keys: Vec<InstanceKey> =
+            self.registered().iter().filter(|(_, entry)| which(entry)).map(|(key, _)| key.clone()).collect();
         for key in keys {
             if let Err(error) = self.announce_one_anew(&key).await {
                 tracing::warn!(instance = %key, %error, "could not be announced again");
@@ -328,12 +334,14 @@ impl Announcer {
     }
 
     async fn announce_one_anew(&self, key: &InstanceKey) -> Result<()> {
-        let before =
-            self.registered().get(key).map(|entry| (entry.instance.clone(), entry.lapses, entry.confirmed));
-        let Some((instance, lapses, confirmed)) = before else { return Ok(()) };
+        let before = self
+            .registered()
+            .get(key)
+            .map(|entry| (entry.instance.clone(), entry.lapses, entry.confirmed, entry.leaving));
+        let Some((instance, lapses, confirmed, leaving)) = before else { return Ok(()) };
         let info = self.enter(&instance, lapses)?;
         if let Some(entry) = self.registered().get_mut(key) {
-            entry.confirmed = confirmed;
+            (entry.confirmed, entry.leaving) = (confirmed, leaving);
         }
         self.daemon.register(info).await
     }

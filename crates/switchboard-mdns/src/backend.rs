@@ -46,7 +46,7 @@ pub(crate) struct Shared {
     pub(crate) daemon: Daemon,
     pub(crate) announcer: Arc<Announcer>,
     browses: Arc<Browses>,
-    own: Arc<Browse>,
+    pub(crate) own: Arc<Browse>,
     /// What was asked after, and when; many clients failing at once make one question.
     suspected: Mutex<BTreeMap<InstanceKey, Instant>>,
     config: MdnsBuilder,

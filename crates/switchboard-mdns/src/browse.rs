@@ -38,6 +38,9 @@ const RESUBSCRIBE: (Duration, Duration) = (Duration::from_millis(10), Duration::
 /// How often to look whether somebody wants the network to be asked.
 const LOOK: Duration = Duration::from_secs(1);
 
+/// A daemon sends its first question within 120 ms (RFC 6762 §5.2). Nobody waits longer than this for it.
+const ASKS_WITHIN: Duration = Duration::from_secs(1);
+
 /// How long after a daemon without memory has begun what was heard before is kept without being heard again.
 const RELEARN: Duration = Duration::from_secs(5);
 
@@ -115,9 +118,9 @@ impl Browse {
         self.shared.outage.borrow().clone()
     }
 
-    /// How long the daemon that is there now has been listening to this type.
+    /// How long ago the daemon that is there now first asked for this type.
     pub(crate) fn age(&self) -> Duration {
-        self.shared.heard().begun.elapsed()
+        self.shared.heard().age(Instant::now())
     }
 
     /// When the store last changed, told too when there will be no more changes for a while.
@@ -244,7 +247,7 @@ impl Shared {
         }
         // What is told after an outage is as whole as a first state.
         let quiet = now.saturating_duration_since(*self.changed.borrow());
-        let age = now.saturating_duration_since(heard.begun);
+        let age = heard.age(now);
         let left = listening::left(self.settle, age, quiet, !heard.names.is_empty());
         if left.is_zero() && heard.is_complete() && touched.is_empty() {
             self.end_outage();
@@ -299,7 +302,7 @@ impl Shared {
                 heard.remove(&fullname, touched);
                 heard.requery.lost(Instant::now());
             }
-            ServiceEvent::SearchStarted(_) => heard.started(),
+            ServiceEvent::SearchStarted(_) => heard.started(Instant::now()),
             _ => {}
         }
     }
@@ -328,9 +331,10 @@ struct Heard {
     unsaid: Option<(HashSet<String>, Instant)>,
     /// How often the subscription has said that a search started.
     starts: usize,
-    /// The generation of the daemon, and when it began to listen.
+    /// The generation of the daemon, when it began to listen, and whether it has asked the network since.
     generation: u64,
     begun: Instant,
+    asked: bool,
     requery: Requery,
 }
 
@@ -343,6 +347,7 @@ impl Heard {
             starts: 0,
             generation: 0,
             begun: Instant::now(),
+            asked: false,
             requery: Requery::default(),
         }
     }
@@ -399,6 +404,7 @@ impl Heard {
         if generation != self.generation {
             self.generation = generation;
             self.begun = now;
+            self.asked = false;
             until += RELEARN;
         }
         self.unsaid = Some((self.names.keys().cloned().collect(), until));
@@ -407,9 +413,19 @@ impl Heard {
 
     /// mdns-sd says that a search started when a subscription begins, then says all it knows, and says it again when
     /// it sends the first question.
-    fn started(&mut self) {
+    fn started(&mut self, now: Instant) {
         self.starts += 1;
+        if self.is_complete() && !self.asked {
+            self.begun = now;
+            self.asked = true;
+        }
         self.requery.known(self.names.len());
+    }
+
+    /// How long answers have had time to arrive: since the first question.
+    fn age(&self, now: Instant) -> Duration {
+        let age = now.saturating_duration_since(self.begun);
+        if self.asked { age } else { age.saturating_sub(ASKS_WITHIN) }
     }
 
     fn forget_unsaid(&mut self, now: Instant, touched: &mut HashSet<ServiceName>) {

@@ -23,9 +23,15 @@ impl Daemon {
     /// Keeps the thread busy and its queue full, so that it takes no command, until the sender is dropped.
     fn stall(&self) -> mpsc::Sender<()> {
         let (release, released) = mpsc::channel::<()>();
+        let (enter, entered) = mpsc::channel();
         let released = std::sync::Mutex::new(released);
-        let stalled = IfPredicate::new(move |_| released.lock().unwrap().recv().is_ok());
+        let stalled = IfPredicate::new(move |_| {
+            // Nobody listens to the second interface's.
+            let _ = enter.send(());
+            released.lock().unwrap().recv().is_ok()
+        });
         self.inner().enable_interface(IfKind::Predicate(stalled)).unwrap();
+        entered.recv().unwrap();
         while self.inner().status().is_ok() {}
         release
     }
@@ -35,8 +41,10 @@ fn free_port() -> u16 {
     std::net::UdpSocket::bind("0.0.0.0:0").unwrap().local_addr().unwrap().port()
 }
 
+/// With a settle window that makes an outage long enough to be noticed on a busy machine.
 async fn open(port: u16) -> MdnsRegistry {
-    MdnsRegistry::builder().interface("lo").port(port).open().await.unwrap()
+    let builder = MdnsRegistry::builder().interface("lo").port(port).settle(Duration::from_secs(1));
+    builder.open().await.unwrap()
 }
 
 fn instance(service: &str, id: &str) -> Instance {
@@ -166,4 +174,61 @@ async fn a_goodbye_that_failed_is_said_later_without_being_asked_for() {
     here.register(&instance, &RegisterOptions::new()).await.unwrap();
     assert_eq!(next(&mut watch).await.unwrap().len(), 1);
     assert!(timeout(Duration::from_secs(2), watch.next()).await.is_err(), "nothing withdraws it later");
+}
+
+#[tokio::test]
+async fn what_was_refused_in_an_outage_does_not_come_up_after_it() {
+    let port = free_port();
+    let (here, there) = (open(port).await, open(port).await);
+    let [first, refused, last] = ["1", "2", "3"].map(|id| instance("greeter", id));
+    here.register(&first, &RegisterOptions::new()).await.unwrap();
+    let mut watch = there.watch(first.service());
+    assert_eq!(next(&mut watch).await.unwrap().len(), 1);
+
+    let events = here.shared.daemon.monitor().await.unwrap();
+    here.task.abort();
+    here.shared.daemon.crash();
+    while !here.shared.daemon.has_ended() {
+        tokio::task::yield_now().await;
+    }
+    assert!(here.register(&refused, &RegisterOptions::new()).await.is_err());
+    let own = std::sync::Arc::downgrade(&here.shared.own);
+    let (run, task) = futures::future::abortable(here.shared.announcer.clone().run(events, own));
+    tokio::spawn(run);
+    let registered = async { while here.register(&last, &RegisterOptions::new()).await.is_err() {} };
+    timeout(LIMIT, registered).await.expect("a daemon takes the place of the one that ended");
+    let both = next(&mut watch).await.unwrap();
+    assert_eq!(both.all().iter().map(|found| found.id().as_str()).collect::<Vec<_>>(), ["1", "3"]);
+    task.abort();
+}
+
+#[tokio::test]
+async fn a_label_that_a_conflict_gave_is_kept_by_the_next_daemon() {
+    let port = free_port();
+    let (here, there) = (open(port).await, open(port).await);
+    let (theirs, mine) = (instance("greeter", "same"), instance("other", "same"));
+    there.register(&theirs, &RegisterOptions::new()).await.unwrap();
+    here.register(&mine, &RegisterOptions::new()).await.unwrap();
+    assert_eq!(here.label(&mine.key()).as_deref(), Some("same (2)"));
+    let mut watches = [here.watch(mine.service()), here.watch(theirs.service())];
+    for watch in &mut watches {
+        assert_eq!(next(watch).await.unwrap().len(), 1);
+    }
+
+    here.shared.daemon.crash();
+    for watch in &mut watches {
+        assert!(next(watch).await.is_err());
+    }
+    for watch in &mut watches {
+        assert_eq!(next(watch).await.unwrap().len(), 1);
+    }
+    assert_eq!(here.label(&mine.key()).as_deref(), Some("same (2)"));
+    let fresh = open(port).await;
+    for instance in [&mine, &theirs] {
+        assert_eq!(fresh.lookup(instance.service()).await.unwrap().all()[0].as_ref(), instance);
+    }
+    // Its goodbye is its own.
+    here.deregister(&mine.key()).await.unwrap();
+    assert!(next(&mut watches[0]).await.unwrap().is_empty());
+    assert_eq!(fresh.lookup(theirs.service()).await.unwrap().len(), 1);
 }
