@@ -379,7 +379,7 @@ impl Announcer {
 async fn heard(own: &Browse, instance: &Instance) -> Result<()> {
     use futures::StreamExt;
 
-    let mut snapshots = own.watch(instance.service());
+    let mut snapshots = own.store().watch(instance.service());
     while let Some(snapshot) = snapshots.next().await {
         if snapshot?.get(instance.id()).is_some_and(|heard| says_the_same(heard, instance)) {
             sleep(HEARD_BY_OTHERS).await;

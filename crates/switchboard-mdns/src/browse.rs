@@ -6,16 +6,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use mdns_sd::{Receiver, RecvTimeoutError, ResolvedService, ServiceEvent};
-use switchboard_core::{
-    Error, ErrorKind, Instance, InstanceKey, NamesStream, Result, ServiceName, Snapshot, SnapshotStream,
-    Store,
-};
+use switchboard_core::{Error, ErrorKind, Instance, InstanceKey, Result, ServiceName, Snapshot, Store};
 use tokio::sync::watch;
 
 use crate::BACKEND;
 use crate::browses::Browses;
 use crate::daemon::{Daemon, Subscription};
-use crate::outage;
 use crate::record::{self, ServiceType};
 use crate::requery::Requery;
 use crate::watch as listening;
@@ -55,8 +51,6 @@ struct Shared {
     daemon: Daemon,
     settle: Duration,
     store: Store,
-    /// Why nothing can be heard, while that is so.
-    outage: watch::Sender<Option<Error>>,
     /// When the store last changed. Told as well when it is closed and when an outage begins.
     changed: watch::Sender<Instant>,
     heard: Mutex<Heard>,
@@ -76,7 +70,6 @@ impl Browse {
             daemon,
             settle,
             store: Store::new(BACKEND),
-            outage: watch::Sender::new(None),
             changed: watch::Sender::new(Instant::now()),
             heard: Mutex::new(Heard::new()),
             stopped: Mutex::new(false),
@@ -99,23 +92,6 @@ impl Browse {
 
     pub(crate) fn store(&self) -> &Store {
         &self.shared.store
-    }
-
-    /// The snapshots of a service, and the outages.
-    pub(crate) fn watch(&self, service: &ServiceName) -> SnapshotStream {
-        let (store, service) = (self.store().clone(), service.clone());
-        outage::told(self.shared.outage.subscribe(), move || store.watch(&service))
-    }
-
-    /// The names heard of, and the outages.
-    pub(crate) fn watch_services(&self) -> NamesStream {
-        let store = self.store().clone();
-        outage::told(self.shared.outage.subscribe(), move || store.watch_services())
-    }
-
-    /// Why nothing can be heard now, if so.
-    pub(crate) fn failure(&self) -> Option<Error> {
-        self.shared.outage.borrow().clone()
     }
 
     /// How long ago the daemon that is there now first asked for this type.
@@ -142,7 +118,6 @@ impl Browse {
     pub(crate) fn close(&self) {
         *self.shared.stopped() = true;
         self.shared.store.close();
-        self.shared.end_outage();
         self.shared.changed.send_modify(|_| {});
     }
 }
@@ -242,7 +217,7 @@ impl Shared {
         let mut heard = self.heard();
         heard.forget_unsaid(now, touched);
         let due = heard.requery.due().min(now + LOOK);
-        if self.outage.borrow().is_none() {
+        if self.store.failure().is_none() {
             return due;
         }
         // What is told after an outage is as whole as a first state.
@@ -250,25 +225,18 @@ impl Shared {
         let age = heard.age(now);
         let left = listening::left(self.settle, age, quiet, !heard.names.is_empty());
         if left.is_zero() && heard.is_complete() && touched.is_empty() {
-            self.end_outage();
+            self.store.heal();
             return due;
         }
         due.min(now + left.max(Duration::from_millis(10)))
     }
 
+    /// Tells, once, that nothing can be heard.
     fn begin_outage(&self, error: Error) {
-        let begun = self.outage.send_if_modified(|outage| {
-            let begins = outage.is_none();
-            outage.get_or_insert(error);
-            begins
-        });
-        if begun {
+        if self.store.failure().is_none() {
+            self.store.fail(error);
             self.changed.send_modify(|_| {});
         }
-    }
-
-    fn end_outage(&self) {
-        self.outage.send_if_modified(|outage| outage.take().is_some());
     }
 
     /// Takes what is in the inbox and what comes meanwhile, for a moment.

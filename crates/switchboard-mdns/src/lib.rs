@@ -61,7 +61,6 @@ mod faults;
 #[doc(hidden)]
 pub mod fuzz;
 mod interface;
-mod outage;
 mod record;
 mod requery;
 mod restarts;

@@ -41,7 +41,7 @@ pub(crate) fn snapshots(
     service: &ServiceName,
     settle: Duration,
 ) -> BoxStream<'static, Result<Snapshot>> {
-    let (stream, service) = (browse.watch(service), service.clone());
+    let (stream, service) = (browse.store().watch(service), service.clone());
     settled(browse, stream, settle, move |store| !store.snapshot(&service).is_empty())
 }
 
@@ -50,7 +50,7 @@ pub(crate) fn names(
     browse: Arc<Browse>,
     settle: Duration,
 ) -> BoxStream<'static, Result<BTreeSet<ServiceName>>> {
-    let stream = browse.watch_services();
+    let stream = browse.store().watch_services();
     settled(browse, stream, settle, any)
 }
 
@@ -63,7 +63,10 @@ fn check(browse: &Browse, operation: &'static str) -> Result<()> {
     if browse.store().is_closed() {
         return Err(Error::closed(BACKEND, operation));
     }
-    browse.failure().map_or(Ok(()), |why| Err(Error::new(why.kind(), BACKEND, operation, why.message())))
+    browse
+        .store()
+        .failure()
+        .map_or(Ok(()), |why| Err(Error::new(why.kind(), BACKEND, operation, why.message())))
 }
 
 fn settled<T: Send + 'static>(
