@@ -15,6 +15,7 @@ use crate::browse::Browse;
 use crate::daemon::Daemon;
 use crate::interface::Selection;
 use crate::record::{Announcement, ServiceType};
+use crate::restarts::Restarts;
 use crate::txt::ONE_FRAME;
 
 /// How long an announcement may take. Probing takes 0.9 s, 2 s with a conflict.
@@ -25,6 +26,9 @@ const HEARD_BY_OTHERS: Duration = Duration::from_millis(50);
 
 /// How long to wait to hear ourselves once an announcement is out; some links do not loop multicast back.
 const HEAR_OURSELVES: Duration = Duration::from_millis(500);
+
+/// How soon a goodbye that failed is tried again.
+const WITHDRAW_AGAIN: Duration = Duration::from_secs(1);
 
 /// Everything this registry announces.
 pub(crate) struct Announcer {
@@ -50,7 +54,18 @@ struct Registered {
     announced: bool,
     /// Whether the first announcement has been waited for, so that a renewal need not.
     confirmed: bool,
+    /// Whether it was asked to go. Until the daemon has confirmed that, it must not be announced again.
+    leaving: bool,
     lapses: Option<Instant>,
+}
+
+impl Registered {
+    /// The label it goes by after a conflict.
+    fn renamed_label(&self) -> Option<String> {
+        let suffix = self.announcement.kind.domain().len() + 1;
+        let name = self.renamed.as_ref()?;
+        Some(name.get(..name.len().checked_sub(suffix)?)?.to_owned())
+    }
 }
 
 impl Announcer {
@@ -75,11 +90,21 @@ impl Announcer {
         if self.renew(instance, ttl) {
             return Ok(());
         }
+        let known = self.registered().contains_key(&instance.key());
+        let done = self.announce_whole(instance, ttl, own).await;
+        if done.is_err() && !known {
+            // What was refused must not come up later. If this fails, `run` goes on with it.
+            let _ = self.withdraw(&instance.key()).await;
+        }
+        done
+    }
+
+    async fn announce_whole(&self, instance: &Instance, ttl: Option<Duration>, own: &Browse) -> Result<()> {
         let key = instance.key();
         let mut announced = self.announced.subscribe();
         let kind = {
             let _order = self.order.lock().await;
-            let info = self.enter(instance, ttl)?;
+            let info = self.enter(instance, lapse(ttl))?;
             self.daemon.register(info).await?;
             self.leased.notify_one();
             ServiceType::of(instance.service())
@@ -100,7 +125,6 @@ impl Announcer {
             }
         };
         let Ok(done) = timeout(ANNOUNCE_WITHIN, done).await else {
-            self.withdraw(&key).await?;
             let seconds = ANNOUNCE_WITHIN.as_secs();
             let message = format!("{key} could be announced on no interface within {seconds} s");
             return Err(Error::new(ErrorKind::Unavailable, BACKEND, "register", message));
@@ -112,14 +136,28 @@ impl Announcer {
         Ok(())
     }
 
-    /// Withdraws an instance, if it is announced.
-    pub(crate) async fn withdraw(&self, key: &InstanceKey) -> Result<bool> {
+    /// Withdraws an instance, if it is announced. It is forgotten when the daemon has said goodbye; where that fails, this
+    /// can be called again, and [`run`](Self::run) does so too.
+    pub(crate) async fn withdraw(&self, key: &InstanceKey) -> Result<()> {
+        self.withdraw_if(key, |_| true).await
+    }
+
+    async fn withdraw_if(&self, key: &InstanceKey, due: impl Fn(&Registered) -> bool) -> Result<()> {
         let _order = self.order.lock().await;
-        let Some(fullname) = self.registered().remove(key).map(|registered| registered.fullname) else {
-            return Ok(false);
+        let fullname = match self.registered().get_mut(key) {
+            Some(entry) if due(entry) => {
+                // From here on it may be half gone, which no renewal mends.
+                entry.confirmed = false;
+                entry.leaving = true;
+                entry.lapses = Some(Instant::now() + WITHDRAW_AGAIN);
+                entry.fullname.clone()
+            }
+            _ => return Ok(()),
         };
+        self.leased.notify_one();
         self.daemon.unregister(&fullname).await?;
-        Ok(true)
+        self.registered().remove(key);
+        Ok(())
     }
 
     /// Withdraws everything; how many could not be.
@@ -132,18 +170,16 @@ impl Announcer {
     pub(crate) fn label(&self, key: &InstanceKey) -> Option<String> {
         let registered = self.registered();
         let registered = registered.get(key)?;
-        let suffix = registered.announcement.kind.domain().len() + 1;
-        let renamed = registered.renamed.as_ref();
-        let label = renamed.and_then(|name| name.get(..name.len().checked_sub(suffix)?)).map(str::to_owned);
-        Some(label.unwrap_or_else(|| registered.announcement.label.clone()))
+        Some(registered.renamed_label().unwrap_or_else(|| registered.announcement.label.clone()))
     }
 
-    /// Follows the daemon's events and the leases until the daemon ends.
+    /// Follows the daemon's events and the leases until the daemon is shut down.
     pub(crate) async fn run(
         self: Arc<Self>,
         mut events: Receiver<DaemonEvent>,
         own: std::sync::Weak<Browse>,
     ) {
+        let mut restarts = Restarts::default();
         loop {
             let next = self.registered().values().filter_map(|registered| registered.lapses).min();
             let lapse = async {
@@ -158,17 +194,16 @@ impl Announcer {
                     Ok(DaemonEvent::NameChange(change)) => self.note_renamed(&change),
                     Ok(DaemonEvent::IpAdd(ip) | DaemonEvent::IpDel(ip)) => {
                         tracing::debug!(%ip, "an address came or went");
-                        self.announce_anew().await;
+                        self.announce_anew(|entry| !entry.leaving).await;
                         if let Some(own) = own.upgrade() {
                             own.ask_again(std::time::Instant::now());
                         }
                     }
                     Ok(DaemonEvent::Error(error)) => tracing::warn!(%error, "mDNS reports an error"),
                     Ok(_) => {}
-                    // Either the daemon ended, or a burst of events filled the channel and it hung up on us.
-                    Err(_) => match self.daemon.monitor().await {
-                        Ok(receiver) => events = receiver,
-                        Err(_) => return,
+                    Err(_) => match self.follow_again(&mut restarts).await {
+                        Some(receiver) => events = receiver,
+                        None => return,
                     },
                 },
                 () = lapse => self.withdraw_lapsed().await,
@@ -177,8 +212,49 @@ impl Announcer {
         }
     }
 
+    /// Either the daemon ended by itself, or a burst of events filled the channel and it hung up on us.
+    async fn follow_again(&self, restarts: &mut Restarts) -> Option<Receiver<DaemonEvent>> {
+        let mut restarted = false;
+        loop {
+            if self.daemon.has_ended() {
+                sleep(restarts.pause()).await;
+                match self.daemon.restart().await {
+                    Ok(()) => {
+                        tracing::warn!("the mDNS thread ended by itself; another took its place");
+                        restarted = true;
+                    }
+                    Err(error) => tracing::warn!(%error, "the mDNS thread ended by itself; no other started"),
+                }
+            }
+            match self.daemon.monitor().await {
+                Ok(events) if restarted => {
+                    self.forget_renaming();
+                    // What leaves and has been heard of needs a goodbye, and only what is announced gets one.
+                    self.announce_anew(|entry| entry.announced || !entry.leaving).await;
+                    return Some(events);
+                }
+                Ok(events) => return Some(events),
+                Err(error) if error.kind() == ErrorKind::Closed => return None,
+                Err(error) => {
+                    tracing::warn!(%error, "cannot follow the mDNS thread");
+                    sleep(restarts.pause()).await;
+                }
+            }
+        }
+    }
+
+    /// A new daemon knows of no conflicts, so it is given the names that resulted from them.
+    fn forget_renaming(&self) {
+        for entry in self.registered().values_mut() {
+            if let Some(label) = entry.renamed_label() {
+                entry.announcement.label = label;
+                entry.renamed = None;
+            }
+        }
+    }
+
     /// Puts the instance into the map and gives what to register.
-    fn enter(&self, instance: &Instance, ttl: Option<Duration>) -> Result<ServiceInfo> {
+    fn enter(&self, instance: &Instance, lapses: Option<Instant>) -> Result<ServiceInfo> {
         let links = self.selection.links();
         let layout = Announcement::new(instance, |ip| links.contain(ip));
         let mut announcement = layout.map_err(|invalid| Error::invalid(BACKEND, "register", &invalid))?;
@@ -212,7 +288,8 @@ impl Announcer {
             renamed: before.and_then(|before| before.renamed.clone()),
             announced: false,
             confirmed: false,
-            lapses: lapse(ttl),
+            leaving: false,
+            lapses,
         };
         registered.insert(key, entry);
         Ok(info)
@@ -233,21 +310,22 @@ impl Announcer {
 
     async fn withdraw_lapsed(&self) {
         let now = Instant::now();
-        let lapsed = |entry: &Registered| entry.lapses.is_some_and(|at| at <= now);
+        let lapsed = move |entry: &Registered| entry.lapses.is_some_and(|at| at <= now);
         let keys: Vec<InstanceKey> =
             self.registered().iter().filter(|(_, entry)| lapsed(entry)).map(|(key, _)| key.clone()).collect();
         for key in keys {
-            tracing::info!(instance = %key, "its TTL lapsed without a renewal");
-            if let Err(error) = self.withdraw(&key).await {
+            tracing::info!(instance = %key, "its TTL lapsed without a renewal, or its goodbye failed before");
+            if let Err(error) = self.withdraw_if(&key, lapsed).await {
                 tracing::warn!(instance = %key, %error, "could not withdraw it");
             }
         }
     }
 
-    /// Announces everything again, for the interfaces there are now.
-    async fn announce_anew(&self) {
+    /// Announces these again, for the interfaces there are now.
+    async fn announce_anew(&self, which: impl Fn(&Registered) -> bool) {
         let _order = self.order.lock().await;
-        let keys: Vec<InstanceKey> = self.registered().keys().cloned().collect();
+        let keys: Vec<InstanceKey> =
+            self.registered().iter().filter(|(_, entry)| which(entry)).map(|(key, _)| key.clone()).collect();
         for key in keys {
             if let Err(error) = self.announce_one_anew(&key).await {
                 tracing::warn!(instance = %key, %error, "could not be announced again");
@@ -256,13 +334,14 @@ impl Announcer {
     }
 
     async fn announce_one_anew(&self, key: &InstanceKey) -> Result<()> {
-        let before =
-            self.registered().get(key).map(|entry| (entry.instance.clone(), entry.lapses, entry.confirmed));
-        let Some((instance, lapses, confirmed)) = before else { return Ok(()) };
-        let info = self.enter(&instance, None)?;
+        let before = self
+            .registered()
+            .get(key)
+            .map(|entry| (entry.instance.clone(), entry.lapses, entry.confirmed, entry.leaving));
+        let Some((instance, lapses, confirmed, leaving)) = before else { return Ok(()) };
+        let info = self.enter(&instance, lapses)?;
         if let Some(entry) = self.registered().get_mut(key) {
-            entry.lapses = lapses;
-            entry.confirmed = confirmed;
+            (entry.confirmed, entry.leaving) = (confirmed, leaving);
         }
         self.daemon.register(info).await
     }

@@ -16,6 +16,7 @@ use tokio::time::{Instant, sleep};
 use crate::BACKEND;
 use crate::announce::Announcer;
 use crate::browse::Browse;
+use crate::browses::Browses;
 use crate::config::MdnsBuilder;
 use crate::daemon::Daemon;
 use crate::interface::Selection;
@@ -28,33 +29,28 @@ const VERIFY_WITHIN: Duration = Duration::from_secs(3);
 /// The second goodbye follows the first after 120 ms.
 const GOODBYES: Duration = Duration::from_millis(150);
 
-/// How long a plain DNS-SD type is listened to after it was last looked up, so that the next lookup need not wait.
-const LINGER: Duration = Duration::from_secs(60);
-
 /// The registry of one link, or several: DNS-SD over multicast DNS. See the [crate's documentation](crate).
 ///
 /// One handle has one socket per IP version, one thread that speaks mDNS and one that reads what it hears, however many
-/// lookups and watches there are; share it as an `Arc`. A plain DNS-SD type adds a thread while it is watched, and
-/// for a minute after a lookup.
+/// lookups and watches there are; share it as an `Arc`. A plain DNS-SD type adds a thread while it is watched or looked
+/// up, so a lookup of one that nobody watches has to listen anew each time.
+///
+/// Should the thread that speaks mDNS ever end by itself, another takes its place: watches tell `Unavailable` and then,
+/// when the link has been heard again, the current state; what is registered is announced again.
 pub struct MdnsRegistry {
-    shared: Arc<Shared>,
-    task: AbortHandle,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) task: AbortHandle,
 }
 
-struct Shared {
-    daemon: Daemon,
-    announcer: Arc<Announcer>,
-    own: Arc<Browse>,
-    plain: tokio::sync::Mutex<BTreeMap<ServiceName, Plain>>,
+pub(crate) struct Shared {
+    pub(crate) daemon: Daemon,
+    pub(crate) announcer: Arc<Announcer>,
+    browses: Arc<Browses>,
+    pub(crate) own: Arc<Browse>,
     /// What was asked after, and when; many clients failing at once make one question.
     suspected: Mutex<BTreeMap<InstanceKey, Instant>>,
     config: MdnsBuilder,
     closed: AtomicBool,
-}
-
-struct Plain {
-    browse: Arc<Browse>,
-    used: Instant,
 }
 
 impl MdnsRegistry {
@@ -87,13 +83,14 @@ impl MdnsRegistry {
         }
         let daemon = Daemon::start(&config, &selection).await?;
         let events = daemon.monitor().await?;
-        let own = Arc::new(Browse::start(daemon.clone(), ServiceType::Own).await?);
+        let browses = Browses::new(daemon.clone(), config.settle);
+        let own = browses.start(ServiceType::Own, "connect")?;
         let announcer = Announcer::new(daemon.clone(), selection);
         let (run, task) = futures::future::abortable(announcer.clone().run(events, Arc::downgrade(&own)));
         tokio::spawn(run);
         let closed = AtomicBool::new(false);
-        let (plain, suspected) = (tokio::sync::Mutex::default(), Mutex::default());
-        let shared = Arc::new(Shared { daemon, announcer, own, plain, suspected, config, closed });
+        let suspected = Mutex::default();
+        let shared = Arc::new(Shared { daemon, announcer, browses, own, suspected, config, closed });
         Ok(Self { shared, task })
     }
 
@@ -101,31 +98,15 @@ impl MdnsRegistry {
         if self.shared.is_closed() { Err(Error::closed(BACKEND, operation)) } else { Ok(()) }
     }
 
-    async fn browse(&self, operation: &'static str, service: &ServiceName) -> Result<Arc<Browse>> {
-        self.check_open(operation)?;
+    /// The browse that hears `service`, started if need be.
+    fn browse(&self, operation: &'static str, service: &ServiceName) -> Result<Arc<Browse>> {
         let kind =
             ServiceType::of(service).map_err(|invalid| Error::invalid(BACKEND, operation, &invalid))?;
-        self.shared.browse(kind).await
+        self.shared.browses.start(kind, operation)
     }
 }
 
 impl Shared {
-    /// The browse of a type, started if need be.
-    async fn browse(&self, kind: ServiceType) -> Result<Arc<Browse>> {
-        let ServiceType::Plain(service) = &kind else { return Ok(self.own.clone()) };
-        let mut plain = self.plain.lock().await;
-        let now = Instant::now();
-        // What is still watched has other owners, and stays.
-        plain.retain(|_, entry| Arc::strong_count(&entry.browse) > 1 || now - entry.used < LINGER);
-        if let Some(entry) = plain.get_mut(service) {
-            entry.used = now;
-            return Ok(entry.browse.clone());
-        }
-        let browse = Arc::new(Browse::start(self.daemon.clone(), kind.clone()).await?);
-        plain.insert(service.clone(), Plain { browse: browse.clone(), used: now });
-        Ok(browse)
-    }
-
     /// Whether this suspicion is news: nobody has asked after the instance just now.
     fn note_suspicion(&self, key: &InstanceKey) -> bool {
         let now = Instant::now();
@@ -158,66 +139,43 @@ impl Registry for MdnsRegistry {
 
     async fn deregister(&self, key: &InstanceKey) -> Result<()> {
         self.check_open("deregister")?;
-        self.shared.announcer.withdraw(key).await.map(drop)
+        self.shared.announcer.withdraw(key).await
     }
 
     async fn lookup(&self, service: &ServiceName) -> Result<Snapshot> {
-        let browse = self.browse("lookup", service).await?;
-        let snapshot = watch::lookup(&browse, service, self.shared.config.settle).await;
-        self.check_open("lookup")?;
-        Ok(snapshot)
+        let browse = self.browse("lookup", service)?;
+        watch::lookup(&browse, service, self.shared.config.settle).await
     }
 
     async fn services(&self) -> Result<BTreeSet<ServiceName>> {
-        self.check_open("services")?;
-        let services = watch::services(&self.shared.own, self.shared.config.settle).await;
-        self.check_open("services")?;
-        Ok(services)
+        watch::services(&self.shared.own, self.shared.config.settle).await
     }
 
     fn watch(&self, service: &ServiceName) -> SnapshotStream {
-        let kind = match ServiceType::of(service) {
-            Ok(kind) => kind,
-            Err(invalid) => return failed(Error::invalid(BACKEND, "watch", &invalid)),
-        };
-        let (shared, service) = (self.shared.clone(), service.clone());
-        let start = async move {
-            if shared.is_closed() {
-                return failed(Error::closed(BACKEND, "watch"));
-            }
-            match shared.browse(kind).await {
-                Ok(browse) => {
-                    let snapshots = browse.store().watch(&service);
-                    watch::settled(browse, snapshots, shared.config.settle, Snapshot::is_empty)
-                }
-                Err(error) => failed(error),
-            }
-        };
-        stream::once(start).flatten().boxed()
+        match self.browse("watch", service) {
+            Ok(browse) => watch::snapshots(browse, service, self.shared.config.settle),
+            Err(error) => failed(error),
+        }
     }
 
     fn watch_services(&self) -> NamesStream {
-        if self.shared.is_closed() {
-            return failed(Error::closed(BACKEND, "watch_services"));
-        }
-        let own = self.shared.own.clone();
-        let names = own.store().watch_services();
-        watch::settled(own, names, self.shared.config.settle, BTreeSet::is_empty)
+        watch::names(self.shared.own.clone(), self.shared.config.settle)
     }
 
     async fn suspect(&self, key: &InstanceKey) {
-        let Ok(browse) = self.browse("suspect", key.service()).await else { return };
-        if let Some(fullname) = browse.fullname(key) {
-            if !self.shared.note_suspicion(key) {
-                return;
-            }
-            if let Err(error) = self.shared.daemon.verify(&fullname, VERIFY_WITHIN).await {
-                tracing::debug!(instance = %key, %error, "could not ask whether it is still there");
-                return;
-            }
-            // mdns-sd does not always tell when nobody has answered; what it still knows by then tells.
-            browse.ask_again(std::time::Instant::now() + VERIFY_WITHIN);
+        let Ok(kind) = ServiceType::of(key.service()) else { return };
+        // What nobody listens to, nobody has heard of.
+        let Some(browse) = self.shared.browses.get(&kind) else { return };
+        let Some(fullname) = browse.fullname(key) else { return };
+        if !self.shared.note_suspicion(key) {
+            return;
         }
+        if let Err(error) = self.shared.daemon.verify(&fullname, VERIFY_WITHIN).await {
+            tracing::debug!(instance = %key, %error, "could not ask whether it is still there");
+            return;
+        }
+        // mdns-sd does not always tell when nobody has answered; what it still knows by then tells.
+        browse.ask_again(std::time::Instant::now() + VERIFY_WITHIN);
     }
 
     async fn close(&self) -> Result<()> {
@@ -226,7 +184,7 @@ impl Registry for MdnsRegistry {
         }
         let left = self.shared.announcer.withdraw_all().await;
         sleep(GOODBYES).await;
-        self.shared.end_streams().await;
+        self.shared.browses.close();
         self.task.abort();
         self.shared.daemon.shut_down().await?;
         if left > 0 {
@@ -238,22 +196,12 @@ impl Registry for MdnsRegistry {
     }
 }
 
-impl Shared {
-    async fn end_streams(&self) {
-        self.own.store().close();
-        for (_, entry) in std::mem::take(&mut *self.plain.lock().await) {
-            entry.browse.store().close();
-        }
-    }
-}
-
 impl Drop for MdnsRegistry {
     fn drop(&mut self) {
+        // After a `close` none of it does anything, unless that was dropped half-way.
         self.task.abort();
-        if !self.shared.closed.swap(true, Ordering::AcqRel) {
-            self.shared.own.store().close();
-            self.shared.daemon.begin_shut_down();
-        }
+        self.shared.browses.close();
+        self.shared.daemon.begin_shut_down();
     }
 }
 

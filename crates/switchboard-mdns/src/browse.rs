@@ -7,11 +7,14 @@ use std::time::{Duration, Instant};
 
 use mdns_sd::{Receiver, RecvTimeoutError, ResolvedService, ServiceEvent};
 use switchboard_core::{Error, ErrorKind, Instance, InstanceKey, Result, ServiceName, Snapshot, Store};
+use tokio::sync::watch;
 
 use crate::BACKEND;
-use crate::daemon::Daemon;
+use crate::browses::Browses;
+use crate::daemon::{Daemon, Subscription};
 use crate::record::{self, ServiceType};
 use crate::requery::Requery;
+use crate::watch as listening;
 
 /// The most instances of one type that are kept; more than any link can carry, and a limit for a hostile one.
 const MAX_INSTANCES: usize = 100_000;
@@ -26,54 +29,79 @@ const TAKE_FOR: Duration = Duration::from_millis(5);
 const PUBLISH_PAUSE: u32 = 10;
 
 /// How long to wait before subscribing again after a subscription was lost: at first, and at most.
-const RESUBSCRIBE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(2));
+const RESUBSCRIBE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
 
 /// How often to look whether somebody wants the network to be asked.
 const LOOK: Duration = Duration::from_secs(1);
 
+/// A daemon sends its first question within 120 ms (RFC 6762 §5.2). Nobody waits longer than this for it.
+const ASKS_WITHIN: Duration = Duration::from_secs(1);
+
+/// How long after a daemon without memory has begun what was heard before is kept without being heard again.
+const RELEARN: Duration = Duration::from_secs(5);
+
 /// A running browse; dropping it ends the thread and forgets what was heard.
 pub(crate) struct Browse {
     shared: Arc<Shared>,
+    browses: Arc<Browses>,
 }
 
 struct Shared {
     kind: ServiceType,
     daemon: Daemon,
+    settle: Duration,
     store: Store,
+    /// When the store last changed. Told as well when it is closed and when an outage begins.
+    changed: watch::Sender<Instant>,
     heard: Mutex<Heard>,
-    started: Instant,
     /// Held while a browse is asked for, so that none is after the stop.
     stopped: Mutex<bool>,
 }
 
 impl Browse {
-    pub(crate) async fn start(daemon: Daemon, kind: ServiceType) -> Result<Self> {
-        let events = daemon.browse(&kind.domain()).await?;
+    pub(crate) fn start(
+        browses: &Arc<Browses>,
+        daemon: Daemon,
+        kind: ServiceType,
+        settle: Duration,
+    ) -> Result<Self> {
         let shared = Arc::new(Shared {
             kind,
             daemon,
+            settle,
             store: Store::new(BACKEND),
-            heard: Mutex::default(),
-            started: Instant::now(),
+            changed: watch::Sender::new(Instant::now()),
+            heard: Mutex::new(Heard::new()),
             stopped: Mutex::new(false),
         });
-        let browse = Self { shared: shared.clone() };
+        // Asked for at once, so that what is registered after this is heard.
+        let first = shared.browse().ok().flatten();
+        let running = shared.clone();
         // A thread and not a task: a runtime busy for a few milliseconds would lose the subscription.
-        let spawned = thread::Builder::new().name("mdns-browse".into()).spawn(move || shared.run(events));
+        let spawned = thread::Builder::new().name("mdns-browse".into()).spawn(move || running.run(first));
         spawned.map_err(|error| {
             Error::new(ErrorKind::Unavailable, BACKEND, "browse", "the thread did not start")
                 .with_source(error)
         })?;
-        Ok(browse)
+        Ok(Self { shared, browses: browses.clone() })
+    }
+
+    pub(crate) fn kind(&self) -> &ServiceType {
+        &self.shared.kind
     }
 
     pub(crate) fn store(&self) -> &Store {
         &self.shared.store
     }
 
-    /// How long this browse has been listening.
+    /// How long ago the daemon that is there now first asked for this type.
     pub(crate) fn age(&self) -> Duration {
-        self.shared.started.elapsed()
+        self.shared.heard().age(Instant::now())
+    }
+
+    /// When the store last changed, told too when there will be no more changes for a while.
+    pub(crate) fn changed(&self) -> watch::Receiver<Instant> {
+        self.shared.changed.subscribe()
     }
 
     /// The full name under which an instance was last heard.
@@ -85,24 +113,31 @@ impl Browse {
     pub(crate) fn ask_again(&self, at: Instant) {
         self.shared.heard().requery.at(at);
     }
+
+    /// Ends the streams and, once it wakes or the daemon ends, the thread.
+    pub(crate) fn close(&self) {
+        *self.shared.stopped() = true;
+        self.shared.store.close();
+        self.shared.changed.send_modify(|_| {});
+    }
 }
 
 impl Drop for Browse {
     fn drop(&mut self) {
-        self.shared.store.close();
-        *self.shared.stopped() = true;
+        self.close();
         // The daemon drops its end of the channel, which ends the thread.
-        self.shared.daemon.stop_browse(&self.shared.kind.domain());
+        self.browses.forget(self);
     }
 }
 
 impl Shared {
-    fn run(&self, mut events: Receiver<ServiceEvent>) {
+    fn run(&self, first: Option<Subscription>) {
         let mut inbox = VecDeque::new();
         let mut touched = HashSet::new();
         let mut publish_at = Instant::now();
         let mut next = None;
         let mut pause = RESUBSCRIBE.0;
+        let Some(mut events) = self.subscribe(first) else { return };
         loop {
             let now = Instant::now();
             if now >= publish_at && !touched.is_empty() {
@@ -113,17 +148,17 @@ impl Shared {
                 self.take(&mut inbox, &events, &mut touched);
                 continue;
             }
-            let due = self.heard().requery.due().min(now + LOOK);
-            let wake = if touched.is_empty() { due } else { due.min(publish_at) };
+            let wake = self.look_after(now, &mut touched);
+            let wake = if touched.is_empty() { wake } else { wake.min(publish_at) };
             match events.recv_timeout(wake.saturating_duration_since(now)) {
                 Ok(event) => inbox.push_back(event),
                 Err(RecvTimeoutError::Timeout) => {
+                    if *self.stopped() {
+                        return;
+                    }
                     if next.is_none() && self.heard().requery.is_due(Instant::now()) {
                         // Browsing again without a stop asks again; the old channel ends when the new one begins.
-                        next = self.browse();
-                        if next.is_none() {
-                            return;
-                        }
+                        next = self.browse().ok().flatten();
                     }
                 }
                 Err(RecvTimeoutError::Disconnected) => {
@@ -136,20 +171,72 @@ impl Shared {
                             RESUBSCRIBE.1.min(pause * 2)
                         };
                         thread::sleep(pause);
-                        next = self.browse();
                     }
-                    let Some(receiver) = next.take() else { return };
+                    let Some(receiver) = self.subscribe(next.take()) else { return };
                     events = receiver;
-                    self.heard().begin();
                 }
             }
         }
     }
 
-    /// Browses again, unless this browse or the daemon has ended.
-    fn browse(&self) -> Option<Receiver<ServiceEvent>> {
+    /// Begins the subscription `given`, or one asked for until there is a daemon to answer; `None` at the end.
+    fn subscribe(&self, given: Option<Subscription>) -> Option<Receiver<ServiceEvent>> {
+        let mut given = given;
+        let mut pause = RESUBSCRIBE.0;
+        loop {
+            if let Some(Subscription { events, generation }) = given {
+                self.heard().begin(generation, Instant::now());
+                return Some(events);
+            }
+            given = match self.browse() {
+                Ok(subscription) => subscription,
+                Err(error) if error.kind() == ErrorKind::Closed => return None,
+                Err(error) => {
+                    self.begin_outage(error);
+                    None
+                }
+            };
+            if given.is_none() {
+                thread::sleep(pause);
+                pause = RESUBSCRIBE.1.min(pause * 2);
+            }
+        }
+    }
+
+    /// Asks the daemon to browse, unless this browse has ended; `None` while the daemon is busy.
+    fn browse(&self) -> Result<Option<Subscription>> {
         let stopped = self.stopped();
-        if *stopped { None } else { self.daemon.browse_blocking(&self.kind.domain()) }
+        if *stopped {
+            return Err(Error::closed(BACKEND, "watch"));
+        }
+        self.daemon.try_browse(&self.kind.domain())
+    }
+
+    /// Does what is due when everything has been taken in; when to do so next.
+    fn look_after(&self, now: Instant, touched: &mut HashSet<ServiceName>) -> Instant {
+        let mut heard = self.heard();
+        heard.forget_unsaid(now, touched);
+        let due = heard.requery.due().min(now + LOOK);
+        if self.store.failure().is_none() {
+            return due;
+        }
+        // What is told after an outage is as whole as a first state.
+        let quiet = now.saturating_duration_since(*self.changed.borrow());
+        let age = heard.age(now);
+        let left = listening::left(self.settle, age, quiet, !heard.names.is_empty());
+        if left.is_zero() && heard.is_complete() && touched.is_empty() {
+            self.store.heal();
+            return due;
+        }
+        due.min(now + left.max(Duration::from_millis(10)))
+    }
+
+    /// Tells, once, that nothing can be heard.
+    fn begin_outage(&self, error: Error) {
+        if self.store.failure().is_none() {
+            self.store.fail(error);
+            self.changed.send_modify(|_| {});
+        }
     }
 
     /// Takes what is in the inbox and what comes meanwhile, for a moment.
@@ -183,7 +270,7 @@ impl Shared {
                 heard.remove(&fullname, touched);
                 heard.requery.lost(Instant::now());
             }
-            ServiceEvent::SearchStarted(_) => heard.started(touched),
+            ServiceEvent::SearchStarted(_) => heard.started(Instant::now()),
             _ => {}
         }
     }
@@ -192,6 +279,7 @@ impl Shared {
     fn publish(&self, touched: &mut HashSet<ServiceName>) {
         let heard = self.heard();
         self.store.publish(touched.drain().map(|service| heard.snapshot(service)));
+        self.changed.send_replace(Instant::now());
     }
 
     fn heard(&self) -> MutexGuard<'_, Heard> {
@@ -204,21 +292,37 @@ impl Shared {
 }
 
 /// What has been heard and not been taken back, by full name.
-#[derive(Default)]
 struct Heard {
     services: BTreeMap<ServiceName, BTreeMap<String, Arc<Instance>>>,
     names: BTreeMap<String, ServiceName>,
-    /// While a new subscription says what the daemon knows: the names it has not said yet.
-    unsaid: Option<HashSet<String>>,
+    /// The names that the current subscription has not said yet, and how long they may stay.
+    unsaid: Option<(HashSet<String>, Instant)>,
     /// How often the subscription has said that a search started.
     starts: usize,
+    /// The generation of the daemon, when it began to listen, and whether it has asked the network since.
+    generation: u64,
+    begun: Instant,
+    asked: bool,
     requery: Requery,
 }
 
 impl Heard {
+    fn new() -> Self {
+        Self {
+            services: BTreeMap::new(),
+            names: BTreeMap::new(),
+            unsaid: None,
+            starts: 0,
+            generation: 0,
+            begun: Instant::now(),
+            asked: false,
+            requery: Requery::default(),
+        }
+    }
+
     fn add(&mut self, resolved: &ResolvedService, instance: Instance, touched: &mut HashSet<ServiceName>) {
         let fullname = &resolved.fullname;
-        if let Some(unsaid) = &mut self.unsaid {
+        if let Some((unsaid, _)) = &mut self.unsaid {
             unsaid.remove(fullname);
         }
         let service = instance.service().clone();
@@ -262,23 +366,44 @@ impl Heard {
         Snapshot::new(service, entries.map(|(_, instance)| instance.clone()))
     }
 
-    /// A new subscription begins: what it does not say is gone.
-    fn begin(&mut self) {
-        self.unsaid = Some(self.names.keys().cloned().collect());
+    /// A new subscription begins: what it does not say is gone. A daemon that has just begun has to hear it first.
+    fn begin(&mut self, generation: u64, now: Instant) {
+        let mut until = now;
+        if generation != self.generation {
+            self.generation = generation;
+            self.begun = now;
+            self.asked = false;
+            until += RELEARN;
+        }
+        self.unsaid = Some((self.names.keys().cloned().collect(), until));
         self.starts = 0;
     }
 
     /// mdns-sd says that a search started when a subscription begins, then says all it knows, and says it again when
     /// it sends the first question.
-    fn started(&mut self, touched: &mut HashSet<ServiceName>) {
+    fn started(&mut self, now: Instant) {
         self.starts += 1;
-        if self.is_complete() {
-            for fullname in self.unsaid.take().into_iter().flatten() {
-                self.remove(&fullname, touched);
-                self.requery.lost(Instant::now());
-            }
+        if self.is_complete() && !self.asked {
+            self.begun = now;
+            self.asked = true;
         }
         self.requery.known(self.names.len());
+    }
+
+    /// How long answers have had time to arrive: since the first question.
+    fn age(&self, now: Instant) -> Duration {
+        let age = now.saturating_duration_since(self.begun);
+        if self.asked { age } else { age.saturating_sub(ASKS_WITHIN) }
+    }
+
+    fn forget_unsaid(&mut self, now: Instant, touched: &mut HashSet<ServiceName>) {
+        if !self.is_complete() || self.unsaid.as_ref().is_none_or(|(_, until)| now < *until) {
+            return;
+        }
+        for fullname in self.unsaid.take().into_iter().flat_map(|(unsaid, _)| unsaid) {
+            self.remove(&fullname, touched);
+            self.requery.lost(now);
+        }
     }
 
     /// Whether the subscription has said all that the daemon knew when it began.

@@ -6,6 +6,9 @@ use switchboard_core::{Error, Invalid, RegistryUrl, Result};
 
 use crate::{BACKEND, MdnsRegistry};
 
+/// The longest settle window: nobody waits longer than a minute for a first answer.
+const MAX_SETTLE: Duration = Duration::from_secs(60);
+
 /// How an [`MdnsRegistry`] uses the network; made by [`MdnsRegistry::builder`].
 ///
 /// Every option is also a URL parameter of the same name: `mdns:?interface=lo&port=5454&settle=100ms&ip=v4`.
@@ -71,8 +74,11 @@ impl MdnsBuilder {
         self
     }
 
-    /// Sets how long the first lookup waits for answers from the network. Default 150 ms; RFC 6762 lets responders
-    /// take 120.
+    /// Sets the settle window: the first lookup or watch goes on listening until no answer has arrived for as long.
+    /// Default 150 ms; RFC 6762 lets responders take 120. At most 60 s.
+    ///
+    /// Where answers keep arriving, it listens for 3 s, or two windows if that is longer. Above a second it also hears
+    /// those who have just answered somebody else, and may not answer again within a second (RFC 6762 §6).
     pub fn settle(mut self, settle: Duration) -> Self {
         self.settle = settle;
         self
@@ -100,7 +106,8 @@ impl MdnsBuilder {
     ///
     /// # Errors
     ///
-    /// `Invalid` for an interface that does not exist, port 0, and IPv6 on loopback, which has no multicast.
+    /// `Invalid` for an interface that does not exist, port 0, a settle window above 60 s, and IPv6 on loopback, which
+    /// has no multicast.
     /// `Unavailable` when another program holds the port for itself alone, or the system refuses a socket or thread.
     pub async fn open(self) -> Result<MdnsRegistry> {
         self.check().map_err(|invalid| Error::invalid(BACKEND, "connect", &invalid))?;
@@ -139,6 +146,10 @@ impl MdnsBuilder {
     fn check(&self) -> Result<(), Invalid> {
         if self.port == 0 {
             return Err(Invalid::new("mdns port 0", "is no port; mDNS uses 5353"));
+        }
+        if self.settle > MAX_SETTLE {
+            let why = format!("is longer than the limit of {} s", MAX_SETTLE.as_secs());
+            return Err(Invalid::new(format!("mdns settle window of {:?}", self.settle), why));
         }
         let interfaces = crate::interface::all();
         for choice in &self.interfaces {
@@ -214,5 +225,11 @@ mod tests {
         assert!(missing.to_string().starts_with("mdns interface \"nosuch0\": does not exist; there are: "));
         assert!(MdnsBuilder::default().interface("lo").ip(IpVersion::V6).check().is_err());
         assert!(MdnsBuilder::default().port(0).check().is_err());
+        MdnsBuilder::default().settle(Duration::from_secs(60)).check().unwrap();
+        for (settle, shown) in [(Duration::from_millis(60_001), "60.001s"), (Duration::MAX, "18446744073")] {
+            let refused = MdnsBuilder::default().settle(settle).check().unwrap_err().to_string();
+            assert!(refused.starts_with(&format!("mdns settle window of {shown}")), "{refused}");
+            assert!(refused.ends_with(": is longer than the limit of 60 s"), "{refused}");
+        }
     }
 }

@@ -1,9 +1,10 @@
 //! The mdns-sd daemon with an owner: started knowing that it listens, commanded with patience, shut down for sure.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use mdns_sd::{DaemonEvent, IfKind, Receiver, ServiceDaemon, ServiceEvent, ServiceInfo};
+use mdns_sd::{DaemonEvent, DaemonStatus, IfKind, Receiver, ServiceDaemon, ServiceEvent, ServiceInfo};
 use socket2::{Domain, Protocol, Socket, Type};
 use switchboard_core::{Error, ErrorKind, Result};
 use tokio::time::{sleep, timeout};
@@ -18,31 +19,52 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// How often to look for new and lost interfaces, in seconds.
 const INTERFACE_CHECK: u32 = 2;
 
+/// mdns-sd's thread can end by itself: when the poller refuses a socket, or by a panic. Then commands answer
+/// `Unavailable` until somebody calls [`restart`](Self::restart).
 #[derive(Clone)]
 pub(crate) struct Daemon {
-    inner: ServiceDaemon,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    config: MdnsBuilder,
+    selection: Selection,
+    running: Mutex<Running>,
+}
+
+struct Running {
+    thread: Thread,
+    /// How many threads there have been; each begins without any memory.
+    generation: u64,
+    shut_down: bool,
+}
+
+/// A subscription to a type, and the generation of the thread that serves it.
+pub(crate) struct Subscription {
+    pub(crate) events: Receiver<ServiceEvent>,
+    pub(crate) generation: u64,
 }
 
 impl Daemon {
     /// Starts the daemon on the selected interfaces and returns when it listens.
     pub(crate) async fn start(config: &MdnsBuilder, selection: &Selection) -> Result<Self> {
-        check_port(config)?;
-        let start = ServiceDaemon::new_with_port(config.port);
-        let daemon = Self {
-            inner: start.map_err(|error| failure("connect", "the mDNS thread did not start", error))?,
-        };
-        daemon.command("connect", |inner| inner.disable_interface(IfKind::All)).await?;
-        daemon.command("connect", |inner| inner.enable_interface(selection.kind())).await?;
-        daemon.command("connect", |inner| inner.set_ip_check_interval(INTERFACE_CHECK)).await?;
-        // Its sockets exist when it has answered.
-        daemon.catch_up("connect").await?;
-        match buffer::enlarge(config.port, config.receive_buffer) {
-            Ok(sockets) => {
-                tracing::debug!(sockets, bytes = config.receive_buffer, "enlarged the receive buffers");
-            }
-            Err(error) => tracing::debug!(%error, "the receive buffers keep the system's size"),
+        let thread = Thread::start(config, selection).await?;
+        let running = Mutex::new(Running { thread, generation: 0, shut_down: false });
+        Ok(Self {
+            shared: Arc::new(Shared { config: config.clone(), selection: selection.clone(), running }),
+        })
+    }
+
+    /// Starts another thread in the place of one that has ended. It knows nothing of what the other was told.
+    pub(crate) async fn restart(&self) -> Result<()> {
+        let thread = Thread::start(&self.shared.config, &self.shared.selection).await?;
+        let mut running = self.running();
+        if running.shut_down {
+            return Err(Error::closed(BACKEND, "connect"));
         }
-        Ok(daemon)
+        running.thread = thread;
+        running.generation += 1;
+        Ok(())
     }
 
     pub(crate) async fn register(&self, info: ServiceInfo) -> Result<()> {
@@ -56,27 +78,19 @@ impl Daemon {
         self.answer("deregister", &done).await.map(drop)
     }
 
-    /// Browses; when it returns, the daemon takes in what is announced.
-    pub(crate) async fn browse(&self, ty_domain: &str) -> Result<Receiver<ServiceEvent>> {
-        let events = self.command("browse", |inner| inner.browse(ty_domain)).await?;
-        self.catch_up("browse").await?;
-        Ok(events)
-    }
-
-    /// Browses from a plain thread; `None` once the daemon is gone.
-    pub(crate) fn browse_blocking(&self, ty_domain: &str) -> Option<Receiver<ServiceEvent>> {
-        loop {
-            match self.inner.browse(ty_domain) {
-                Ok(events) => return Some(events),
-                Err(mdns_sd::Error::Again) => std::thread::sleep(Duration::from_millis(5)),
-                Err(_) => return None,
-            }
+    /// Browses without waiting; `None` while the queue is full.
+    pub(crate) fn try_browse(&self, ty_domain: &str) -> Result<Option<Subscription>> {
+        let running = self.running();
+        match running.thread.0.browse(ty_domain) {
+            Ok(events) => Ok(Some(Subscription { events, generation: running.generation })),
+            Err(mdns_sd::Error::Again) => Ok(None),
+            Err(error) => Err(running.failure("watch", error)),
         }
     }
 
     /// Forgets what was heard of a type. Best effort: a full queue means that it is forgotten with the daemon.
     pub(crate) fn stop_browse(&self, ty_domain: &str) {
-        let _ = self.inner.stop_browse(ty_domain);
+        let _ = self.inner().stop_browse(ty_domain);
     }
 
     pub(crate) async fn monitor(&self) -> Result<Receiver<DaemonEvent>> {
@@ -90,6 +104,7 @@ impl Daemon {
 
     /// Ends the daemon's thread, with a goodbye for everything registered.
     pub(crate) async fn shut_down(&self) -> Result<()> {
+        self.running().shut_down = true;
         match self.command("close", ServiceDaemon::shutdown).await {
             Ok(done) => self.answer("close", &done).await.map(drop),
             Err(error) if error.kind() == ErrorKind::Closed => Ok(()),
@@ -99,9 +114,98 @@ impl Daemon {
 
     /// The same without waiting, for `Drop`.
     pub(crate) fn begin_shut_down(&self) {
-        if let Err(mdns_sd::Error::Again) = self.inner.shutdown() {
+        let mut running = self.running();
+        running.shut_down = true;
+        running.thread.begin_shut_down();
+    }
+
+    /// Whether the thread has ended by itself.
+    pub(crate) fn has_ended(&self) -> bool {
+        let running = self.running();
+        !running.shut_down && running.thread.has_ended()
+    }
+
+    /// Returns when the daemon has run every command given so far.
+    async fn catch_up(&self, operation: &'static str) -> Result<()> {
+        caught_up(|| self.inner().status()).await.map_err(|error| self.failure(operation, error))
+    }
+
+    /// Gives a command, again and again while the daemon's queue is full.
+    async fn command<T>(
+        &self,
+        operation: &'static str,
+        mut give: impl FnMut(&ServiceDaemon) -> mdns_sd::Result<T>,
+    ) -> Result<T> {
+        patiently(|| give(&self.inner())).await.map_err(|error| self.failure(operation, error))
+    }
+
+    async fn answer<T>(&self, operation: &'static str, receiver: &Receiver<T>) -> Result<T> {
+        answered(receiver).await.map_err(|error| self.failure(operation, error))
+    }
+
+    fn failure(&self, operation: &'static str, error: mdns_sd::Error) -> Error {
+        self.running().failure(operation, error)
+    }
+
+    pub(crate) fn inner(&self) -> ServiceDaemon {
+        self.running().thread.0.clone()
+    }
+
+    fn running(&self) -> MutexGuard<'_, Running> {
+        self.shared.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Running {
+    fn failure(&self, operation: &'static str, error: mdns_sd::Error) -> Error {
+        if self.shut_down && error == mdns_sd::Error::DaemonShutdown {
+            return Error::closed(BACKEND, operation);
+        }
+        failure(operation, error)
+    }
+}
+
+/// mdns-sd's thread, which does not end by itself when nobody holds it any more.
+struct Thread(ServiceDaemon);
+
+impl Thread {
+    async fn start(config: &MdnsBuilder, selection: &Selection) -> Result<Self> {
+        check_port(config)?;
+        let started = ServiceDaemon::new_with_port(config.port).map_err(|error| {
+            Error::new(ErrorKind::Unavailable, BACKEND, "connect", "the mDNS thread did not start")
+                .with_source(error)
+        });
+        let thread = Self(started?);
+        thread.command(|inner| inner.disable_interface(IfKind::All)).await?;
+        thread.command(|inner| inner.enable_interface(selection.kind())).await?;
+        thread.command(|inner| inner.set_ip_check_interval(INTERFACE_CHECK)).await?;
+        // Its sockets exist when it has answered.
+        caught_up(|| thread.0.status()).await.map_err(|error| failure("connect", error))?;
+        match buffer::enlarge(config.port, config.receive_buffer) {
+            Ok(sockets) => {
+                tracing::debug!(sockets, bytes = config.receive_buffer, "enlarged the receive buffers");
+            }
+            Err(error) => tracing::debug!(%error, "the receive buffers keep the system's size"),
+        }
+        Ok(thread)
+    }
+
+    async fn command<T>(&self, mut give: impl FnMut(&ServiceDaemon) -> mdns_sd::Result<T>) -> Result<T> {
+        patiently(|| give(&self.0)).await.map_err(|error| failure("connect", error))
+    }
+
+    fn has_ended(&self) -> bool {
+        // Of a thread that has ended it answers by itself, at once.
+        match self.0.status() {
+            Ok(status) => matches!(status.try_recv(), Ok(DaemonStatus::Shutdown)),
+            Err(error) => error == mdns_sd::Error::DaemonShutdown,
+        }
+    }
+
+    fn begin_shut_down(&self) {
+        if let Err(mdns_sd::Error::Again) = self.0.shutdown() {
             // The queue is full and nobody may wait here: a short-lived thread waits instead.
-            let daemon = self.inner.clone();
+            let daemon = self.0.clone();
             let waiter = move || {
                 for _ in 0..1000 {
                     match daemon.shutdown() {
@@ -113,47 +217,48 @@ impl Daemon {
             let _ = std::thread::Builder::new().name("mdns-shutdown".into()).spawn(waiter);
         }
     }
+}
 
-    /// Returns when the daemon has run every command given so far.
-    async fn catch_up(&self, operation: &'static str) -> Result<()> {
-        let status = self.command(operation, ServiceDaemon::status).await?;
-        self.answer(operation, &status).await.map(drop)
+impl Drop for Thread {
+    fn drop(&mut self) {
+        self.begin_shut_down();
     }
+}
 
-    /// Gives a command, again and again while the daemon's queue is full.
-    async fn command<T>(
-        &self,
-        operation: &'static str,
-        mut give: impl FnMut(&ServiceDaemon) -> mdns_sd::Result<T>,
-    ) -> Result<T> {
-        let retry = async {
-            loop {
-                match give(&self.inner) {
-                    Err(mdns_sd::Error::Again) => sleep(Duration::from_millis(2)).await,
-                    Err(mdns_sd::Error::DaemonShutdown) => return Err(Error::closed(BACKEND, operation)),
-                    Err(error) => return Err(failure(operation, "the mDNS thread refused a command", error)),
-                    Ok(done) => return Ok(done),
-                }
+/// Gives a command until the daemon's queue has room for it.
+async fn patiently<T>(mut give: impl FnMut() -> mdns_sd::Result<T>) -> mdns_sd::Result<T> {
+    let retry = async {
+        loop {
+            match give() {
+                Err(mdns_sd::Error::Again) => sleep(Duration::from_millis(2)).await,
+                done => return done,
             }
-        };
-        timeout(PATIENCE, retry).await.unwrap_or_else(|_| Err(busy(operation)))
-    }
-
-    async fn answer<T>(&self, operation: &'static str, receiver: &Receiver<T>) -> Result<T> {
-        match timeout(PATIENCE, receiver.recv_async()).await {
-            Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(_)) => Err(Error::closed(BACKEND, operation)),
-            Err(_) => Err(busy(operation)),
         }
+    };
+    timeout(PATIENCE, retry).await.unwrap_or(Err(mdns_sd::Error::Again))
+}
+
+async fn answered<T>(receiver: &Receiver<T>) -> mdns_sd::Result<T> {
+    match timeout(PATIENCE, receiver.recv_async()).await {
+        Ok(answer) => answer.map_err(|_| mdns_sd::Error::DaemonShutdown),
+        Err(_) => Err(mdns_sd::Error::Again),
     }
 }
 
-fn busy(operation: &'static str) -> Error {
-    let message = format!("the mDNS thread was busy for {} s", PATIENCE.as_secs());
-    Error::new(ErrorKind::Unavailable, BACKEND, operation, message)
+/// Asks for the status, which is answered after every command given before.
+async fn caught_up(ask: impl FnMut() -> mdns_sd::Result<Receiver<DaemonStatus>>) -> mdns_sd::Result<()> {
+    match answered(&patiently(ask).await?).await? {
+        DaemonStatus::Running => Ok(()),
+        _ => Err(mdns_sd::Error::DaemonShutdown),
+    }
 }
 
-fn failure(operation: &'static str, message: &str, error: mdns_sd::Error) -> Error {
+fn failure(operation: &'static str, error: mdns_sd::Error) -> Error {
+    let message = match error {
+        mdns_sd::Error::Again => format!("the mDNS thread was busy for {} s", PATIENCE.as_secs()),
+        mdns_sd::Error::DaemonShutdown => "the mDNS thread has ended; another is being started".into(),
+        _ => "the mDNS thread refused a command".into(),
+    };
     Error::new(ErrorKind::Unavailable, BACKEND, operation, message).with_source(error)
 }
 

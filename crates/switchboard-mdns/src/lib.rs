@@ -51,15 +51,19 @@
 mod announce;
 mod backend;
 mod browse;
+mod browses;
 mod buffer;
 mod config;
 mod daemon;
+#[cfg(test)]
+mod faults;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzz;
 mod interface;
 mod record;
 mod requery;
+mod restarts;
 mod txt;
 mod watch;
 

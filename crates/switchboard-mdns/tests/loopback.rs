@@ -65,6 +65,27 @@ async fn a_late_joiner_finds_it_within_a_lookup() {
 }
 
 #[tokio::test]
+async fn a_first_state_holds_everybody() {
+    const HOSTS: usize = 10;
+    let port = free_port();
+    let mut hosts = Vec::new();
+    for _ in 0..HOSTS {
+        hosts.push(open(port).await);
+    }
+    for host in &hosts {
+        // Without an id it gets a random one, which takes no probing.
+        let instance = Instance::builder("greeter").address("127.0.0.1:8080").build().unwrap();
+        host.register(&instance, &RegisterOptions::new()).await.unwrap();
+    }
+    // A settle window that holds on a busy machine too.
+    let late = || MdnsRegistry::builder().interface("lo").port(port).settle(Duration::from_secs(1)).open();
+    let service = name("greeter");
+    let watching = late().await.unwrap();
+    assert_eq!(watching.watch(&service).next().await.unwrap().unwrap().len(), HOSTS);
+    assert_eq!(late().await.unwrap().lookup(&service).await.unwrap().len(), HOSTS);
+}
+
+#[tokio::test]
 async fn a_taken_label_is_renamed_reported_and_no_obstacle() {
     let port = free_port();
     let (here, there) = (open(port).await, open(port).await);
@@ -179,4 +200,26 @@ async fn a_goodbye_takes_no_other_instance_along() {
     let hosts: Vec<String> = hosts.into_values().collect();
     assert_ne!(hosts[0], hosts[1]);
     reader.shutdown().unwrap();
+}
+
+#[tokio::test]
+async fn a_ttl_of_any_length_is_kept() {
+    let port = free_port();
+    let (here, there) = (open(port).await, open(port).await);
+    let instance = greeter("1").build().unwrap();
+    for ttl in [Duration::from_secs(1 << 60), Duration::MAX] {
+        here.register(&instance, &RegisterOptions::new().ttl(ttl)).await.unwrap();
+    }
+    let mut watch = there.watch(instance.service());
+    assert_eq!(watch.next().await.unwrap().unwrap().len(), 1);
+    // Its task lives on, for a later TTL is kept.
+    here.register(&instance, &RegisterOptions::new().ttl(Duration::from_millis(10))).await.unwrap();
+    assert!(timeout(LIMIT, watch.next()).await.unwrap().unwrap().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_settle_window_nobody_waits_for_is_refused() {
+    let refused = MdnsRegistry::builder().interface("lo").settle(Duration::MAX).open().await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Invalid);
+    assert!(refused.to_string().contains("limit of 60 s"), "{refused}");
 }

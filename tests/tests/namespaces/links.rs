@@ -4,9 +4,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use switchboard_tests::netns::World;
+use switchboard_tests::netns::{Machine, World};
+use switchboard_tests::program::Program;
 
-use crate::{LIMIT, greeter, instances, node, register, took, until_at, until_gone, until_seen};
+use crate::{LIMIT, greeter, instances, node, node_at, register, took, until_at, until_gone, until_seen};
 
 /// An address for everything: the registry announces what the machine has.
 fn with_addresses(id: &str, addresses: &[&str]) -> serde_json::Value {
@@ -160,4 +161,32 @@ fn without_any_interface_it_opens_and_waits_for_one() {
     let mut client = node(&there);
     client.tell("watch greeter");
     until_at(&mut client, "greeter", "1", "10.0.0.1:80", LIMIT);
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_first_state_holds_every_host_of_the_link() {
+    const HOSTS: usize = 10;
+    let world = World::new();
+    let machines: Vec<Machine<'_>> =
+        (1..=HOSTS).map(|host| world.machine(&format!("h{host}"), &format!("10.0.0.{host}/24"))).collect();
+    let mut nodes: Vec<Program> = machines.iter().map(node).collect();
+    for (host, node) in (1..).zip(&mut nodes) {
+        node.tell(format!("register {}", greeter(&host.to_string(), &format!("10.0.0.{host}:80"))));
+    }
+    for node in &mut nodes {
+        node.until("registration", LIMIT, |event| (event["event"] == "registered").then_some(()));
+    }
+    let reader = world.machine("reader", "10.0.0.250/24");
+    // Each reader knows nothing, and asks before everybody may answer again (RFC 6762 §6).
+    for command in ["watch greeter", "lookup greeter", "watch greeter"] {
+        // A settle window that holds on a busy machine too.
+        let mut reader = node_at(&reader, "mdns:?settle=1s");
+        let asked = Instant::now();
+        reader.tell(command);
+        let (first, told) =
+            reader.until("first state", LIMIT, |event| instances(event, "greeter").map(Vec::len));
+        took(&format!("{command}: first state of {HOSTS} hosts"), asked, told);
+        assert_eq!(first, HOSTS, "{command}");
+    }
 }

@@ -20,8 +20,12 @@ const LIMIT: Duration = Duration::from_secs(20);
 
 /// One of our registries in `machine`, opened.
 fn node(machine: &Machine<'_>) -> Program {
-    let mut node =
-        Program::start(machine.netns(), machine.command(env!("CARGO_BIN_EXE_mdns-node")).arg("mdns:"));
+    node_at(machine, "mdns:")
+}
+
+/// The registry of this URL in `machine`, opened.
+fn node_at(machine: &Machine<'_>, url: &str) -> Program {
+    let mut node = Program::start(machine.netns(), machine.command(env!("CARGO_BIN_EXE_mdns-node")).arg(url));
     node.until("start", LIMIT, |event| (event["event"] == "open").then_some(()));
     node
 }
