@@ -45,13 +45,13 @@ async fn the_time_of_a_request_bounds_all_attempts() {
     for (id, server) in ["1", "2"].iter().zip(&servers) {
         register(&registry, &instance("hello", id, &server.address)).await;
     }
-    // Each attempt is shorter than the request may take, and there could be many.
-    let plain = || reqwest::Client::builder().connect_timeout(SHORT / 2);
+    // The first attempt is shorter than the request may take, and the second follows at once.
+    let plain = || reqwest::Client::builder().connect_timeout(SHORT * 2);
     let many = || Discovery::new(selector(&registry)).retry(Retry::new().most(20));
     let client = over(plain(), many());
-    let error = client.get("http://hello/").timeout(SHORT * 2).send().await.unwrap_err();
+    let error = client.get("http://hello/").timeout(SHORT * 3).send().await.unwrap_err();
     assert!(error.is_timeout() && !error.is_connect(), "{error:?}");
-    let error = client.get("http://hello/").with_extension(Options::new().timeout(SHORT * 2));
+    let error = client.get("http://hello/").with_extension(Options::new().timeout(SHORT * 3));
     let error = error.send().await.unwrap_err();
     assert!(error.is_timeout() && !error.is_connect(), "{error:?}");
 }
