@@ -411,3 +411,33 @@ impl Heard {
         self.starts > 1
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_have_time_from_the_first_question_of_each_daemon() {
+        let mut heard = Heard::new();
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let mut age = |generation| {
+            heard.begin(generation, at(0));
+            heard.started(at(0));
+            let unasked = heard.age(at(100));
+            heard.started(at(100));
+            // Asking again does not begin anew.
+            heard.begin(generation, at(5000));
+            (unasked, heard.age(at(6000)))
+        };
+        for generation in [1, 2] {
+            assert_eq!(age(generation), (Duration::ZERO, Duration::from_millis(5900)));
+        }
+        heard.begin(3, at(0));
+        assert_eq!(
+            heard.age(at(3000)),
+            Duration::from_secs(2),
+            "a daemon that never asks keeps nobody waiting"
+        );
+    }
+}

@@ -1,9 +1,11 @@
 //! What can happen to mdns-sd's thread, brought about: it ends by a panic, or is busy for long. Tests only.
 
-use std::sync::mpsc;
+use std::collections::BTreeSet;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use futures::StreamExt;
+use futures::future::AbortHandle;
 use mdns_sd::{IfKind, IfPredicate};
 use switchboard_core::{ErrorKind, Instance, RegisterOptions, Registry, Snapshot, SnapshotStream};
 use tokio::time::timeout;
@@ -55,6 +57,31 @@ async fn next(watch: &mut SnapshotStream) -> switchboard_core::Result<Snapshot> 
     timeout(LIMIT, watch.next()).await.expect("something is told in time").expect("it goes on")
 }
 
+/// Ends the thread and the task that would start another; calling what it gives starts that task again.
+async fn die(registry: &MdnsRegistry) -> impl FnOnce() -> AbortOnDrop {
+    let shared = registry.shared.clone();
+    let events = shared.daemon.monitor().await.unwrap();
+    registry.task.abort();
+    shared.daemon.crash();
+    while !shared.daemon.has_ended() {
+        tokio::task::yield_now().await;
+    }
+    move || {
+        let own = Arc::downgrade(&shared.own);
+        let (run, task) = futures::future::abortable(shared.announcer.clone().run(events, own));
+        tokio::spawn(run);
+        AbortOnDrop(task)
+    }
+}
+
+struct AbortOnDrop(AbortHandle);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
 #[tokio::test]
 async fn a_daemon_that_ended_is_told_and_another_takes_its_place() {
     let port = free_port();
@@ -86,7 +113,7 @@ async fn a_daemon_that_ended_is_told_and_another_takes_its_place() {
     // What was registered is there still, what goes is seen to go, and nothing was gone in between.
     there.deregister(&theirs.key()).await.unwrap();
     let after = next(&mut watches[0]).await.unwrap();
-    assert_eq!(after, Snapshot::new(mine.service().clone(), [std::sync::Arc::new(mine.clone())]));
+    assert_eq!(after, Snapshot::new(mine.service().clone(), [Arc::new(mine.clone())]));
     let fresh = open(port).await;
     assert_eq!(fresh.lookup(mine.service()).await.unwrap(), after);
     here.deregister(&mine.key()).await.unwrap();
@@ -177,6 +204,21 @@ async fn a_goodbye_that_failed_is_said_later_without_being_asked_for() {
 }
 
 #[tokio::test]
+async fn a_goodbye_that_the_end_of_the_thread_prevented_is_said_by_the_next() {
+    let port = free_port();
+    let (here, there) = (open(port).await, open(port).await);
+    let instance = instance("greeter", "1");
+    here.register(&instance, &RegisterOptions::new()).await.unwrap();
+    let mut watch = there.watch(instance.service());
+    assert_eq!(next(&mut watch).await.unwrap().len(), 1);
+    let revive = die(&here).await;
+    assert_eq!(here.deregister(&instance.key()).await.unwrap_err().kind(), ErrorKind::Unavailable);
+    let _task = revive();
+    assert!(next(&mut watch).await.unwrap().is_empty());
+    here.deregister(&instance.key()).await.unwrap();
+}
+
+#[tokio::test]
 async fn what_was_refused_in_an_outage_does_not_come_up_after_it() {
     let port = free_port();
     let (here, there) = (open(port).await, open(port).await);
@@ -185,21 +227,26 @@ async fn what_was_refused_in_an_outage_does_not_come_up_after_it() {
     let mut watch = there.watch(first.service());
     assert_eq!(next(&mut watch).await.unwrap().len(), 1);
 
-    let events = here.shared.daemon.monitor().await.unwrap();
-    here.task.abort();
-    here.shared.daemon.crash();
-    while !here.shared.daemon.has_ended() {
-        tokio::task::yield_now().await;
-    }
+    let revive = die(&here).await;
     assert!(here.register(&refused, &RegisterOptions::new()).await.is_err());
-    let own = std::sync::Arc::downgrade(&here.shared.own);
-    let (run, task) = futures::future::abortable(here.shared.announcer.clone().run(events, own));
-    tokio::spawn(run);
-    let registered = async { while here.register(&last, &RegisterOptions::new()).await.is_err() {} };
-    timeout(LIMIT, registered).await.expect("a daemon takes the place of the one that ended");
-    let both = next(&mut watch).await.unwrap();
-    assert_eq!(both.all().iter().map(|found| found.id().as_str()).collect::<Vec<_>>(), ["1", "3"]);
-    task.abort();
+    let _task = revive();
+    let registering = async {
+        while here.register(&last, &RegisterOptions::new()).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    };
+    // Whatever comes up until then.
+    let watching = async {
+        let mut ids = BTreeSet::new();
+        while !ids.contains("3") {
+            let state = next(&mut watch).await.unwrap();
+            ids.extend(state.all().iter().map(|found| found.id().to_string()));
+        }
+        ids
+    };
+    let both = timeout(LIMIT, async { tokio::join!(registering, watching).1 });
+    let seen = both.await.expect("a daemon takes the place of the one that ended");
+    assert_eq!(seen.into_iter().collect::<Vec<_>>(), ["1", "3"]);
 }
 
 #[tokio::test]
