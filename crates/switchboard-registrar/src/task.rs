@@ -21,8 +21,8 @@ use crate::{CheckFailures, Registrar, Status};
 /// A call to the registry may take at least so long, however short the TTL.
 const SHORTEST_CALL: Duration = Duration::from_secs(1);
 
-/// A call may take so long when there is no TTL to keep.
-const CALL_WITHOUT_TTL: Duration = Duration::from_secs(30);
+/// A call may take so long at most, however long the TTL: one that hangs must not hold up a withdrawal.
+const LONGEST_CALL: Duration = Duration::from_secs(30);
 
 /// The longest pause between tries that fail, unless the interval is shorter.
 const LONGEST_RETRY: Duration = Duration::from_secs(30);
@@ -210,7 +210,8 @@ impl Keeper<'_> {
     /// Waits for a call, but only so long that a second one comes before the TTL lapses.
     async fn call(&self, operation: &'static str, call: impl Future<Output = Result<()>>) -> Result<()> {
         let half = |ttl: Duration| ttl.saturating_sub(self.registrar.effective_interval()) / 2;
-        let limit = self.registrar.effective_ttl().map_or(CALL_WITHOUT_TTL, half).max(SHORTEST_CALL);
+        let limit =
+            self.registrar.effective_ttl().map_or(LONGEST_CALL, half).clamp(SHORTEST_CALL, LONGEST_CALL);
         timeout(limit, call).await.unwrap_or_else(|_| Err(late(operation, limit)))
     }
 }

@@ -372,6 +372,22 @@ async fn a_check_that_passes_during_the_withdrawal_registers_after_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_call_that_hangs_does_not_hold_up_a_withdrawal_however_long_the_ttl() {
+    for ttl in [seconds(24 * 60 * 60), Duration::MAX] {
+        let (registry, dependency) = (Scripted::new(), Arc::new(Dependency::default()));
+        let running = checking(registrar(&registry).ttl(ttl), &dependency).start().await.unwrap();
+        registry.set(Mood::Hangs);
+        // A renewal has been made by now, and hangs.
+        sleep(seconds(31)).await;
+        assert_eq!(registry.registrations(), 2);
+        registry.set(Mood::Well);
+        dependency.set(Way::Fails);
+        sleep(seconds(90)).await;
+        assert!(!registry.is_listed(&instance()).await, "{ttl:?}: {}", running.status());
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn shutdown_during_a_check_ends_it_and_registers_nothing_more() {
     let (registry, dependency) = (Scripted::new(), Arc::new(Dependency::default()));
     let running = checking(registrar(&registry), &dependency).start().await.unwrap();
