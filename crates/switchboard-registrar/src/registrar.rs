@@ -14,6 +14,9 @@ const INTERVAL: Duration = Duration::from_secs(30);
 /// The TTL lasts for so many intervals: two renewals may fail.
 const TTL_INTERVALS: u32 = 3;
 
+/// An interval derived from a TTL is no shorter; zero would mean that it is never renewed.
+const SHORTEST_DERIVED: Duration = Duration::from_millis(1);
+
 /// Describes how an instance is kept registered; see the [crate's documentation](crate).
 #[derive(Clone)]
 #[must_use = "nothing is registered until it is started"]
@@ -164,8 +167,8 @@ impl Registrar {
     }
 
     pub(crate) fn effective_interval(&self) -> Duration {
-        let default = self.ttl.map_or(INTERVAL, |ttl| INTERVAL.min(ttl / TTL_INTERVALS));
-        self.interval.unwrap_or(default)
+        let derived = |ttl: Duration| INTERVAL.min(ttl / TTL_INTERVALS).max(SHORTEST_DERIVED);
+        self.interval.unwrap_or_else(|| self.ttl.map_or(INTERVAL, derived))
     }
 
     pub(crate) fn effective_ttl(&self) -> Option<Duration> {

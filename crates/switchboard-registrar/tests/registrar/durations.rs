@@ -99,3 +99,12 @@ async fn a_shutdown_limit_for_ever_waits_for_the_registry_and_one_of_nothing_doe
     registry.set(Mood::Hangs);
     assert_eq!(running.shutdown().await.unwrap_err().kind(), ErrorKind::Unavailable);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_ttl_too_short_to_renew_is_refused_and_not_registered_once() {
+    for nanos in 0..3 {
+        let registry = Scripted::new();
+        let error = registrar(&registry).ttl(Duration::from_nanos(nanos)).start().await.unwrap_err();
+        assert_eq!((error.kind(), registry.registrations()), (ErrorKind::Invalid, 0), "{nanos} ns");
+    }
+}
