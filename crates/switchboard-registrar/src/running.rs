@@ -24,6 +24,15 @@ pub struct Running {
     stopped: oneshot::Receiver<Result<()>>,
 }
 
+/// Says `Stopped` when the task ends, also when it ends with its runtime.
+struct Teller(watch::Sender<Status>);
+
+impl Drop for Teller {
+    fn drop(&mut self) {
+        self.0.send_replace(Status::Stopped);
+    }
+}
+
 impl Running {
     pub(crate) fn start(registrar: Registrar, runtime: &Handle) -> Self {
         let (instance_sender, instance) = watch::channel(registrar.instance.clone());
@@ -33,9 +42,10 @@ impl Running {
         let (stop, stopping) = oneshot::channel();
         let (mut done, stopped) = oneshot::channel();
         let key = registrar.instance.key();
+        let teller = Teller(status_sender);
         runtime.spawn(async move {
-            let left = task::run(&registrar, instance_sender, &status_sender, changed, stopping).await;
-            status_sender.send_replace(Status::Stopped);
+            let left = task::run(&registrar, instance_sender, &teller.0, changed, stopping).await;
+            drop(teller);
             // Nobody waits if the handle was dropped.
             let _ = timeout(registrar.drain, done.closed()).await;
             let _ = done.send(left);

@@ -41,7 +41,7 @@ pub enum Status {
         /// How many checks have passed since, too few yet to bring it back.
         passes: u32,
     },
-    /// Shut down; it will not be registered again.
+    /// Shut down, or its runtime ended; it will not be registered again.
     Stopped,
 }
 

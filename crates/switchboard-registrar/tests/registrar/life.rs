@@ -269,6 +269,11 @@ fn it_ends_with_its_runtime_and_says_so() {
     let first = runtime();
     let running = first.block_on(registrar(&Scripted::new()).start()).unwrap();
     drop(first);
+    assert!(
+        matches!(running.status(), Status::Stopped),
+        "it is not registered for ever: {}",
+        running.status()
+    );
     let ended = "the task ended with its runtime";
     assert_eq!(runtime().block_on(running.update(instance())).unwrap_err().message(), ended);
     assert_eq!(running.shutdown().now_or_never().unwrap().unwrap_err().message(), ended);
