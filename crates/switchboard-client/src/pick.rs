@@ -26,11 +26,11 @@ pub(crate) async fn pick(
     }
 }
 
-/// Ends the call. Without a verdict the pick counts as given up, which is evidence only after longer than usual.
+/// Ends the call. Without a verdict nothing is learned, however long it took; a call that its caller drops is another thing.
 pub(crate) fn finish(pick: Pick, verdict: Verdict) {
     match verdict {
         Some(outcome) => pick.finish(outcome),
-        None => drop(pick),
+        None => pick.forget(),
     }
 }
 

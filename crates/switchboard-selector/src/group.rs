@@ -3,7 +3,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use switchboard_core::{Error, ErrorKind, InstanceId, Result};
-use switchboard_watcher::{Directory, Freshness, View};
+use switchboard_watcher::{Directory, View};
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep_until};
@@ -161,8 +161,7 @@ impl Group {
 
     /// Whether nothing keeps it up to date any more: the tasks behind it end with their runtime.
     pub(crate) fn is_over(&self) -> bool {
-        let closed = || matches!(self.view.status().freshness, Freshness::Closed);
-        self.task.get().is_none_or(AbortHandle::is_finished) || closed()
+        self.task.get().is_none_or(AbortHandle::is_finished) || self.view.is_closed()
     }
 
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {

@@ -59,6 +59,12 @@ impl Pick {
         self.finish(Err(kind));
     }
 
+    /// The call ended for a reason that is not the instance's, such as an upload of the caller's own that broke off: it says
+    /// nothing, however long it took.
+    pub fn forget(mut self) {
+        self.waiting = false;
+    }
+
     /// [`success`](Self::success) or [`failure`](Self::failure).
     pub fn finish(mut self, outcome: Result<(), FailureKind>) {
         let waited = std::mem::take(&mut self.waiting);

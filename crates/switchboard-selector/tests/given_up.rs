@@ -110,3 +110,22 @@ async fn a_drop_says_how_slow_an_instance_is_at_least() {
     settle().await;
     assert!(!report().standing.is_in_use(), "five in a row");
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_ends_for_a_reason_of_the_callers_own_says_nothing() {
+    let (balancer, _registry) = balancer(RoundRobin).await;
+    let answered = balancer.pick().unwrap();
+    advance(Duration::from_millis(10)).await;
+    answered.success();
+    for _ in 0..100 {
+        let pick = balancer.pick().unwrap();
+        advance(Duration::from_secs(1)).await;
+        pick.forget();
+    }
+    let report = balancer.report();
+    assert!(
+        report.iter().all(|report| report.consecutive_failures == 0 && report.in_flight == 0),
+        "{report:?}"
+    );
+    assert!(report.iter().all(|report| report.latency <= Some(Duration::from_millis(10))), "{report:?}");
+}

@@ -1,3 +1,5 @@
+use std::sync::Once;
+
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::weights::{apportion, in_turn};
@@ -16,7 +18,7 @@ const PLACES: usize = 26;
 /// By Maglev hashing: D. Eisenbud et al., "Maglev: A Fast and Reliable Software Network Load Balancer", NSDI 2016
 /// §3.4. A pick is one table read. Shares follow the weights. Clients that know the same instances (by id) at the same
 /// weights send a key to the same one. The key comes with [`Request::key`](crate::Request::key); a pick without one is
-/// random. Slow start does not apply.
+/// random, and the first in the process is warned of. Slow start does not apply.
 ///
 /// The table has 65,537 places, as Envoy's, or the next larger prime that gives each instance 26.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -47,10 +49,20 @@ impl<T: Copy + Into<u32> + Send + Sync> Picker for Table<T> {
     #[inline]
     #[allow(clippy::cast_possible_truncation)] // less than the size of the table
     fn pick(&self, _: &[Candidate], context: &Context<'_>) -> usize {
-        let hash = context.key().unwrap_or_else(|| context.random());
+        let hash = context.key().unwrap_or_else(|| without_key(context));
         let place = (u128::from(hash) * self.0.len() as u128) >> 64;
         self.0[place as usize].into() as usize
     }
+}
+
+/// A place at random, and a word of it the first time.
+#[cold]
+fn without_key(context: &Context<'_>) -> u64 {
+    static TOLD: Once = Once::new();
+    TOLD.call_once(|| {
+        tracing::warn!("picks by consistent hash without a key are random; give each request its key");
+    });
+    context.random()
 }
 
 const FREE: u32 = u32::MAX;
