@@ -77,7 +77,7 @@ impl MdnsBuilder {
     /// Sets the settle window: the first lookup or watch goes on listening until no answer has arrived for as long.
     /// Default 150 ms; RFC 6762 lets responders take 120. At most 60 s.
     ///
-    /// Where answers keep arriving, it listens for 3 s, or two windows if that is longer. Above a second it also hears
+    /// Where answers keep arriving, it listens for 3 s, or two windows if that is longer. A window above a second is for
     /// those who have just answered somebody else, and may not answer again within a second (RFC 6762 §6).
     pub fn settle(mut self, settle: Duration) -> Self {
         self.settle = settle;
