@@ -19,7 +19,7 @@ const BEGINNING: Duration = Duration::from_secs(5);
 pub(crate) struct Member {
     pub(crate) candidate: Candidate,
     pub(crate) ejected_until: Option<Instant>,
-    /// How often it was ejected, less one for each interval since in which it was not.
+    /// How often it was ejected, less one for each interval since in which it had its full share.
     pub(crate) ejections: u32,
     /// Whether it has returned from ejection and no call to it has succeeded yet.
     on_trial: bool,
@@ -138,11 +138,11 @@ impl Members {
         self.eject(failing, "consecutive failures", detection, hub, now)
     }
 
-    /// Ends an interval: ejects by rate, then forgives those that are not out. Returns whether anyone was ejected.
+    /// Ends an interval: ejects by rate, then forgives those that had their full share. Returns whether anyone was ejected.
     pub(crate) fn sweep(&mut self, detection: &OutlierDetection, hub: &Hub, now: Instant) -> bool {
         let tallies: Vec<Tally> = self.list.iter().map(|member| member.stats().take_tally()).collect();
         let any = self.eject(detection.outliers(&tallies), "success rate", detection, hub, now);
-        for member in self.list.iter_mut().filter(|member| !member.is_ejected()) {
+        for member in self.list.iter_mut().filter(|member| !member.is_ejected() && member.is_unrestricted()) {
             member.ejections = member.ejections.saturating_sub(1);
         }
         any

@@ -4,8 +4,8 @@ use std::time::Duration;
 ///
 /// Three rules, each on by default. Two look at all instances every [`interval`](Self::interval); one, the run of
 /// failures, acts at once. An ejected instance returns after the base time multiplied by how often it has been ejected,
-/// on trial: it gets one call at a time until one succeeds, and its first failure ejects it again. Each interval in which it
-/// is not out takes one off that number.
+/// on trial: it gets one call at a time until one succeeds, and its first failure ejects it again. Each interval at the end of
+/// which it has its full share takes one off that number.
 ///
 /// A call given up after longer than the slowest success of late counts in the run of failures too
 /// ([`Pick`](crate::Pick)), so an instance that hangs is ejected when callers have lost their patience.

@@ -26,7 +26,7 @@ pub struct InstanceReport {
     pub latency: Option<Duration>,
     /// Failures since the last success, and calls given up that took longer than usual.
     pub consecutive_failures: u32,
-    /// How often it has been ejected, less one for each interval since in which it was not out.
+    /// How often it has been ejected, less one for each interval since at the end of which it had its full share.
     pub ejections: u32,
     /// The part of its full share that slow start lets it have, to 1.
     pub share: f64,

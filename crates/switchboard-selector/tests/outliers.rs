@@ -199,3 +199,69 @@ async fn connection_failures_are_hinted_once_a_second() {
     }
     assert_eq!(registry.suspects(), vec![instance("a", "a").key(); 3]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn one_that_returns_gets_one_call_at_a_time_until_one_succeeds() {
+    fastrand::seed(3);
+    let (balancer, _registry) = balancer(&TEN, |builder| builder).await;
+    call(&balancer, 200, &["j"]).await;
+    advance(Duration::from_secs(30)).await;
+    settle().await;
+    assert!(balancer.report()[9].standing.is_in_use());
+    let in_flight = || balancer.report()[9].in_flight;
+    let many = || (0..500).map(|_| balancer.pick().unwrap()).collect::<Vec<_>>();
+
+    let mut held = many();
+    assert_eq!(in_flight(), 1);
+    // The caller gives up at once: it may be tried again, by one.
+    held.retain(|pick| pick.id().as_str() != "j");
+    held.extend(many());
+    assert_eq!(in_flight(), 1);
+    let at = held.iter().position(|pick| pick.id().as_str() == "j").unwrap();
+    held.swap_remove(at).success();
+    drop(held);
+    settle().await;
+    let held = many();
+    assert!((2..30).contains(&in_flight()), "its share of a slow start: {}", in_flight());
+    drop(held);
+}
+
+#[tokio::test(start_paused = true)]
+async fn ejections_by_rate_last_longer_each_time_and_are_forgiven_when_it_is_well() {
+    let (balancer, _registry) = balancer(&TEN, |builder| builder.strategy(RoundRobin)).await;
+    // Every second call to "j" fails, so never two in a row.
+    let mut turn = 0;
+    let mut half_a_second = async |ill: bool| {
+        for _ in 0..100 {
+            let pick = balancer.pick().unwrap();
+            let fails = pick.id().as_str() == "j" && {
+                turn += 1;
+                ill && turn % 2 == 0
+            };
+            pick.finish(if fails { Err(FailureKind::Response) } else { Ok(()) });
+        }
+        advance(Duration::from_millis(500)).await;
+        settle().await;
+    };
+    let is_out = || !balancer.report()[9].standing.is_in_use();
+    for lasts in [30, 60, 90] {
+        let mut halves = 0;
+        while !is_out() {
+            half_a_second(true).await;
+            halves += 1;
+            assert!(halves < 200, "not ejected");
+        }
+        let out = Instant::now();
+        while is_out() {
+            half_a_second(true).await;
+        }
+        let out = out.elapsed().as_secs();
+        assert!((lasts - 1..=lasts + 1).contains(&out), "{out} s for {lasts}");
+    }
+    assert_eq!(balancer.report()[9].ejections, 3);
+    // A slow start, and three intervals.
+    for _ in 0..140 {
+        half_a_second(false).await;
+    }
+    assert_eq!(balancer.report()[9].ejections, 0);
+}
