@@ -12,8 +12,8 @@ use switchboard_selector::{Balancer, CallOptions, Filter, Request, Strategy};
 /// | `tonic` | `request.extensions_mut().insert(options)` |
 /// | `tower` | `Balance::options(FromExtensions)` for `http` requests, a function for others |
 ///
-/// The adapters take one as their defaults, too. What a call says counts before the defaults; of several time-outs the
-/// shortest counts.
+/// The adapters take one as their defaults, too. What a call says counts before the defaults; but filters
+/// add up, and of several time-outs for the whole call the shortest counts.
 ///
 /// ```
 /// use std::time::Duration;
@@ -28,7 +28,8 @@ use switchboard_selector::{Balancer, CallOptions, Filter, Request, Strategy};
 #[derive(Clone, Debug, Default)]
 pub struct Options {
     key: Option<Arc<[u8]>>,
-    selection: Option<CallOptions>,
+    /// Those of the defaults first: filters add up, and the last strategy counts.
+    selections: Vec<CallOptions>,
     retries: Option<u32>,
     idempotent: Option<bool>,
     timeout: Option<Duration>,
@@ -50,16 +51,14 @@ impl Options {
 
     /// Picks by this strategy. One that holds something should be made once, and the options be cloned for each call; see
     /// [`CallOptions`].
-    pub fn strategy(mut self, strategy: impl Strategy) -> Self {
-        self.selection = Some(self.selection.unwrap_or_default().strategy(strategy));
-        self
+    pub fn strategy(self, strategy: impl Strategy) -> Self {
+        self.select(|selection| selection.strategy(strategy))
     }
 
-    /// Picks only what passes this filter, too, after those of the selector. For custom filters the same holds as for
-    /// [`strategy`](Self::strategy).
-    pub fn filter(mut self, filter: Filter) -> Self {
-        self.selection = Some(self.selection.unwrap_or_default().filter(filter));
-        self
+    /// Picks only what passes this filter, too, after those of the selector and of the defaults. For custom filters the same
+    /// holds as for [`strategy`](Self::strategy).
+    pub fn filter(self, filter: Filter) -> Self {
+        self.select(|selection| selection.filter(filter))
     }
 
     /// How often the call may be tried again, out of the client's budget. Default: what the client's `Retry` says. The `tower`
@@ -90,6 +89,12 @@ impl Options {
         self.per_try_timeout = Some(timeout);
         self
     }
+
+    fn select(mut self, by: impl FnOnce(CallOptions) -> CallOptions) -> Self {
+        let selection = self.selections.pop().unwrap_or_default();
+        self.selections.push(by(selection));
+        self
+    }
 }
 
 /// What the adapters read.
@@ -99,7 +104,7 @@ impl Options {
     pub(crate) fn or(self, defaults: &Self) -> Self {
         Self {
             key: self.key.or_else(|| defaults.key.clone()),
-            selection: self.selection.or_else(|| defaults.selection.clone()),
+            selections: [&defaults.selections[..], &self.selections].concat(),
             retries: self.retries.or(defaults.retries),
             idempotent: self.idempotent.or(defaults.idempotent),
             timeout: self.timeout.into_iter().chain(defaults.timeout).min(),
@@ -109,10 +114,7 @@ impl Options {
 
     /// The balancer to pick by.
     pub(crate) fn balancer(&self, balancer: &Balancer) -> Balancer {
-        match &self.selection {
-            Some(selection) => balancer.with(selection),
-            None => balancer.clone(),
-        }
+        self.selections.iter().fold(balancer.clone(), |balancer, selection| balancer.with(selection))
     }
 
     /// What a pick should take into account.
@@ -151,5 +153,36 @@ mod tests {
         assert_eq!(call.retries_or(1), 5);
         assert_eq!((call.timeout, call.per_try_timeout), (Some(second), Some(second * 2)));
         assert!(call.idempotent_or(|| true) && !call.idempotent(false).idempotent_or(|| true));
+    }
+
+    #[tokio::test]
+    async fn what_a_call_filters_is_besides_what_the_defaults_do() {
+        use switchboard_core::{Instance, MemoryRegistry, RegisterOptions, Registry};
+        use switchboard_selector::{ConsistentHash, Selector};
+        use switchboard_watcher::Directory;
+
+        let registry = MemoryRegistry::new();
+        for (id, tags) in
+            [("a", ["eu", "new"]), ("b", ["us", "new"]), ("c", ["eu", "new"]), ("d", ["eu", "old"])]
+        {
+            let instance = Instance::builder("hello").id(id).address("127.0.0.1:1").tag(tags[0]).tag(tags[1]);
+            registry.register(&instance.build().unwrap(), &RegisterOptions::new()).await.unwrap();
+        }
+        let balancer = Selector::new(Directory::new(registry)).service("hello").unwrap();
+        balancer.ready().await.unwrap();
+        let defaults = Options::new().strategy(ConsistentHash).filter(Filter::tag("eu"));
+        let call = Options::new().filter(Filter::tag("new")).or(&defaults);
+        let balancer = call.balancer(&balancer);
+        let mut owners = std::collections::BTreeSet::new();
+        for key in 0..50 {
+            let call = call.clone().key(key.to_string());
+            let pick = || balancer.pick_for(&call.request(&[])).unwrap().id().to_string();
+            let owner = pick();
+            for _ in 0..10 {
+                assert_eq!(pick(), owner, "by the strategy of the defaults");
+            }
+            owners.insert(owner);
+        }
+        assert_eq!(owners.into_iter().collect::<Vec<_>>(), ["a", "c"], "by the filters of both");
     }
 }

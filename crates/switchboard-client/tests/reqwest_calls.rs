@@ -56,6 +56,16 @@ async fn the_time_of_a_request_bounds_all_attempts() {
     assert!(error.is_timeout() && !error.is_connect(), "{error:?}");
 }
 
+#[tokio::test]
+async fn a_request_that_takes_all_the_time_there_is_has_it() {
+    let registry = MemoryRegistry::new();
+    register(&registry, &instance("hello", "1", &hanging().await)).await;
+    // The client's own time is for requests that say nothing.
+    let client = over(reqwest::Client::builder().timeout(SHORT / 3), Discovery::new(selector(&registry)));
+    let request = client.get("http://hello/").timeout(Duration::MAX).send();
+    assert!(tokio::time::timeout(SHORT * 3, request).await.is_err(), "it still waits");
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_time_of_a_request_bounds_waiting_for_a_first_snapshot() {
     let discovery = Discovery::new(Selector::new(Directory::new(Silent)));

@@ -161,7 +161,10 @@ impl Discovery {
             let picked = picked.map_err(Error::middleware)?.map_err(failed)?;
             let spare = if attempts.has_more() { request.try_clone() } else { None };
             self.direct(&mut request, picked.instance()).map_err(Error::middleware)?;
-            *request.timeout_mut() = limits.left();
+            // Else what the request says stays: a time without end, which the client's own must not take the place of.
+            if let Some(left) = limits.left() {
+                *request.timeout_mut() = Some(left);
+            }
             let (began, sent) = (Instant::now(), request.url().clone());
             let attempt = self.send(request, &balancer, picked.instance(), extensions, next.clone());
             let result =

@@ -58,6 +58,10 @@ impl Body for ResponseBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        // First, or a stream that never pauses would never end.
+        if let Poll::Ready(over) = self.poll_deadline(cx) {
+            return Poll::Ready(over);
+        }
         let frame = Pin::new(&mut self.body).poll_frame(cx);
         match &frame {
             Poll::Ready(Some(Ok(frame))) => {
@@ -74,7 +78,7 @@ impl Body for ResponseBody {
             }
             // It ended before its status.
             Poll::Ready(None) => self.finish(Some(Err(FailureKind::Response))),
-            Poll::Pending => return self.poll_deadline(cx),
+            Poll::Pending => {}
         }
         frame
     }
@@ -91,5 +95,66 @@ impl Body for ResponseBody {
 impl fmt::Debug for ResponseBody {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ResponseBody").field("in_flight", &self.pick).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use futures::StreamExt;
+    use switchboard_core::{Instance, MemoryRegistry, RegisterOptions, Registry};
+    use switchboard_selector::Selector;
+    use switchboard_watcher::Directory;
+    use tonic::Code;
+
+    use super::*;
+
+    /// There is always one more.
+    struct Endless;
+
+    impl Body for Endless {
+        type Data = Bytes;
+        type Error = Status;
+
+        fn poll_frame(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+            Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(b"more")))))
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_that_never_pauses_ends_at_its_deadline() {
+        let registry = MemoryRegistry::new();
+        let one = Instance::builder("hello").id("1").address("127.0.0.1:1").build().unwrap();
+        registry.register(&one, &RegisterOptions::new()).await.unwrap();
+        let balancer = Selector::new(Directory::new(registry)).service("hello").unwrap();
+        balancer.ready().await.unwrap();
+        let limits = Limits::new(Some(Duration::from_secs(1)), None);
+        let pick = balancer.pick().unwrap();
+        let body = ResponseBody::new(tonic::body::Body::new(Endless), Some(pick), Broken::default(), limits);
+        let mut frames = Box::pin(futures::stream::unfold(body, |mut body| async {
+            let frame = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await?;
+            Some((frame, body))
+        }));
+        assert!(frames.next().await.unwrap().is_ok());
+        tokio::time::advance(Duration::from_secs(1)).await;
+        let mut ended = None;
+        for _ in 0..1000 {
+            match frames.next().await {
+                Some(Ok(_)) => {}
+                other => {
+                    ended = other;
+                    break;
+                }
+            }
+        }
+        let status = ended.expect("it ends").unwrap_err();
+        assert_eq!(status.code(), Code::DeadlineExceeded);
+        assert_eq!(balancer.report()[0].consecutive_failures, 0);
+        assert_eq!(balancer.report()[0].in_flight, 0);
+        assert!(frames.next().await.is_none());
     }
 }
