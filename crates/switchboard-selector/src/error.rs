@@ -4,8 +4,9 @@ use switchboard_core::{Error, ServiceName};
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PickError {
-    /// Nothing is known of the service, because the registry has not been heard yet.
-    #[error("nothing known of service {service:?}: the registry has not been heard yet")]
+    /// Nothing is known of the service, because the registry has not been heard yet, or not for longer than the
+    /// directory's `max_age`; the view's status says since when and why.
+    #[error("nothing known of service {service:?}: the registry is not heard")]
     NotHeard {
         /// The service.
         service: ServiceName,

@@ -143,6 +143,7 @@ impl Group {
         for pool in pools {
             pool.rebuild(members, self.settings.panic_threshold);
         }
+        members.clear_ejected();
     }
 
     /// When [`refresh`](Self::refresh) is next due by the clock.

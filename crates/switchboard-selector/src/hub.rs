@@ -20,8 +20,23 @@ pub(crate) struct Hub {
     pub(crate) telemetry: Telemetry,
     /// The slowest success of late, and when it was; 0: none yet.
     slowest: (AtomicU64, AtomicU64),
+    /// The average time of a success, and when it was last brought up to date; 0: none yet.
+    average: (AtomicU64, AtomicU64),
     epoch: Instant,
     directory: Directory,
+}
+
+/// So often, and no more, the average time of a success is brought up to date.
+const AVERAGED: Nanos = 100_000_000;
+
+/// An average and what comes after so much time, by which the older is forgotten.
+#[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)] // times, not negative
+fn mixed(old: Nanos, new: Nanos, passed: Nanos, decay: Duration) -> Nanos {
+    if old == 0 {
+        return new;
+    }
+    let kept = (-(passed as f64) / 1e9 / decay.as_secs_f64()).exp();
+    (old as f64 * kept + new as f64 * (1.0 - kept)) as Nanos
 }
 
 /// A moment or a time, in nanoseconds; 584 years of them.
@@ -36,6 +51,7 @@ impl Hub {
             consecutive,
             wake: Notify::new(),
             slowest: Default::default(),
+            average: Default::default(),
             epoch: Instant::now(),
             directory,
         }
@@ -48,14 +64,25 @@ impl Hub {
         passed.as_secs() * 1_000_000_000 + u64::from(passed.subsec_nanos())
     }
 
-    /// The slowest success of late: what is slower than that is not usual. `None` before the first.
+    /// What takes longer is not usual: twice the average success. `None` before the first.
+    pub(crate) fn usual(&self) -> Option<Nanos> {
+        Some(self.average.0.load(Relaxed).saturating_mul(2)).filter(|&nanos| nanos > 0)
+    }
+
+    /// The slowest success of late. `None` before the first.
     pub(crate) fn slowest(&self) -> Option<Nanos> {
         Some(self.slowest.0.load(Relaxed)).filter(|&nanos| nanos > 0)
     }
 
-    /// Notes how long a success took. Written only where it is news, as all threads read it; after each decay time without
-    /// a slower one, half as much is usual.
+    /// Notes how long a success took. Written only where it is news, and into the average ten times a second, as all threads
+    /// read it; after each decay time without a slower one, the slowest is half as slow.
     pub(crate) fn note_success(&self, took: Nanos, now: Nanos) {
+        let (average, averaged) = &self.average;
+        let (old, passed) = (average.load(Relaxed), now.saturating_sub(averaged.load(Relaxed)));
+        if old == 0 || passed >= AVERAGED {
+            average.store(mixed(old, took, passed, self.decay).max(1), Relaxed);
+            averaged.store(now, Relaxed);
+        }
         let (slowest, noted) = &self.slowest;
         let usual = slowest.load(Relaxed);
         let old = u128::from(now.saturating_sub(noted.load(Relaxed))) > self.decay.as_nanos();

@@ -22,7 +22,7 @@ pub(crate) struct Member {
     /// How often it was ejected, less one for each interval since in which it had its full share.
     pub(crate) ejections: u32,
     /// Whether it has returned from ejection and no call to it has succeeded yet.
-    on_trial: bool,
+    pub(crate) on_trial: bool,
     /// Since when it has been starting slowly.
     starting: Option<Instant>,
 }
@@ -52,7 +52,12 @@ impl Member {
 
     /// Whether it is to get all that is its due.
     pub(crate) fn is_unrestricted(&self) -> bool {
-        self.stats().share.load(Relaxed) == FULL && !self.stats().is_on_trial()
+        !self.on_trial && self.starting.is_none()
+    }
+
+    /// The part of its due that it is to get, of [`FULL`]; none while it is on trial.
+    pub(crate) fn share(&self) -> u32 {
+        if self.on_trial { 0 } else { self.stats().share.load(Relaxed) }
     }
 
     fn start_slowly(&mut self, slow: Option<SlowStart>, now: Instant) {
@@ -106,8 +111,7 @@ impl Members {
             let known = old.next_if(|member| member.instance().id() == instance.id());
             self.list.push(match known {
                 Some(member) if Arc::ptr_eq(member.instance(), instance) => member,
-                // At other addresses it is another server.
-                Some(member) if member.instance().addresses() == instance.addresses() => {
+                Some(member) if is_same_server(member.instance(), instance) => {
                     let was_healthy = member.is_healthy();
                     let candidate = Candidate::new(instance.clone(), member.stats().clone());
                     let mut member = Member { candidate, ..member };
@@ -130,10 +134,12 @@ impl Members {
 
     /// Ejects who has failed too often in a row. Returns whether anyone was.
     pub(crate) fn eject_failing(&mut self, detection: &OutlierDetection, hub: &Hub, now: Instant) -> bool {
-        if detection.consecutive == 0 {
-            return false;
-        }
-        let failing = |&at: &usize| self.list[at].stats().row.load(Relaxed) >= detection.consecutive;
+        let behind = detection.consecutive.saturating_sub(1);
+        let failing = |&at: &usize| {
+            let row = self.list[at].stats().row.load(Relaxed);
+            // The first failure of one on trial is enough, whatever the rules.
+            row > behind && (detection.consecutive > 0 || self.list[at].on_trial)
+        };
         let failing: Vec<usize> = (0..self.list.len()).filter(failing).collect();
         self.eject(failing, "consecutive failures", detection, hub, now)
     }
@@ -173,11 +179,16 @@ impl Members {
                 ejections: member.ejections,
                 ..Member::of(candidate)
             };
-            member.stats().clear();
+            member.stats().row.store(0, Relaxed);
             hub.telemetry.ejections.count();
             tracing::warn!(service = %hub.service, instance = %member.instance().id(), why, ?lasts, "instance ejected");
         }
         ejected > before
+    }
+
+    /// Lifts what restricts those that are out. Only when the pools know that they are: until then it keeps calls from them.
+    pub(crate) fn clear_ejected(&self) {
+        self.list.iter().filter(|member| member.is_ejected()).for_each(|member| member.stats().clear());
     }
 
     /// Lets those back whose time is over, one call at a time until one succeeds; the first failure ejects again. Returns
@@ -238,6 +249,11 @@ impl Members {
             *member = Member::of(member.candidate.clone());
         }
     }
+}
+
+/// At other addresses it is another server.
+fn is_same_server(one: &Instance, other: &Instance) -> bool {
+    one.addresses().iter().any(|address| other.addresses().contains(address))
 }
 
 /// `now` and so much later; 30 years if that is more than there is.

@@ -7,8 +7,8 @@ use std::time::Duration;
 /// on trial: it gets one call at a time until one succeeds, and its first failure ejects it again. Each interval at the end of
 /// which it has its full share takes one off that number.
 ///
-/// A call given up after longer than the slowest success of late counts in the run of failures too
-/// ([`Pick`](crate::Pick)), so an instance that hangs is ejected when callers have lost their patience.
+/// A call given up after longer than usual counts in the run of failures too ([`Pick`](crate::Pick)), so an instance that
+/// hangs is ejected when callers have lost their patience.
 ///
 /// | setting | default | source |
 /// |---|---|---|
@@ -17,7 +17,7 @@ use std::time::Duration;
 /// | base ejection time | 30 s | gRPC A50 |
 /// | max ejection time | 300 s | gRPC A50 |
 /// | max ejected | 10 %, but at least one | gRPC A50 |
-/// | success rate | under the mean by 1.9 standard deviations; from 5 instances with 100 calls | gRPC A50 |
+/// | success rate | under the mean by 1.9 standard deviations, and by 5 points at least; from 5 instances with 100 calls | gRPC A50, which knows no least |
 /// | failure percentage | 85 %; from 5 instances with 50 calls | gRPC A50 |
 #[derive(Clone, Debug, PartialEq)]
 pub struct OutlierDetection {
@@ -29,6 +29,9 @@ pub struct OutlierDetection {
     pub(crate) success_rate: Option<Rule>,
     pub(crate) failure_percentage: Option<Rule>,
 }
+
+/// A success rate closer to the mean than this is none to eject for.
+const LEAST: f64 = 0.05;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Rule {
@@ -78,12 +81,12 @@ impl OutlierDetection {
 
     /// No more are ejected once this fraction (0 to 1) is. One always can be, unless it is 0.
     pub fn max_ejected(mut self, fraction: f64) -> Self {
-        self.most = fraction.clamp(0.0, 1.0);
+        self.most = at_most_1(fraction, 0.0);
         self
     }
 
-    /// Ejects whose success rate is more than `deviations` standard deviations below the mean, if at least
-    /// `instances` had `calls` in the interval.
+    /// Ejects whose success rate is more than `deviations` standard deviations below the mean, and more than 5 points
+    /// (where all fail alike, one is always the worst), if at least `instances` had `calls` in the interval.
     pub fn success_rate(mut self, deviations: f64, instances: usize, calls: u32) -> Self {
         self.success_rate = Some(Rule { threshold: deviations, instances, calls });
         self
@@ -131,6 +134,12 @@ impl OutlierDetection {
     }
 }
 
+/// A fraction within its bounds; what is no number counts as the least.
+#[allow(clippy::manual_clamp)] // that would keep what is no number
+pub(crate) fn at_most_1(fraction: f64, least: f64) -> f64 {
+    fraction.max(least).min(1.0)
+}
+
 /// What came of an instance's calls in one interval.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Tally {
@@ -162,7 +171,7 @@ fn floor(rates: &[(usize, f64)], deviations: f64) -> f64 {
     let count = rates.len().max(1) as f64;
     let mean = rates.iter().map(|(_, rate)| rate).sum::<f64>() / count;
     let variance = rates.iter().map(|(_, rate)| (rate - mean).powi(2)).sum::<f64>() / count;
-    mean - variance.sqrt() * deviations
+    mean - (variance.sqrt() * deviations).max(LEAST)
 }
 
 #[cfg(test)]

@@ -14,8 +14,8 @@ use crate::{Candidate, FailureKind};
 /// [`responded`](Self::responded).
 ///
 /// Dropped without a word, as when the caller's time-out or a lost `select!` drops the call, it is no verdict while it has
-/// not taken longer than the slowest success of late. Beyond that the instance is taken to be at least that slow, and
-/// such calls count among the failures in a row that eject it.
+/// taken no more than twice the service's average. Beyond that the instance is taken to be at least that slow; and such
+/// calls count among the failures in a row that eject it once it has answered nothing for a second.
 #[must_use = "the call counts as in flight only while the pick lives"]
 pub struct Pick {
     candidate: Candidate,
@@ -111,7 +111,7 @@ impl Drop for Pick {
             stats.give_up(took, now);
         }
         if self.trial {
-            stats.end_trial();
+            stats.end_trial(self.started);
         }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use arc_swap::ArcSwap;
 use crossbeam_utils::CachePadded;
 
-use crate::hub::Hub;
+use crate::hub::{Hub, Nanos};
 use crate::member::{Member, Members};
 use crate::selection::Selection;
 use crate::stats::FULL;
@@ -43,8 +43,9 @@ struct Current {
 struct Part {
     picker: Box<dyn Picker>,
     candidates: Box<[Candidate]>,
-    /// Whether some get less than their due, to the advantage of others.
+    /// Whether some get less than their due, to the advantage of others here or in the other part.
     restricted: bool,
+    /// Whether those that start get less than others here.
     slow_start: bool,
 }
 
@@ -61,14 +62,17 @@ impl Pool {
         let Some(near) = &current.near else {
             return Err(self.nothing(&current));
         };
-        let (part, turn) = match &current.far {
-            Some(far) if current.goes_far(request) => (far, &self.turns[1]),
-            _ => (near, &self.turns[0]),
-        };
         let now = self.hub.now();
-        let context = Context { key: request.key, turn, now };
-        let (index, trial) = part.choose(request, context);
-        Ok(Pick::new(part.candidates[index].clone(), now, trial))
+        let choose = |part: &Part, turn| {
+            let context = Context { key: request.key, turn, now };
+            let (index, trial) = part.choose(request, context)?;
+            Some(Pick::new(part.candidates[index].clone(), now, trial))
+        };
+        let Some(far) = &current.far else {
+            return Ok(choose(near, &self.turns[0]).unwrap_or_else(|| near.any(request, now)));
+        };
+        let pick = if current.goes_far(request) { None } else { choose(near, &self.turns[0]) };
+        Ok(pick.or_else(|| choose(far, &self.turns[1])).unwrap_or_else(|| far.any(request, now)))
     }
 
     #[cold]
@@ -88,7 +92,11 @@ impl Pool {
         let list = members.list();
         let selection = Selection::of(list, &self.filters, panic_threshold);
         self.tell_panic(selection.panic);
-        let part = |chosen: &[usize]| (!chosen.is_empty()).then(|| self.part(list, chosen));
+        let usable = || selection.near.iter().chain(&selection.far).map(|&at| &list[at]);
+        // If all of them get less than their due, none does.
+        let restricted =
+            usable().any(|member| !member.is_unrestricted()) && usable().any(Member::is_unrestricted);
+        let part = |chosen: &[usize]| (!chosen.is_empty()).then(|| self.part(list, chosen, restricted));
         self.current.store(Arc::new(Current {
             near: part(&selection.near),
             far: part(&selection.far),
@@ -100,12 +108,13 @@ impl Pool {
         }));
     }
 
-    fn part(&self, members: &[Member], chosen: &[usize]) -> Part {
-        let full = chosen.iter().filter(|&&at| members[at].is_unrestricted()).count();
+    fn part(&self, members: &[Member], chosen: &[usize], restricted: bool) -> Part {
         let candidates: Box<[Candidate]> = chosen.iter().map(|&at| members[at].candidate.clone()).collect();
         let picker = self.strategy.picker(&candidates);
-        let slow_start = self.strategy.allows_slow_start();
-        Part { picker, candidates, restricted: full > 0 && full < chosen.len(), slow_start }
+        let full = chosen.iter().filter(|&&at| members[at].is_unrestricted()).count();
+        // Where all are starting, what the part gets in all has been cut already.
+        let slow_start = self.strategy.allows_slow_start() && full > 0;
+        Part { picker, candidates, restricted, slow_start }
     }
 
     fn tell_panic(&self, panic: bool) {
@@ -133,14 +142,15 @@ impl Current {
 }
 
 impl Part {
-    /// The index of the chosen one, and whether the call is the one that tries an instance that returns from ejection.
+    /// The index of the chosen one, and whether the call is the one that tries an instance that returns from ejection. `None`
+    /// if those that were drawn were tried before or are to get less.
     #[inline]
-    fn choose(&self, request: &Request<'_>, context: Context<'_>) -> (usize, bool) {
+    fn choose(&self, request: &Request<'_>, context: Context<'_>) -> Option<(usize, bool)> {
         let index = self.draw(&context);
         if self.restricted || !request.avoid.is_empty() {
             return self.settle(index, request, context);
         }
-        (index, false)
+        Some((index, false))
     }
 
     #[inline]
@@ -150,28 +160,39 @@ impl Part {
         if index < count { index } else { index % count }
     }
 
-    /// Draws again while the one drawn was tried before or is to get less than its due; takes any other in the end.
+    /// Draws again while the one drawn was tried before or is to get less than its due.
     #[cold]
-    fn settle(&self, mut index: usize, request: &Request<'_>, mut context: Context<'_>) -> (usize, bool) {
+    fn settle(
+        &self,
+        mut index: usize,
+        request: &Request<'_>,
+        mut context: Context<'_>,
+    ) -> Option<(usize, bool)> {
         for _ in 0..DRAWS {
             let candidate = &self.candidates[index];
             if !request.avoids(candidate) {
                 if !self.restricted || self.is_admitted(candidate) {
-                    return (index, false);
+                    return Some((index, false));
                 }
-                if candidate.stats().is_on_trial() && candidate.stats().try_it() {
-                    return (index, true);
+                if candidate.stats().is_on_trial() && candidate.stats().try_it(context.now) {
+                    return Some((index, true));
                 }
             }
             // The same key would find the same instance.
             context.key = context.key.map(mixed);
             index = self.draw(&context);
         }
-        let others = (index..self.candidates.len()).chain(0..index);
-        let untried = others.filter(|&at| !request.avoids(&self.candidates[at]));
-        let is_passed = |&at: &usize| !self.candidates[at].stats().is_on_trial();
-        let found = untried.clone().find(is_passed).or_else(|| untried.clone().next());
-        (found.unwrap_or(index), false)
+        None
+    }
+
+    /// Somebody at all: not tried before and not on trial, if there is such a one.
+    #[cold]
+    fn any(&self, request: &Request<'_>, now: Nanos) -> Pick {
+        let from = fastrand::usize(..self.candidates.len());
+        let all = || self.candidates[from..].iter().chain(&self.candidates[..from]);
+        let untried = || all().filter(|candidate| !request.avoids(candidate));
+        let found = untried().find(|candidate| !candidate.stats().is_on_trial()).or_else(|| untried().next());
+        Pick::new(found.unwrap_or(&self.candidates[from]).clone(), now, false)
     }
 
     /// By the share that it has of its due; not while it is on trial.

@@ -38,6 +38,8 @@ pub struct InstanceReport {
 pub enum Standing {
     /// It is picked.
     InUse,
+    /// It returns from ejection: one call at a time goes to it, until one succeeds.
+    OnTrial,
     /// It failed and is out until then.
     Ejected {
         /// When it returns.
@@ -57,7 +59,7 @@ pub enum Standing {
 impl Standing {
     /// Whether it is picked.
     pub fn is_in_use(&self) -> bool {
-        matches!(self, Self::InUse | Self::EjectedInUse { .. })
+        matches!(self, Self::InUse | Self::OnTrial | Self::EjectedInUse { .. })
     }
 }
 
@@ -66,6 +68,7 @@ impl fmt::Display for Standing {
         let left = |until: &Instant| until.saturating_duration_since(Instant::now());
         match self {
             Self::InUse => f.write_str("in use"),
+            Self::OnTrial => f.write_str("on trial: one call at a time, until one succeeds"),
             Self::Ejected { until } => write!(f, "ejected for another {:.1?}", left(until)),
             Self::EjectedInUse { until } => {
                 write!(f, "in use although ejected for another {:.1?}, as too many are", left(until))
@@ -87,6 +90,7 @@ pub(crate) fn report(group: &Group, pool: &Pool) -> Vec<InstanceReport> {
             _ if !member.is_healthy() => Standing::Unhealthy(member.instance().health()),
             Some(until) if selection.panic => Standing::EjectedInUse { until },
             Some(until) => Standing::Ejected { until },
+            None if member.on_trial => Standing::OnTrial,
             None => Standing::InUse,
         })
         .collect();

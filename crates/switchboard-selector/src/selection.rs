@@ -46,8 +46,9 @@ impl Selection {
         }
         let known =
             pass(members, (0..members.len()).collect(), filters).0.iter().filter(|at| is_near(at)).count();
-        let near_share = near_share(near.len(), known);
-        if near_share == FULL {
+        let near_share = near_share(members, &near, known);
+        // Those that get less than their due need somebody to take the rest.
+        if near_share == FULL && near.iter().all(|&at| members[at].is_unrestricted()) {
             filtered[filter] = far;
             return Self { near, filtered, ..all };
         }
@@ -66,8 +67,11 @@ fn pass(members: &[Member], mut left: Vec<usize>, filters: &[Filter]) -> (Vec<us
     (left, out)
 }
 
+/// What those near can take. Some of the calls of one on trial are tries; what it does not get goes on to the others.
 #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)] // counts of instances
-fn near_share(usable: usize, known: usize) -> u32 {
-    let part = OVERPROVISIONING * usable as f64 / known.max(1) as f64;
-    (part.min(1.0) * f64::from(FULL)) as u32
+fn near_share(members: &[Member], near: &[usize], known: usize) -> u32 {
+    let usable: f64 = near.iter().map(|&at| f64::from(members[at].share())).sum();
+    let part = (OVERPROVISIONING * usable / known.max(1) as f64).min(f64::from(FULL)) as u32;
+    let on_trial = near.iter().any(|&at| members[at].on_trial);
+    if on_trial { part.max(FULL / 10) } else { part }
 }

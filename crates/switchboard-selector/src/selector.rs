@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use crate::group::{Group, Settings};
+use crate::outlier::at_most_1;
 use crate::pool::Pool;
 use crate::{Balancer, CallOptions, Filter, OutlierDetection, Pick, PickError, Random, SlowStart, Strategy};
 
@@ -89,7 +90,7 @@ impl SelectorBuilder {
     /// When more than this fraction of the instances is ejected, the failures are more likely not theirs and all are
     /// used. Default 0.5, as Envoy's. When all are ejected all are used whatever this says.
     pub fn panic_threshold(mut self, fraction: f64) -> Self {
-        self.settings.panic_threshold = fraction.clamp(0.0, 1.0);
+        self.settings.panic_threshold = at_most_1(fraction, 0.0);
         self
     }
 

@@ -1,5 +1,6 @@
 use std::time::Duration;
 
+use crate::outlier::at_most_1;
 use crate::stats::FULL;
 
 /// How a new or returning instance gets up to its full share.
@@ -27,7 +28,7 @@ impl SlowStart {
 
     /// From this fraction, at least 1 %.
     pub fn from_share(mut self, least: f64) -> Self {
-        self.least = least.clamp(0.01, 1.0);
+        self.least = at_most_1(least, 0.01);
         self
     }
 

@@ -12,6 +12,12 @@ pub(crate) const FULL: u32 = 1 << 16;
 /// The registry hears of the same instance at most this often.
 const HINT_INTERVAL: Nanos = 1_000_000_000;
 
+/// Calls given up say that an instance hangs when it has answered nothing for this long.
+const SILENCE: Nanos = 1_000_000_000;
+
+/// A call that tries an instance which returns from ejection, and does not end, keeps others from it no longer than this.
+const TRIAL: Nanos = 10_000_000_000;
+
 /// A slow instance that has not been called for the decay time is tried by one in so many of the picks that would have
 /// left it out: at any rate of calls few of them are slow, and it is found out when the instance has recovered.
 const PROBE_EVERY: u32 = 32;
@@ -32,10 +38,12 @@ pub(crate) struct Stats {
     failed: AtomicU32,
     /// The part of its traffic a slow-starting instance gets, of [`FULL`].
     pub(crate) share: AtomicU32,
+    /// When the first of the calls was given up that nothing has answered since; 0: none was.
+    silent: AtomicU64,
     /// Whether it returns from ejection and nothing has succeeded since: it gets one call at a time.
     on_trial: AtomicBool,
-    /// Whether that call is out.
-    being_tried: AtomicBool,
+    /// When that call began; 0: none is out.
+    tried: AtomicU64,
     hinted: AtomicU64,
     hub: Arc<Hub>,
 }
@@ -50,8 +58,9 @@ impl Stats {
             succeeded: AtomicU32::new(0),
             failed: AtomicU32::new(0),
             share: AtomicU32::new(FULL),
+            silent: AtomicU64::new(0),
             on_trial: AtomicBool::new(false),
-            being_tried: AtomicBool::new(false),
+            tried: AtomicU64::new(0),
             hinted: AtomicU64::new(0),
             hub: hub.clone(),
         }
@@ -85,9 +94,14 @@ impl Stats {
 
     /// Takes in how long it took to answer.
     pub(crate) fn note_answer(&self, took: Nanos, now: Nanos) {
+        self.speak();
+        self.pass();
+        self.note_time(took, now);
+    }
+
+    fn note_time(&self, took: Nanos, now: Nanos) {
         self.hub.note_success(took, now);
         self.latency.observe(took, now, self.hub.decay);
-        self.pass();
     }
 
     /// Takes in what came of a call, and how long it took unless that is not known or was noted before.
@@ -95,6 +109,7 @@ impl Stats {
         self.hub.telemetry.verdict(outcome);
         if outcome.is_err() {
             self.failed.fetch_add(1, Relaxed);
+            self.speak();
             self.one_more_in_the_row();
             // It must not look fast: it costs more than any success does.
             let usual = self.hub.slowest().unwrap_or(0);
@@ -108,27 +123,40 @@ impl Stats {
         if self.row.load(Relaxed) != 0 {
             self.row.store(0, Relaxed);
         }
-        match took {
-            Some(took) => self.note_answer(took, now),
-            None => self.pass(),
+        self.speak();
+        self.pass();
+        if let Some(took) = took {
+            self.note_time(took, now);
         }
     }
 
     /// Takes in that a call was given up after this time. Longer than usual, it says that the instance is at least that
-    /// slow, and many such in a row that it hangs.
+    /// slow; and many such, over a second and more in which it has answered nothing, that it hangs. (Losers of hedged
+    /// requests, or all calls of a process that stood still, are given up together or between answers.)
     pub(crate) fn give_up(&self, took: Nanos, now: Nanos) {
-        let Some(usual) = self.hub.slowest() else { return };
-        if took <= usual {
+        if self.hub.usual().is_none_or(|usual| took <= usual) {
             return;
         }
         self.hub.telemetry.abandoned.count();
         self.latency.observe(took, now, self.hub.decay);
-        self.one_more_in_the_row();
+        match self.silent.load(Relaxed) {
+            0 => self.silent.store(now.max(1), Relaxed),
+            since if now.saturating_sub(since) >= SILENCE => self.one_more_in_the_row(),
+            _ => {}
+        }
+    }
+
+    /// It has answered something, whatever it was.
+    fn speak(&self) {
+        if self.silent.load(Relaxed) != 0 {
+            self.silent.store(0, Relaxed);
+        }
     }
 
     fn one_more_in_the_row(&self) {
         let row = self.row.fetch_add(1, Relaxed).wrapping_add(1);
-        if self.hub.consecutive != 0 && row % self.hub.consecutive == 0 {
+        let many = self.hub.consecutive != 0 && row % self.hub.consecutive == 0;
+        if many || self.is_on_trial() {
             self.hub.wake.notify_one();
         }
     }
@@ -150,10 +178,10 @@ impl Stats {
             && self.picked.compare_exchange(picked, now, Relaxed, Relaxed).is_ok()
     }
 
-    /// Lets it back, one call at a time; so many more failures eject it again.
+    /// Lets it back, one call at a time; so many failures are behind it.
     pub(crate) fn put_on_trial(&self, row: u32) {
         self.row.store(row, Relaxed);
-        self.being_tried.store(false, Relaxed);
+        self.tried.store(0, Relaxed);
         self.on_trial.store(true, Relaxed);
     }
 
@@ -161,14 +189,16 @@ impl Stats {
         self.on_trial.load(Relaxed)
     }
 
-    /// Whether this call is the one that is to try it.
-    pub(crate) fn try_it(&self) -> bool {
-        !self.being_tried.swap(true, Relaxed)
+    /// Whether this call is the one that is to try it: none is out, or it has been out for long.
+    pub(crate) fn try_it(&self, now: Nanos) -> bool {
+        let tried = self.tried.load(Relaxed);
+        (tried == 0 || now.saturating_sub(tried) > TRIAL)
+            && self.tried.compare_exchange(tried, now.max(1), Relaxed, Relaxed).is_ok()
     }
 
-    /// The call that tried it is over.
-    pub(crate) fn end_trial(&self) {
-        self.being_tried.store(false, Relaxed);
+    /// The call that tried it and began then is over.
+    pub(crate) fn end_trial(&self, began: Nanos) {
+        let _ = self.tried.compare_exchange(began.max(1), 0, Relaxed, Relaxed);
     }
 
     fn pass(&self) {
@@ -183,9 +213,10 @@ impl Stats {
         Tally { succeeded: self.succeeded.swap(0, Relaxed), failed: self.failed.swap(0, Relaxed) }
     }
 
-    /// Forgets failures and restrictions, as of one that has just been ejected.
+    /// Forgets failures and restrictions, as of one that is ejected.
     pub(crate) fn clear(&self) {
         self.row.store(0, Relaxed);
+        self.silent.store(0, Relaxed);
         self.share.store(FULL, Relaxed);
         self.on_trial.store(false, Relaxed);
     }

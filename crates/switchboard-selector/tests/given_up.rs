@@ -1,6 +1,6 @@
 //! Calls that are dropped before they are answered, on a paused clock.
 
-#![allow(clippy::unwrap_used)] // in helpers of tests too
+#![allow(clippy::unwrap_used, clippy::cast_possible_truncation)] // in helpers of tests too
 
 #[path = "../../switchboard-watcher/tests/support/mod.rs"]
 mod support;
@@ -87,7 +87,7 @@ async fn a_drop_says_how_slow_an_instance_is_at_least() {
     assert_eq!((report().latency, report().consecutive_failures), (Some(Duration::from_millis(10)), 0));
 
     let mut times = 0;
-    while times < 4 {
+    while times < 5 {
         let pick = balancer.pick().unwrap();
         if *pick.id() == id {
             advance(Duration::from_secs(1)).await;
@@ -96,7 +96,8 @@ async fn a_drop_says_how_slow_an_instance_is_at_least() {
         }
     }
     settle().await;
-    assert_eq!((report().latency, report().consecutive_failures), (Some(Duration::from_secs(1)), 4));
+    let known = (report().latency, report().consecutive_failures);
+    assert_eq!(known, (Some(Duration::from_secs(1)), 4), "the first began a silence, the others count in it");
     assert!(report().standing.is_in_use());
     while balancer.pick().is_ok_and(|pick| *pick.id() != id) {}
     let last = loop {
@@ -128,4 +129,89 @@ async fn what_ends_for_a_reason_of_the_callers_own_says_nothing() {
         "{report:?}"
     );
     assert!(report.iter().all(|report| report.latency <= Some(Duration::from_millis(10))), "{report:?}");
+}
+
+/// Makes calls of 2 ms to three instances, each of which stands still for 50 ms every 7 s; a second one after 5 ms, and the
+/// loser is dropped.
+#[tokio::test(start_paused = true)]
+async fn losers_of_hedged_requests_eject_nobody() {
+    fastrand::seed(5);
+    let registry = Scripted::new();
+    registry.say(Ok(snapshot("a", &TEN[..3])));
+    let selector = Selector::builder(Directory::new(registry.clone())).strategy(LeastRequest).build();
+    let balancer = selector.service("a").unwrap();
+    balancer.ready().await.unwrap();
+    let began = Instant::now();
+    let answer = async |balancer: &Balancer| {
+        let pick = balancer.pick().unwrap();
+        let nth = u64::from(pick.id().as_str().as_bytes()[0] - b'a');
+        let phase = (began.elapsed().as_millis() as u64 + 2_000 * nth) % 7_000;
+        sleep(Duration::from_millis(2 + 50_u64.saturating_sub(phase))).await;
+        pick.success();
+    };
+    let hedged = async |balancer: Balancer| {
+        let first = answer(&balancer);
+        tokio::pin!(first);
+        if timeout(Duration::from_millis(5), &mut first).await.is_err() {
+            tokio::select! {
+                () = first => {}
+                () = answer(&balancer) => {}
+            }
+        }
+    };
+    while began.elapsed() < Duration::from_secs(60) {
+        let calls = (0..5).map(|_| hedged(balancer.clone()));
+        futures::future::join_all(calls).await;
+        sleep(Duration::from_millis(5)).await;
+        let report = balancer.report();
+        assert!(report.iter().all(|report| report.standing.is_in_use()), "{report:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_process_that_stood_still_blames_nobody() {
+    let (balancer, _registry) = balancer(RoundRobin).await;
+    for _ in 0..20 {
+        let pick = balancer.pick().unwrap();
+        advance(Duration::from_millis(10)).await;
+        pick.success();
+    }
+    let held: Vec<_> = (0..100).map(|_| balancer.pick().unwrap()).collect();
+    advance(Duration::from_secs(3)).await;
+    drop(held);
+    settle().await;
+    assert!(balancer.report().iter().all(|report| report.standing.is_in_use()));
+}
+
+/// Now and then a call of another kind takes 2.5 s and succeeds; the others give up after one second.
+#[tokio::test(start_paused = true)]
+async fn one_slow_kind_of_call_does_not_hide_who_hangs() {
+    fastrand::seed(5);
+    let (balancer, _registry) = balancer(Random).await;
+    let slow = {
+        let balancer = balancer.clone();
+        tokio::spawn(async move {
+            loop {
+                let pick = balancer.pick().unwrap();
+                if pick.id().as_str() == "hangs" {
+                    pick.forget();
+                    continue;
+                }
+                sleep(Duration::from_millis(2_500)).await;
+                pick.success();
+                sleep(Duration::from_secs(5)).await;
+            }
+        })
+    };
+    let (started, mut calls) = (Instant::now(), Vec::new());
+    while started.elapsed() < Duration::from_secs(120) {
+        calls.push(tokio::spawn(call(balancer.clone())));
+        sleep(Duration::from_millis(50)).await;
+    }
+    slow.abort();
+    let (all, mut hung) = (calls.len(), 0);
+    for call in calls {
+        hung += usize::from(call.await.unwrap());
+    }
+    assert!(hung * 50 < all, "{hung} of {all}");
 }

@@ -265,3 +265,50 @@ async fn ejections_by_rate_last_longer_each_time_and_are_forgiven_when_it_is_wel
     }
     assert_eq!(balancer.report()[9].ejections, 0);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_trial_that_never_ends_is_not_the_last() {
+    fastrand::seed(3);
+    let (balancer, _registry) = balancer(&TEN, |builder| builder).await;
+    call(&balancer, 200, &["j"]).await;
+    advance(Duration::from_secs(30)).await;
+    settle().await;
+    let try_it = || (0..500).map(|_| balancer.pick().unwrap()).find(|pick| pick.id().as_str() == "j");
+    let hangs = try_it().unwrap();
+    assert!(try_it().is_none());
+    advance(Duration::from_secs(11)).await;
+    try_it().unwrap().success();
+    drop(hangs);
+    settle().await;
+    assert_eq!(balancer.report()[9].standing, Standing::InUse);
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_the_rule_of_the_row_one_failure_on_trial_is_enough_too() {
+    fastrand::seed(3);
+    let detection = OutlierDetection::new().consecutive(0);
+    let (balancer, _registry) = balancer(&TEN, |builder| builder.outlier_detection(detection)).await;
+    while in_use(&balancer) == 10 {
+        call(&balancer, 500, &["j"]).await;
+    }
+    while in_use(&balancer) == 9 {
+        call(&balancer, 10, &["j"]).await;
+    }
+    let (failed, _) = call(&balancer, 500, &["j"]).await;
+    assert_eq!((failed, in_use(&balancer)), (1, 9));
+}
+
+#[tokio::test(start_paused = true)]
+async fn those_that_fail_alike_are_not_ejected_for_chance() {
+    fastrand::seed(3);
+    let (balancer, _registry) = balancer(&TEN, |builder| builder).await;
+    for _ in 0..60 {
+        for _ in 0..2_000 {
+            let fails = fastrand::u32(..100) == 0;
+            balancer.pick().unwrap().finish(if fails { Err(FailureKind::Response) } else { Ok(()) });
+        }
+        advance(Duration::from_secs(1)).await;
+        settle().await;
+        assert_eq!(in_use(&balancer), 10);
+    }
+}

@@ -6,13 +6,16 @@
 mod support;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use support::{Scripted, instance, name, settle};
 use switchboard_core::{Health, Instance, InstanceId, Snapshot};
 use switchboard_selector::{
     Balancer, ConsistentHash, FailureKind, Filter, OutlierDetection, Request, Selector, SelectorBuilder,
+    Standing,
 };
 use switchboard_watcher::Directory;
+use tokio::time::advance;
 
 /// Three instances in the zone "near", seventeen in "far".
 fn twenty() -> Vec<Instance> {
@@ -120,4 +123,34 @@ async fn panic_is_judged_over_all_zones() {
     eject(&balancer, 3..11).await;
     assert_eq!(balancer.report().iter().filter(|report| report.standing.is_in_use()).count(), 3);
     assert_eq!(counts(&balancer, 1_000).len(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_on_trial_gets_one_call_at_a_time_also_alone_in_its_zone() {
+    let (balancer, registry) = balancer(|builder| builder).await;
+    // The other two of the zone are gone.
+    registry.say(Ok(Snapshot::new(name("a"), twenty().split_off(2))));
+    settle().await;
+    eject(&balancer, 2..3).await;
+    advance(Duration::from_secs(31)).await;
+    settle().await;
+    let in_flight = || balancer.report()[0].in_flight;
+    let held: Vec<_> = (0..500).map(|_| balancer.pick().unwrap()).collect();
+    assert_eq!((in_flight(), &balancer.report()[0].standing), (1, &Standing::OnTrial));
+    drop(held);
+    let pick = loop {
+        let pick = balancer.pick().unwrap();
+        if pick.id().as_str() == "02" {
+            break pick;
+        }
+    };
+    pick.success();
+    settle().await;
+    // A slow start, to the advantage of the other zone.
+    let held: Vec<_> = (0..1_000).map(|_| balancer.pick().unwrap()).collect();
+    assert!((50..250).contains(&in_flight()), "{}", in_flight());
+    drop(held);
+    advance(Duration::from_secs(31)).await;
+    settle().await;
+    assert_eq!(counts(&balancer, 100).len(), 1, "it has the zone to itself again");
 }

@@ -30,7 +30,7 @@ impl Backend for Consul {
 
     async fn open_fragile(&self) -> Option<(Arc<dyn Registry>, Box<dyn Outage>)> {
         let agent = AGENT.get_or_init(Agent::dev).await;
-        let proxy = Proxy::to(agent.address()).await;
+        let proxy = Proxy::to(format!("127.0.0.1:{}", agent.http)).await;
         Some((Arc::new(builder(&proxy.address).wire(self.0).build().unwrap()), Box::new(proxy)))
     }
 }
