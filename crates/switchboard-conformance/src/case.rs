@@ -135,6 +135,13 @@ macro_rules! __with_cases {
                 a_watch_of_names_tells_the_same_again_after_an_error
                 what_changed_meanwhile_is_told
                 a_lookup_never_loses_what_is_there
+                the_names_never_lose_what_is_there
+                a_registration_fails_or_is_there
+                a_deregistration_fails_or_is_done
+                every_call_is_answered
+                a_watch_begun_in_it_never_lies
+                it_is_not_told_again_and_again
+                close_says_what_is_left
             }
             suspect {
                 a_live_instance_stays

@@ -144,6 +144,27 @@ impl<T: Clone + PartialEq + Debug> Follow<T> {
         self.until("a state", |_| true).await
     }
 
+    /// Reads on until anything is told, be it an error, but no longer than a call may take.
+    pub(crate) async fn anything(&mut self) {
+        self.one(Instant::now() + self.rules.profile.answer).await;
+    }
+
+    /// For `time`, nothing but errors may be told, and no more of them than `limit`.
+    pub(crate) async fn only_errors(&mut self, limit: usize, time: Duration) {
+        let deadline = Instant::now() + time;
+        for _ in 0..=limit {
+            match self.one(deadline).await {
+                None => return,
+                Some(false) => {}
+                Some(true) => self.broken(&format!(
+                    "told of an error and then, while the registry still could not be heard, {:#?}",
+                    self.seen.last()
+                )),
+            }
+        }
+        self.broken(&format!("told of one outage with more than {limit} errors within {time:?}"));
+    }
+
     /// Reads one item; `false` if none came before `deadline`.
     async fn read(&mut self, deadline: Instant) -> bool {
         loop {

@@ -20,7 +20,7 @@ use switchboard_conformance::{Backend, Case, Outcome, Profile, async_trait, case
 use switchboard_core::Registry;
 
 use broken::{Flaw, Sound, World, Writes};
-use modest::{Ambient, Modest, Slow};
+use modest::{Ambient, Modest, Remote, Slow};
 
 /// A broken registry, and the cases that must notice.
 pub(crate) struct Mutant {
@@ -87,6 +87,14 @@ fn without_a_flaw_every_case_passes() {
 #[test]
 fn what_the_contract_allows_passes() {
     let backend = World::new(|| Ambient);
+    for case in cases() {
+        assert_eq!(outcome(case, &backend), Ok(Outcome::Passed), "{}", case.name());
+    }
+}
+
+#[test]
+fn what_an_outage_does_across_a_network_passes() {
+    let backend = World::new(Remote::new);
     for case in cases() {
         assert_eq!(outcome(case, &backend), Ok(Outcome::Passed), "{}", case.name());
     }

@@ -11,10 +11,12 @@ use switchboard_core::{
     Error, ErrorKind, Health, Host, Instance, InstanceKey, MemoryRegistry, NamesStream, RegisterOptions,
     Registry, Result, ServiceName, SnapshotStream,
 };
+use tokio::sync::OnceCell;
 use tokio::task::AbortHandle;
 use tokio::time::sleep;
 
 use crate::broken::{Flaw, edit};
+use crate::outage::{Leaves, is_cut, nagging};
 
 /// Tells of a passing error before each item.
 pub(crate) struct Ambient;
@@ -30,6 +32,49 @@ impl Flaw for Ambient {
 
     fn watch_services(&self, inner: &MemoryRegistry) -> NamesStream {
         inner.watch_services().flat_map(|item| iter([Err(unavailable()), item])).boxed()
+    }
+}
+
+/// Does in an outage what one across a network may: a registration arrives and its answer does not, a watch tells an error
+/// for each try, with the pauses of Consul's watch, and `close` fails and names what it leaves.
+pub(crate) struct Remote {
+    left: Leaves,
+    /// Through it arrives what an outage hides the answer to.
+    back_door: OnceCell<MemoryRegistry>,
+}
+
+fn names(left: &[Instance]) -> String {
+    left.iter().map(|it| it.key().to_string()).collect::<Vec<_>>().join(", ")
+}
+
+impl Remote {
+    pub(crate) fn new() -> Self {
+        Self { left: Leaves::saying(Some(names)), back_door: OnceCell::new() }
+    }
+}
+
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+
+#[async_trait]
+impl Flaw for Remote {
+    async fn register(&self, inner: &MemoryRegistry, it: &Instance, options: &RegisterOptions) -> Result<()> {
+        if is_cut(inner).await {
+            let arrives = self.back_door.get_or_init(async || inner.handle()).await;
+            arrives.register(it, options).await?;
+        }
+        self.left.register(inner, it, options).await
+    }
+
+    fn watch(&self, inner: &MemoryRegistry, service: &ServiceName) -> SnapshotStream {
+        nagging(inner.watch(service), FIRST_PAUSE, 2)
+    }
+
+    fn watch_services(&self, inner: &MemoryRegistry) -> NamesStream {
+        nagging(inner.watch_services(), FIRST_PAUSE, 2)
+    }
+
+    async fn close(&self, inner: &MemoryRegistry) -> Result<()> {
+        self.left.close(inner).await
     }
 }
 
