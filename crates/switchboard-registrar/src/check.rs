@@ -3,7 +3,6 @@
 use std::error::Error as StdError;
 use std::future::{Future, pending};
 use std::mem::discriminant;
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +11,7 @@ use futures::future::BoxFuture;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::caught::Caught;
 use crate::pause::early;
 use crate::{CheckFailures, Status};
 
@@ -69,11 +69,11 @@ impl Check {
             // From start to start, so that a check that hangs does not put off the next.
             let next = sleep(early(self.interval, spread).max(SHORTEST_INTERVAL));
             spread = SPREAD;
-            // The closure itself may panic as well as its future.
-            let guarded = AssertUnwindSafe(async { function().await }).catch_unwind();
-            let verdict = match timeout(self.timeout, guarded).await {
-                Ok(Ok(verdict)) => verdict.map_err(|error| error.to_string()),
-                Ok(Err(_)) => Err("the check panicked".into()),
+            // The closure may panic, its future, and the error when it is told.
+            let checked = Caught::new(async { function().await.map_err(|error| error.to_string()) });
+            let verdict = match timeout(self.timeout, checked).await {
+                Ok(Some(verdict)) => verdict,
+                Ok(None) => Err("the check panicked".into()),
                 Err(_) => Err(format!("the check took longer than {:?}", self.timeout)),
             };
             health.send_if_modified(|health| health.record(verdict, self));

@@ -127,7 +127,8 @@ impl Registrar {
         self
     }
 
-    /// Sets how long deregistering may take on shutdown, a renewal in flight included. Default 10 s.
+    /// Sets how long deregistering may take on shutdown, a renewal in flight included. One call to deregister may take half
+    /// of what is left, 30 s at most, so that there is time for another if it hangs. Default 10 s.
     pub fn shutdown_limit(mut self, limit: Duration) -> Self {
         self.shutdown_limit = limit;
         self

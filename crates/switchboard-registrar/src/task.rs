@@ -9,23 +9,14 @@ use std::pin::{Pin, pin};
 use std::time::Duration;
 
 use backon::ExponentialBackoff;
-use switchboard_core::{Error, ErrorKind, Instance, InstanceKey, RegisterOptions, Result};
+use switchboard_core::{ErrorKind, Instance, InstanceKey, Result};
 use tokio::select;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, Sleep, sleep, timeout};
 
 use crate::check::Health;
-use crate::pause::{early, retries};
+use crate::pause::{LONGEST_RETRY, early, retries};
 use crate::{CheckFailures, Registrar, Status};
-
-/// A call to the registry may take at least so long, however short the TTL.
-const SHORTEST_CALL: Duration = Duration::from_secs(1);
-
-/// A call may take so long at most, however long the TTL: one that hangs must not hold up a withdrawal.
-const LONGEST_CALL: Duration = Duration::from_secs(30);
-
-/// The longest pause between tries that fail, unless the interval is shorter.
-const LONGEST_RETRY: Duration = Duration::from_secs(30);
 
 /// Renewals come in the last half of the interval.
 const SPREAD: u32 = 2;
@@ -57,7 +48,7 @@ pub(crate) async fn run(
     let due = Box::pin(sleep(Duration::ZERO));
     let mut keeper = Keeper { registrar, key, instance, status, health, due, retries: None };
     let asked = keeper.keep(changes, stop).await;
-    keeper.leave(asked).await
+    registrar.leave(asked).await
 }
 
 struct Keeper<'a> {
@@ -136,9 +127,7 @@ impl Keeper<'_> {
 
     async fn register(&self) -> Result<()> {
         let instance = self.instance.borrow().clone();
-        let mut options = RegisterOptions::new();
-        options.ttl = self.registrar.effective_ttl();
-        self.call("register", self.registrar.registry.register(&instance, &options)).await
+        self.registrar.register(&instance).await
     }
 
     /// Takes note of a try to register.
@@ -151,8 +140,8 @@ impl Keeper<'_> {
     }
 
     async fn withdraw(&mut self, failures: &CheckFailures) {
-        let tried =
-            if self.registrar.withdraw { self.call("deregister", self.deregister()).await } else { Ok(()) };
+        let limit = self.registrar.call_limit();
+        let tried = if self.registrar.withdraw { self.registrar.deregister(limit).await } else { Ok(()) };
         if let Err(error) = &tried {
             tracing::warn!(instance = %self.key, %error, "not withdrawn; will try again");
         }
@@ -160,34 +149,6 @@ impl Keeper<'_> {
             tracing::warn!(instance = %self.key, why = %failures.why, "withdrawn by its check");
         }
         self.schedule(tried.is_ok());
-    }
-
-    async fn deregister(&self) -> Result<()> {
-        match self.registrar.registry.deregister(&self.key).await {
-            // The registry deregistered everything when it was closed.
-            Err(error) if error.kind() == ErrorKind::Closed => Ok(()),
-            done => done,
-        }
-    }
-
-    /// Deregisters, with retries, within what the shutdown that was asked for then has left of its limit.
-    async fn leave(&self, asked: Instant) -> Result<()> {
-        let limit = self.registrar.shutdown_limit;
-        let mut failed = None;
-        let leaving = async {
-            let mut pauses = retries(LONGEST_RETRY);
-            loop {
-                match self.deregister().await {
-                    Err(error) if error.is_transient() => failed = Some(error),
-                    done => return done,
-                }
-                sleep(pauses.next().unwrap_or(LONGEST_RETRY)).await;
-            }
-        };
-        match timeout(limit.saturating_sub(asked.elapsed()), leaving).await {
-            Ok(done) => done,
-            Err(_) => Err(failed.unwrap_or_else(|| late("deregister", limit))),
-        }
     }
 
     /// Has the registry told again: in time for the TTL, or soon after a failure.
@@ -206,17 +167,4 @@ impl Keeper<'_> {
         }
         self.due.set(sleep(pause));
     }
-
-    /// Waits for a call, but only so long that a second one comes before the TTL lapses.
-    async fn call(&self, operation: &'static str, call: impl Future<Output = Result<()>>) -> Result<()> {
-        let half = |ttl: Duration| ttl.saturating_sub(self.registrar.effective_interval()) / 2;
-        let limit =
-            self.registrar.effective_ttl().map_or(LONGEST_CALL, half).clamp(SHORTEST_CALL, LONGEST_CALL);
-        timeout(limit, call).await.unwrap_or_else(|_| Err(late(operation, limit)))
-    }
-}
-
-fn late(operation: &'static str, limit: Duration) -> Error {
-    let message = format!("the registry did not answer within {limit:?}");
-    Error::new(ErrorKind::Unavailable, "registrar", operation, message)
 }

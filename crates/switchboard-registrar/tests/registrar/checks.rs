@@ -10,7 +10,7 @@ use switchboard_registrar::{Registrar, Running, Status};
 use tokio::time::{Instant, sleep};
 
 use crate::support::{
-    Call, Mood, Scripted, instance, is_registered, is_withdrawn, registrar, seconds, until,
+    Bursts, Call, Mood, Scripted, instance, is_registered, is_withdrawn, registrar, seconds, until,
 };
 
 /// Something that servers depend on, and that their checks ask.
@@ -400,5 +400,55 @@ async fn shutdown_during_a_check_ends_it_and_registers_nothing_more() {
     assert_eq!(dependency.asking.load(Relaxed), 0);
     sleep(seconds(100)).await;
     assert_eq!((registry.registrations(), dependency.asked()), (registrations, asked));
+    assert!(!registry.is_listed(&instance()).await);
+}
+
+/// An error that cannot be told.
+#[derive(Debug)]
+struct Untellable;
+
+impl std::fmt::Display for Untellable {
+    fn fmt(&self, _: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        panic!("on purpose")
+    }
+}
+
+impl std::error::Error for Untellable {}
+
+#[tokio::test(start_paused = true)]
+async fn a_check_that_panics_as_it_ends_has_failed() {
+    let registry = Scripted::new();
+    let running = registrar(&registry).check(|| async { Err(Untellable.into()) }).start().await.unwrap();
+    assert!(running.status().to_string().ends_with("the check panicked"), "{}", running.status());
+
+    let bursts = || async {
+        let _bursts = Bursts;
+        pending().await
+    };
+    let running = registrar(&registry).check(bursts).check_timeout(seconds(2)).start().await.unwrap();
+    let status = running.status().to_string();
+    assert!(status.ends_with("the check took longer than 2s"), "{status}");
+    assert_eq!(registry.registrations(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_check_that_panics_when_shutdown_ends_it_hinders_no_deregistration() {
+    let (registry, asked) = (Scripted::new(), Arc::new(AtomicUsize::new(0)));
+    let check = asked.clone();
+    let check = move || {
+        let first = check.fetch_add(1, Relaxed) == 0;
+        async move {
+            if first {
+                return Ok(());
+            }
+            let _bursts = Bursts;
+            pending().await
+        }
+    };
+    let running = registrar(&registry).check(check).start().await.unwrap();
+    while asked.load(Relaxed) < 2 {
+        sleep(Duration::from_millis(10)).await;
+    }
+    running.shutdown().await.unwrap();
     assert!(!registry.is_listed(&instance()).await);
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures::FutureExt;
 use switchboard_core::{ErrorKind, Instance, MemoryRegistry, Registry};
 use switchboard_registrar::{Registrar, Status};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::support::{Call, Mood, Scripted, instance, is_registered, registrar, seconds, until};
 
@@ -161,7 +161,7 @@ async fn shutdown_ends_within_its_limit_whatever_the_registry_does() {
         registry.set(mood);
         let started = Instant::now();
         let error = running.shutdown().await.unwrap_err();
-        let why = if mood == Mood::Down { "is down" } else { "the registry did not answer within 3s" };
+        let why = if mood == Mood::Down { "is down" } else { "the registry did not answer within 1.5s" };
         assert_eq!((error.kind(), error.message()), (ErrorKind::Unavailable, why));
         assert!(started.elapsed() <= seconds(3), "{mood:?}: {:?}", started.elapsed());
     }
@@ -179,7 +179,7 @@ async fn shutdown_with_a_renewal_in_flight_ends_within_its_limit_too() {
     }
     let started = Instant::now();
     let error = running.shutdown().await.unwrap_err();
-    assert_eq!(error.message(), "the registry did not answer within 4s");
+    assert_eq!(error.message(), "the registry did not answer within 1s");
     assert_eq!(started.elapsed(), seconds(4));
     assert_eq!(registry.calls().last(), Some(&Call::Deregister), "half of the limit is left for it");
 }
@@ -277,4 +277,45 @@ fn it_ends_with_its_runtime_and_says_so() {
     let ended = "the task ended with its runtime";
     assert_eq!(runtime().block_on(running.update(instance())).unwrap_err().message(), ended);
     assert_eq!(running.shutdown().now_or_never().unwrap().unwrap_err().message(), ended);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_panics_has_failed() {
+    for mood in [Mood::Panics, Mood::HangsAndBursts] {
+        let registry = Scripted::new();
+        let running = registrar(&registry).start().await.unwrap();
+        registry.set(mood);
+        let failing = |status: &Status| !is_registered(status);
+        let failing = until(&running, failing).await.to_string();
+        let why = if mood == Mood::Panics { "the registry panicked" } else { "did not answer within 30s" };
+        assert!(failing.ends_with(why), "{failing}");
+        registry.set(Mood::Well);
+        until(&running, is_registered).await;
+
+        registry.set(mood);
+        let shutdown = tokio::spawn(running.shutdown());
+        while registry.deregistrations() == 0 {
+            sleep(Duration::from_millis(10)).await;
+        }
+        registry.set(Mood::Well);
+        shutdown.await.unwrap().unwrap();
+        assert!(!registry.is_listed(&instance()).await);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deregistration_that_hangs_once_leaves_time_for_another() {
+    for limit in [seconds(10), seconds(1), Duration::MAX] {
+        let registry = Scripted::new();
+        let running = registrar(&registry).shutdown_limit(limit).start().await.unwrap();
+        registry.set(Mood::Hangs);
+        let shutdown = tokio::spawn(running.shutdown());
+        while registry.deregistrations() == 0 {
+            sleep(Duration::from_millis(10)).await;
+        }
+        registry.set(Mood::Well);
+        timeout(seconds(100), shutdown).await.expect("it ends").unwrap().unwrap();
+        assert_eq!(registry.deregistrations(), 2, "{limit:?}");
+        assert!(!registry.is_listed(&instance()).await);
+    }
 }

@@ -40,6 +40,15 @@ pub(crate) fn is_withdrawn(status: &Status) -> bool {
     matches!(status, Status::Withdrawn { .. })
 }
 
+/// Panics when it is dropped.
+pub(crate) struct Bursts;
+
+impl Drop for Bursts {
+    fn drop(&mut self) {
+        panic!("on purpose");
+    }
+}
+
 /// What a call does before, or instead of, reaching the memory registry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mood {
@@ -48,7 +57,10 @@ pub(crate) enum Mood {
     Refuses,
     /// Finds something wrong with what it is told.
     Invalid,
+    Panics,
     Hangs,
+    /// Hangs, and panics when it is given up.
+    HangsAndBursts,
     /// Takes so long and then works, whether the caller still waits or not.
     Slow(Duration),
 }
@@ -111,7 +123,12 @@ impl Scripted {
                 Err(Error::new(ErrorKind::PermissionDenied, "scripted", "call", "the token may not"))
             }
             Mood::Invalid => Err(Error::new(ErrorKind::Invalid, "scripted", "call", "makes no sense")),
+            Mood::Panics => panic!("on purpose"),
             Mood::Hangs => std::future::pending().await,
+            Mood::HangsAndBursts => {
+                let _bursts = Bursts;
+                std::future::pending().await
+            }
             Mood::Slow(time) => {
                 sleep(time).await;
                 Ok(())

@@ -1,0 +1,56 @@
+//! Calls to the registry: one that hangs is given up, and one that panics has failed.
+
+use std::future::Future;
+use std::time::Duration;
+
+use switchboard_core::{Error, ErrorKind, Instance, RegisterOptions, Result};
+use tokio::time::timeout;
+
+use crate::Registrar;
+use crate::caught::Caught;
+
+/// A call to the registry may take at least so long, however short the TTL.
+const SHORTEST_CALL: Duration = Duration::from_secs(1);
+
+/// A call may take so long at most, however long the TTL: one that hangs must not hold up a withdrawal.
+pub(crate) const LONGEST_CALL: Duration = Duration::from_secs(30);
+
+impl Registrar {
+    pub(crate) async fn register(&self, instance: &Instance) -> Result<()> {
+        let mut options = RegisterOptions::new();
+        options.ttl = self.effective_ttl();
+        let call = async { self.registry.register(instance, &options).await };
+        within(self.call_limit(), "register", call).await
+    }
+
+    pub(crate) async fn deregister(&self, limit: Duration) -> Result<()> {
+        let call = async { self.registry.deregister(&self.instance.key()).await };
+        within(limit, "deregister", call).await
+    }
+
+    /// So long a call may take that a second one comes before the TTL lapses.
+    pub(crate) fn call_limit(&self) -> Duration {
+        let half = |ttl: Duration| ttl.saturating_sub(self.effective_interval()) / 2;
+        self.effective_ttl().map_or(LONGEST_CALL, half).clamp(SHORTEST_CALL, LONGEST_CALL)
+    }
+}
+
+async fn within(
+    limit: Duration,
+    operation: &'static str,
+    call: impl Future<Output = Result<()>>,
+) -> Result<()> {
+    match timeout(limit, Caught::new(call)).await {
+        Ok(Some(done)) => done,
+        Ok(None) => Err(unavailable(operation, "the registry panicked".into())),
+        Err(_) => Err(late(operation, limit)),
+    }
+}
+
+pub(crate) fn late(operation: &'static str, limit: Duration) -> Error {
+    unavailable(operation, format!("the registry did not answer within {limit:?}"))
+}
+
+fn unavailable(operation: &'static str, message: String) -> Error {
+    Error::new(ErrorKind::Unavailable, "registrar", operation, message)
+}
