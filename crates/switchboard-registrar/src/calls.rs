@@ -54,3 +54,9 @@ pub(crate) fn late(operation: &'static str, limit: Duration) -> Error {
 fn unavailable(operation: &'static str, message: String) -> Error {
     Error::new(ErrorKind::Unavailable, "registrar", operation, message)
 }
+
+/// Whether the registry, or who calls it, said no; else the answer may have been lost.
+pub(crate) fn is_refusal(error: &Error) -> bool {
+    use ErrorKind::{Closed, Invalid, PermissionDenied, Unsupported};
+    matches!(error.kind(), Closed | Invalid | PermissionDenied | Unsupported)
+}

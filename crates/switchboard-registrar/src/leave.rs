@@ -1,4 +1,4 @@
-//! The end: within which time the instance is deregistered.
+//! The end: when it is asked for, how, and within which time the instance is deregistered.
 
 use std::time::Duration;
 
@@ -9,11 +9,38 @@ use crate::Registrar;
 use crate::calls::{LONGEST_CALL, late};
 use crate::pause::{LONGEST_RETRY, retries};
 
+/// Ending a start that failed may take so long.
+const GIVE_UP_LIMIT: Duration = Duration::from_secs(1);
+
+/// How to end.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Stop {
+    /// Deregisters, trying again until the shutdown limit.
+    Shutdown,
+    /// Deregisters once, and only what the registry may have.
+    GiveUp,
+}
+
+impl Stop {
+    /// How long ending may take, a call in flight included.
+    pub(crate) fn limit(self, registrar: &Registrar) -> Duration {
+        match self {
+            Self::Shutdown => registrar.shutdown_limit,
+            Self::GiveUp => GIVE_UP_LIMIT,
+        }
+    }
+}
+
 impl Registrar {
     /// Deregisters, within what is left of the limit since the end was asked for.
-    pub(crate) async fn leave(&self, asked: Instant) -> Result<()> {
-        let limit = self.shutdown_limit.saturating_sub(asked.elapsed());
-        match self.deregister_with_retries(limit).await {
+    pub(crate) async fn leave(&self, stop: Stop, asked: Instant, may_be_there: bool) -> Result<()> {
+        let limit = stop.limit(self).saturating_sub(asked.elapsed());
+        let left = match stop {
+            Stop::Shutdown => self.deregister_with_retries(limit).await,
+            Stop::GiveUp if may_be_there => self.deregister(limit).await,
+            Stop::GiveUp => Ok(()),
+        };
+        match left {
             // The registry deregistered everything when it was closed.
             Err(error) if error.kind() == ErrorKind::Closed => Ok(()),
             left => left,

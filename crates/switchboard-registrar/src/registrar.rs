@@ -114,7 +114,7 @@ impl Registrar {
         self
     }
 
-    /// Sets how long [`start`](Self::start) tries. Default 30 s.
+    /// Sets how long [`start`](Self::start) tries; it ends 1 s later at most. Default 30 s.
     pub fn start_limit(mut self, limit: Duration) -> Self {
         self.start_limit = limit;
         self
@@ -139,15 +139,17 @@ impl Registrar {
     /// # Errors
     ///
     /// `Invalid` for a TTL that is not longer than the interval; `Unsupported` outside a tokio runtime. At once what trying
-    /// again does not mend, such as a refused token; else the last error when the limit has passed. Nothing goes on in the
-    /// background then. A failing check is no error: the instance is withdrawn until it passes.
+    /// again does not mend, such as a refused token or a closed registry; else the last error when the limit has passed.
+    /// Nothing goes on in the background then, and there is no drain. If the registry may have the instance all the same,
+    /// for want of a clear answer, it is deregistered once. That, with a registration in flight before it, takes 1 s at
+    /// most, by which the limit can be exceeded. A failing check is no error: the instance is withdrawn until it passes.
     pub async fn start(self) -> Result<Running> {
         let limit = self.start_limit;
         let running = self.start_in_background()?;
         match running.started(limit).await {
             Ok(()) => Ok(running),
             Err(error) => {
-                let _ = running.shutdown().await;
+                running.give_up().await;
                 Err(error)
             }
         }

@@ -5,6 +5,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
+use crate::leave::Stop;
 use crate::task::Change;
 use crate::{Registrar, Status, task};
 
@@ -20,7 +21,7 @@ pub struct Running {
     status: watch::Receiver<Status>,
     changes: mpsc::Sender<Change>,
     /// Sending on it, or dropping it, begins the shutdown.
-    stop: oneshot::Sender<()>,
+    stop: oneshot::Sender<Stop>,
     stopped: oneshot::Receiver<Result<()>>,
 }
 
@@ -116,8 +117,15 @@ impl Running {
     ///
     /// Why the instance could not be deregistered within the shutdown limit. It stays listed until its TTL lapses.
     pub async fn shutdown(self) -> Result<()> {
-        let _ = self.stop.send(());
+        let _ = self.stop.send(Stop::Shutdown);
         self.stopped.await.unwrap_or_else(|_| Err(ended("shutdown")))
+    }
+
+    /// Ends what could not be started, and does not drain: no client was to find it.
+    pub(crate) async fn give_up(mut self) {
+        let _ = self.stop.send(Stop::GiveUp);
+        // It says so before it would drain; it does not when nobody waits for it any more.
+        let _ = self.status.wait_for(|status| matches!(status, Status::Stopped)).await;
     }
 
     /// Waits until the first registration is done, or it is withdrawn by its check.
@@ -136,6 +144,7 @@ impl Running {
                 let message = format!("{} was not registered within {limit:?}", self.key);
                 Err(Error::new(ErrorKind::Unavailable, "registrar", "start", message))
             }
+            Status::Stopped => Err(ended("start")),
             _ => Ok(()),
         }
     }

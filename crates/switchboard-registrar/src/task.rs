@@ -5,6 +5,7 @@
 //! here, so none can come later.
 
 use std::future::Future;
+use std::mem;
 use std::pin::{Pin, pin};
 use std::time::Duration;
 
@@ -14,7 +15,9 @@ use tokio::select;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, Sleep, sleep, timeout};
 
+use crate::calls::is_refusal;
 use crate::check::Health;
+use crate::leave::Stop;
 use crate::pause::{LONGEST_RETRY, early, retries};
 use crate::{CheckFailures, Registrar, Status};
 
@@ -33,28 +36,32 @@ pub(crate) async fn run(
     instance: watch::Sender<Instance>,
     status: &watch::Sender<Status>,
     changes: mpsc::Receiver<Change>,
-    stop: oneshot::Receiver<()>,
+    stop: oneshot::Receiver<Stop>,
 ) -> Result<()> {
     let (checked, health) = watch::channel(Health::before(&registrar.check));
     // Checks go on while nobody has asked to stop, whatever else is waited for.
     let stop = pin!(async {
         select! {
             biased;
-            _ = stop => {}
-            () = registrar.check.run(&checked, status) => {}
+            // Without a word the handle was dropped.
+            stop = stop => stop.unwrap_or(Stop::Shutdown),
+            () = registrar.check.run(&checked, status) => Stop::Shutdown,
         }
     });
     let key = registrar.instance.key();
     let due = Box::pin(sleep(Duration::ZERO));
-    let mut keeper = Keeper { registrar, key, instance, status, health, due, retries: None };
-    let asked = keeper.keep(changes, stop).await;
-    registrar.leave(asked).await
+    let mut keeper =
+        Keeper { registrar, key, instance, may_be_there: false, status, health, due, retries: None };
+    let (stop, asked) = keeper.keep(changes, stop).await;
+    registrar.leave(stop, asked, keeper.may_be_there).await
 }
 
 struct Keeper<'a> {
     registrar: &'a Registrar,
     key: InstanceKey,
     instance: watch::Sender<Instance>,
+    /// Whether the registry took a registration, or may have taken one.
+    may_be_there: bool,
     status: &'a watch::Sender<Status>,
     health: watch::Receiver<Health>,
     /// When the registry is told again.
@@ -63,30 +70,30 @@ struct Keeper<'a> {
 }
 
 impl Keeper<'_> {
-    /// Keeps the registry up to date until `stop`; when that was.
+    /// Keeps the registry up to date until `stop`; how to end, and when that was asked.
     async fn keep(
         &mut self,
         mut changes: mpsc::Receiver<Change>,
-        mut stop: Pin<&mut impl Future<Output = ()>>,
-    ) -> Instant {
-        let patience = self.registrar.shutdown_limit / 2;
+        mut stop: Pin<&mut impl Future<Output = Stop>>,
+    ) -> (Stop, Instant) {
         loop {
             let change = select! {
                 biased;
-                () = &mut stop => return Instant::now(),
+                stop = &mut stop => return (stop, Instant::now()),
                 () = &mut self.due => None,
                 Ok(()) = self.health.changed() => None,
                 Some(change) = changes.recv() => Some(change),
             };
+            let registrar = self.registrar;
             let mut turn = pin!(self.turn(change));
             select! {
                 biased;
                 () = &mut turn => {}
-                () = &mut stop => {
+                stop = &mut stop => {
                     let asked = Instant::now();
                     // A registration is not dropped on stop: it might reach the registry after the deregistration.
-                    let _ = timeout(patience, turn).await;
-                    return asked;
+                    let _ = timeout(stop.limit(registrar) / 2, turn).await;
+                    return (stop, asked);
                 }
             }
         }
@@ -125,9 +132,16 @@ impl Keeper<'_> {
         let _ = done.send(tried);
     }
 
-    async fn register(&self) -> Result<()> {
+    async fn register(&mut self) -> Result<()> {
         let instance = self.instance.borrow().clone();
-        self.registrar.register(&instance).await
+        // Also when it is given up half-way.
+        let before = mem::replace(&mut self.may_be_there, true);
+        let tried = self.registrar.register(&instance).await;
+        match &tried {
+            Err(error) if is_refusal(error) => self.may_be_there = before,
+            _ => {}
+        }
+        tried
     }
 
     /// Takes note of a try to register.

@@ -280,6 +280,56 @@ fn it_ends_with_its_runtime_and_says_so() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_start_that_is_refused_fails_at_once_with_nothing_to_take_back() {
+    for mood in [Mood::Refuses, Mood::Invalid] {
+        let registry = Scripted::new();
+        registry.set(mood);
+        let started = Instant::now();
+        let start = timeout(seconds(1000), registrar(&registry).drain(Duration::MAX).start()).await;
+        assert!(start.expect("no drain: no client has found it").is_err());
+        assert_eq!((started.elapsed(), registry.deregistrations()), (Duration::ZERO, 0), "{mood:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_start_that_fails_ends_a_second_after_its_limit_whatever_the_registry_does() {
+    for (mood, limit) in
+        [(Mood::Down, 30), (Mood::Hangs, 30), (Mood::Down, 1), (Mood::Hangs, 1), (Mood::Hangs, 0)]
+    {
+        let registry = Scripted::new();
+        registry.set(mood);
+        let started = Instant::now();
+        let start = registrar(&registry).drain(seconds(30)).start_limit(seconds(limit)).start().await;
+        assert_eq!(start.unwrap_err().kind(), ErrorKind::Unavailable);
+        assert!(started.elapsed() <= seconds(limit + 1), "{mood:?} {limit}: {:?}", started.elapsed());
+        let sent = registry.registrations().min(1);
+        assert_eq!(registry.deregistrations(), sent, "what may have got through is taken back");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_start_that_fails_takes_back_what_may_have_got_through() {
+    // A registration that is still under way at the limit: after it, so that it cannot come later.
+    let registry = Scripted::new();
+    registry.set(Mood::Slow(Duration::from_millis(1200)));
+    let start = tokio::spawn(registrar(&registry).start_limit(seconds(1)).start());
+    sleep(Duration::from_millis(1100)).await;
+    registry.set(Mood::Well);
+    assert!(start.await.unwrap().is_err());
+    let times = registry.times();
+    assert_eq!((registry.deregistrations(), times[1] - times[0]), (1, Duration::from_millis(1200)));
+
+    // One without an answer, though the next one is refused.
+    let registry = Scripted::new();
+    registry.set(Mood::Hangs);
+    let start = tokio::spawn(registrar(&registry).start_limit(seconds(100)).start());
+    sleep(seconds(1)).await;
+    registry.set(Mood::Refuses);
+    assert_eq!(start.await.unwrap().unwrap_err().kind(), ErrorKind::PermissionDenied);
+    assert_eq!(registry.deregistrations(), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_call_that_panics_has_failed() {
     for mood in [Mood::Panics, Mood::HangsAndBursts] {
         let registry = Scripted::new();
