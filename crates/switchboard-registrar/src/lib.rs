@@ -29,7 +29,7 @@
 //!   processes started together, do not burst.
 //! - A renewal is a full registration. A registry that has lost the instance has it back within one interval; after a failed
 //!   renewal it is tried again with jittered exponential backoff, from 100 ms up to the interval, and 30 s at most. A call that
-//!   panics has failed.
+//!   panics has failed. Only a registry that was closed is not tried again.
 //! - It runs the check at an interval of its own, beside the renewals. Several failures in a row withdraw the instance, which
 //!   stays withdrawn until the check passes; a single one is only told in the [`Status`].
 //! - [`update`](Running::update) changes what is registered: weight, metadata, tags, addresses.

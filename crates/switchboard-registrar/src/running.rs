@@ -94,7 +94,7 @@ impl Running {
     ///
     /// `Invalid` for an instance of another key, or one that the registry refuses as invalid: nothing is changed. With
     /// what else the registry fails the change stands, and is tried again as a renewal is. `Unavailable` when the runtime
-    /// has ended.
+    /// has ended, `Closed` when the registry was closed.
     pub async fn update(&self, instance: Instance) -> Result<()> {
         if instance.key() != self.key {
             let invalid = Invalid::new(
@@ -139,7 +139,7 @@ impl Running {
             return Err(ended("start"));
         }
         match self.status() {
-            Status::Registering { error: Some(error) } => Err(error),
+            Status::Registering { error: Some(error) } | Status::Closed { error } => Err(error),
             Status::Registering { error: None } => {
                 let message = format!("{} was not registered within {limit:?}", self.key);
                 Err(Error::new(ErrorKind::Unavailable, "registrar", "start", message))

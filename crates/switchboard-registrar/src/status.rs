@@ -1,7 +1,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use switchboard_core::{Error, Result};
+use switchboard_core::{Error, ErrorKind, Result};
 use tokio::time::Instant;
 
 use crate::check::Health;
@@ -19,6 +19,8 @@ pub enum Status {
     Registered {
         /// Since when, without interruption.
         since: Instant,
+        /// When the TTL of the last renewal ends; `None`: never.
+        lapses: Option<Instant>,
         /// The checks that failed last, too few yet to withdraw it. `None` while they pass.
         check: Option<CheckFailures>,
     },
@@ -29,6 +31,8 @@ pub enum Status {
         since: Instant,
         /// Why the last one failed.
         error: Error,
+        /// When the TTL of the last renewal that went well ends; `None`: never.
+        lapses: Option<Instant>,
         /// The checks that failed last, too few yet to withdraw it. `None` while they pass.
         check: Option<CheckFailures>,
     },
@@ -40,6 +44,11 @@ pub enum Status {
         why: Arc<str>,
         /// How many checks have passed since, too few yet to bring it back.
         passes: u32,
+    },
+    /// The registry was closed: it has deregistered everything, and nothing is tried any more.
+    Closed {
+        /// What the registry said.
+        error: Error,
     },
     /// Shut down, or its runtime ended; it will not be registered again.
     Stopped,
@@ -60,10 +69,18 @@ pub struct CheckFailures {
 }
 
 impl Status {
-    /// Whether clients can be expected to find the instance: registered, or failing only since a moment. For a readiness
-    /// endpoint.
+    /// Whether clients can be expected to find the instance now: registered, and the TTL of the last renewal that went well
+    /// has not passed. So renewals may fail for less than a TTL, and without a TTL for ever; with the defaults it is not
+    /// ready 90 s after the last one. For a readiness endpoint.
+    ///
+    /// Time alone can end it: no receiver of [`watch_status`](crate::Running::watch_status) is woken at that moment.
     pub fn is_ready(&self) -> bool {
-        matches!(self, Self::Registered { .. } | Self::Failing { .. })
+        match self {
+            Self::Registered { lapses, .. } | Self::Failing { lapses, .. } => {
+                lapses.is_none_or(|lapses| Instant::now() < lapses)
+            }
+            _ => false,
+        }
     }
 
     /// Takes note of what the checks say; whether that changes anything.
@@ -79,15 +96,24 @@ impl Status {
         }
     }
 
-    /// Takes note of a try to register; whether that changes anything.
-    pub(crate) fn tried(&mut self, tried: &Result<()>, health: &Health) -> bool {
+    /// Takes note of a try to register, and when the TTL ends that begins with it; whether that changes anything but the
+    /// latter.
+    pub(crate) fn tried(&mut self, tried: &Result<()>, ends: Option<Instant>, health: &Health) -> bool {
         let now = Instant::now();
         let check = health.failures().cloned();
-        *self = match (&*self, tried.clone()) {
-            (Self::Registered { .. }, Ok(())) => return false,
-            (_, Ok(())) => Self::Registered { since: now, check },
-            (Self::Registered { .. }, Err(error)) => Self::Failing { since: now, error, check },
-            (Self::Failing { since, .. }, Err(error)) => Self::Failing { since: *since, error, check },
+        *self = match (&mut *self, tried.clone()) {
+            (Self::Registered { lapses, .. }, Ok(())) => {
+                *lapses = ends;
+                return false;
+            }
+            (_, Ok(())) => Self::Registered { since: now, lapses: ends, check },
+            (_, Err(error)) if error.kind() == ErrorKind::Closed => Self::Closed { error },
+            (Self::Registered { lapses, .. }, Err(error)) => {
+                Self::Failing { since: now, error, lapses: *lapses, check }
+            }
+            (Self::Failing { since, lapses, .. }, Err(error)) => {
+                Self::Failing { since: *since, error, lapses: *lapses, check }
+            }
             (_, Err(error)) => Self::Registering { error: Some(error) },
         };
         true
@@ -115,11 +141,11 @@ impl fmt::Display for Status {
         match self {
             Self::Registering { error: None } => f.write_str("registering"),
             Self::Registering { error: Some(error) } => write!(f, "registering, not yet done: {error}"),
-            Self::Registered { since, check } => {
+            Self::Registered { since, check, .. } => {
                 write!(f, "registered for {}", Age(since))?;
                 also(f, check.as_ref())
             }
-            Self::Failing { since, error, check } => {
+            Self::Failing { since, error, check, .. } => {
                 write!(f, "renewals failing for {}: {error}", Age(since))?;
                 also(f, check.as_ref())
             }
@@ -132,6 +158,9 @@ impl fmt::Display for Status {
                     "withdrawn for {} by its check, which has passed {passes} times since: {why}",
                     Age(since)
                 )
+            }
+            Self::Closed { error } => {
+                write!(f, "not registered, and will not be: the registry was closed: {error}")
             }
             Self::Stopped => f.write_str("stopped"),
         }

@@ -77,11 +77,13 @@ impl Keeper<'_> {
         mut stop: Pin<&mut impl Future<Output = Stop>>,
     ) -> (Stop, Instant) {
         loop {
+            // A closed registry stays closed.
+            let open = !matches!(*self.status.borrow(), Status::Closed { .. });
             let change = select! {
                 biased;
                 stop = &mut stop => return (stop, Instant::now()),
-                () = &mut self.due => None,
-                Ok(()) = self.health.changed() => None,
+                () = &mut self.due, if open => None,
+                Ok(()) = self.health.changed(), if open => None,
                 Some(change) = changes.recv() => Some(change),
             };
             let registrar = self.registrar;
@@ -109,8 +111,9 @@ impl Keeper<'_> {
             // The first check is waited for.
             Health::Unknown => self.due.set(sleep(Duration::MAX)),
             Health::Well(_) => {
+                let begun = Instant::now();
                 let tried = self.register().await;
-                self.registered(&tried);
+                self.registered(&tried, begun);
             }
             // At each interval again: the last time may have failed, and it costs nothing.
             Health::Unwell { failures, .. } => self.withdraw(failures).await,
@@ -121,11 +124,12 @@ impl Keeper<'_> {
     /// refused, and what is registered would lapse.
     async fn change(&mut self, Change { instance, done }: Change) {
         let before = self.instance.send_replace(instance);
+        let begun = Instant::now();
         let well = matches!(*self.health.borrow(), Health::Well(_));
         let tried = if well { self.register().await } else { Ok(()) };
         match &tried {
             Err(error) if error.kind() == ErrorKind::Invalid => drop(self.instance.send_replace(before)),
-            tried if well => self.registered(tried),
+            tried if well => self.registered(tried, begun),
             _ => {}
         }
         // Nobody listens if the caller gave up.
@@ -144,20 +148,27 @@ impl Keeper<'_> {
         tried
     }
 
-    /// Takes note of a try to register.
-    fn registered(&mut self, tried: &Result<()>) {
-        if let Err(error) = tried {
+    /// Takes note of a try to register that began then.
+    fn registered(&mut self, tried: &Result<()>, begun: Instant) {
+        let ends = self.registrar.effective_ttl().and_then(|ttl| begun.checked_add(ttl));
+        self.status.send_if_modified(|status| status.tried(tried, ends, &self.health.borrow()));
+        self.schedule(tried.is_ok());
+        let Err(error) = tried else { return };
+        if error.kind() == ErrorKind::Closed {
+            tracing::warn!(instance = %self.key, %error, "not registered, and will not be");
+        } else {
             tracing::warn!(instance = %self.key, %error, "not registered; will try again");
         }
-        self.status.send_if_modified(|status| status.tried(tried, &self.health.borrow()));
-        self.schedule(tried.is_ok());
     }
 
     async fn withdraw(&mut self, failures: &CheckFailures) {
+        let begun = Instant::now();
         let limit = self.registrar.call_limit();
         let tried = if self.registrar.withdraw { self.registrar.deregister(limit).await } else { Ok(()) };
-        if let Err(error) = &tried {
-            tracing::warn!(instance = %self.key, %error, "not withdrawn; will try again");
+        match &tried {
+            Err(error) if error.kind() == ErrorKind::Closed => return self.registered(&tried, begun),
+            Err(error) => tracing::warn!(instance = %self.key, %error, "not withdrawn; will try again"),
+            Ok(()) => {}
         }
         if self.status.send_if_modified(|status| status.withdrawn(failures)) {
             tracing::warn!(instance = %self.key, why = %failures.why, "withdrawn by its check");

@@ -330,6 +330,68 @@ async fn a_start_that_fails_takes_back_what_may_have_got_through() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn it_is_not_ready_once_the_registration_has_lapsed() {
+    let registry = Scripted::new();
+    let running = registrar(&registry).start().await.unwrap();
+    let registered = running.status();
+    registry.set(Mood::Down);
+    sleep(seconds(89)).await;
+    assert!(matches!(running.status(), Status::Failing { .. }) && running.status().is_ready());
+    sleep(seconds(2)).await;
+    assert!(!running.status().is_ready(), "the TTL of 90 s has passed: {}", running.status());
+    assert!(!registered.is_ready(), "nor was it renewed as far as this knows");
+    sleep(seconds(3600)).await;
+    assert!(!running.status().is_ready());
+    registry.set(Mood::Well);
+    until(&running, is_registered).await;
+    // Each renewal counts.
+    sleep(seconds(3600)).await;
+    assert!(running.status().is_ready());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_has_no_ttl_stays_ready() {
+    for interval in [Duration::ZERO, Duration::MAX] {
+        let registry = Scripted::new();
+        let running = registrar(&registry).interval(interval).start().await.unwrap();
+        registry.set(Mood::Down);
+        running.update(instance()).await.unwrap_err();
+        sleep(seconds(100_000)).await;
+        assert!(matches!(running.status(), Status::Failing { .. }) && running.status().is_ready());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_closed_registry_is_told_and_not_tried_again() {
+    let registry = Scripted::new();
+    let running = registrar(&registry).start().await.unwrap();
+    registry.memory.close().await.unwrap();
+    until(&running, |status| !is_registered(status)).await;
+    let calls = registry.calls();
+    assert!(!running.status().is_ready());
+    sleep(seconds(3600)).await;
+    assert_eq!(registry.calls(), calls);
+    let status = running.status().to_string();
+    assert!(status.starts_with("not registered, and will not be: the registry was closed"), "{status}");
+    assert_eq!(running.update(instance()).await.unwrap_err().kind(), ErrorKind::Closed);
+    running.shutdown().await.unwrap();
+
+    // A withdrawal finds out too.
+    let registry = Scripted::new();
+    let withdrawn = registrar(&registry).check(|| async { Err("not now".into()) }).start().await.unwrap();
+    registry.memory.close().await.unwrap();
+    until(&withdrawn, |status| matches!(status, Status::Closed { .. })).await;
+    let calls = registry.calls();
+    sleep(seconds(3600)).await;
+    assert_eq!(registry.calls(), calls);
+    withdrawn.shutdown().await.unwrap();
+
+    let started = Instant::now();
+    assert_eq!(registrar(&registry).start().await.unwrap_err().kind(), ErrorKind::Closed);
+    assert_eq!(started.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_call_that_panics_has_failed() {
     for mood in [Mood::Panics, Mood::HangsAndBursts] {
         let registry = Scripted::new();
