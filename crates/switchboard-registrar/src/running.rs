@@ -95,6 +95,9 @@ impl Running {
     /// `Invalid` for an instance of another key, or one that the registry refuses as invalid: nothing is changed. With
     /// what else the registry fails the change stands, and is tried again as a renewal is. `Unavailable` when the runtime
     /// has ended, `Closed` when the registry was closed.
+    ///
+    /// A change that was kept, or stands after a failure, and that the registry calls invalid when it is tried again is given
+    /// up with a warning in the log: the instance is what the registry took last, or what the registrar was made with.
     pub async fn update(&self, instance: Instance) -> Result<()> {
         if instance.key() != self.key {
             let invalid = Invalid::new(

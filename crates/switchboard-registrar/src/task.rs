@@ -50,8 +50,17 @@ pub(crate) async fn run(
     });
     let key = registrar.instance.key();
     let due = Box::pin(sleep(Duration::ZERO));
-    let mut keeper =
-        Keeper { registrar, key, instance, may_be_there: false, status, health, due, retries: None };
+    let mut keeper = Keeper {
+        registrar,
+        key,
+        accepted: registrar.instance.clone(),
+        instance,
+        may_be_there: false,
+        status,
+        health,
+        due,
+        retries: None,
+    };
     let (stop, asked) = keeper.keep(changes, stop).await;
     registrar.leave(stop, asked, keeper.may_be_there).await
 }
@@ -60,6 +69,8 @@ struct Keeper<'a> {
     registrar: &'a Registrar,
     key: InstanceKey,
     instance: watch::Sender<Instance>,
+    /// What the registry took last; before that, what the registrar was made with.
+    accepted: Instance,
     /// Whether the registry took a registration, or may have taken one.
     may_be_there: bool,
     status: &'a watch::Sender<Status>,
@@ -142,8 +153,9 @@ impl Keeper<'_> {
         let before = mem::replace(&mut self.may_be_there, true);
         let tried = self.registrar.register(&instance).await;
         match &tried {
+            Ok(()) => self.accepted = instance,
             Err(error) if is_refusal(error) => self.may_be_there = before,
-            _ => {}
+            Err(_) => {}
         }
         tried
     }
@@ -154,10 +166,16 @@ impl Keeper<'_> {
         self.status.send_if_modified(|status| status.tried(tried, ends, &self.health.borrow()));
         self.schedule(tried.is_ok());
         let Err(error) = tried else { return };
-        if error.kind() == ErrorKind::Closed {
-            tracing::warn!(instance = %self.key, %error, "not registered, and will not be");
-        } else {
-            tracing::warn!(instance = %self.key, %error, "not registered; will try again");
+        match error.kind() {
+            ErrorKind::Closed => {
+                tracing::warn!(instance = %self.key, %error, "not registered, and will not be");
+            }
+            ErrorKind::Invalid if *self.instance.borrow() != self.accepted => {
+                tracing::warn!(instance = %self.key, %error, "refused; going back to what was accepted last");
+                self.instance.send_replace(self.accepted.clone());
+                self.due.set(sleep(Duration::ZERO));
+            }
+            _ => tracing::warn!(instance = %self.key, %error, "not registered; will try again"),
         }
     }
 

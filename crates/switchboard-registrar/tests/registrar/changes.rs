@@ -165,3 +165,48 @@ async fn one_that_is_given_up_leaves_the_task_well() {
     running.shutdown().await.unwrap();
     assert_eq!(registry.weight().await, 0);
 }
+
+#[tokio::test(start_paused = true)]
+async fn one_kept_for_the_return_that_the_registry_calls_invalid_gives_way_to_the_last_it_took() {
+    let registry = Scripted::new();
+    let well = Arc::new(AtomicBool::new(true));
+    let check = well.clone();
+    let check = move || {
+        let well = check.load(Relaxed);
+        async move { if well { Ok(()) } else { Err("not now".into()) } }
+    };
+    let running = registrar(&registry).check(check).start().await.unwrap();
+    running.update(weighing(2)).await.unwrap();
+    well.store(false, Relaxed);
+    until(&running, is_withdrawn).await;
+    registry.set(Mood::InvalidWeight(3));
+    running.update(weighing(3)).await.unwrap();
+    well.store(true, Relaxed);
+    until(&running, is_registered).await;
+    assert_eq!((registry.weight().await, running.instance()), (2, weighing(2)));
+    sleep(seconds(3600)).await;
+    assert_eq!((registry.weight().await, running.status().is_ready()), (2, true));
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_failed_and_is_invalid_when_tried_again_gives_way_too() {
+    let registry = Scripted::new();
+    let running = registrar(&registry).start().await.unwrap();
+    registry.set(Mood::Down);
+    running.update(weighing(3)).await.unwrap_err();
+    registry.set(Mood::InvalidWeight(3));
+    until(&running, is_registered).await;
+    assert_eq!((registry.weight().await, running.instance()), (1, instance()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_invalid_instance_with_nothing_before_it_is_tried_again_at_leisure() {
+    let registry = Scripted::new();
+    registry.set(Mood::Invalid);
+    let running = registrar(&registry).start_in_background().unwrap();
+    sleep(seconds(300)).await;
+    let tried = registry.registrations();
+    assert!((5..30).contains(&tried), "{tried}");
+    registry.set(Mood::Well);
+    until(&running, is_registered).await;
+}

@@ -57,6 +57,8 @@ pub(crate) enum Mood {
     Refuses,
     /// Finds something wrong with what it is told.
     Invalid,
+    /// The same, for instances of this weight.
+    InvalidWeight(u16),
     Panics,
     Hangs,
     /// Hangs, and panics when it is given up.
@@ -117,7 +119,7 @@ impl Scripted {
         self.calls.lock().unwrap().push((Instant::now(), call));
         let mood = *self.mood.lock().unwrap();
         match mood {
-            Mood::Well => Ok(()),
+            Mood::Well | Mood::InvalidWeight(_) => Ok(()),
             Mood::Down => Err(Error::new(ErrorKind::Unavailable, "scripted", "call", "is down")),
             Mood::Refuses => {
                 Err(Error::new(ErrorKind::PermissionDenied, "scripted", "call", "the token may not"))
@@ -150,6 +152,9 @@ impl Registry for Scripted {
             });
         }
         self.behave(Call::Register { ttl: options.ttl }).await?;
+        if *self.mood.lock().unwrap() == Mood::InvalidWeight(instance.weight().get()) {
+            return Err(Error::new(ErrorKind::Invalid, "scripted", "call", "makes no sense"));
+        }
         memory.register(&instance, &options).await
     }
 
