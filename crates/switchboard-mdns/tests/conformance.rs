@@ -27,13 +27,18 @@ impl Backend for Loopback {
         // endpoints only.
         Profile::new()
             .quiet(Duration::from_millis(1300))
+            .settle(Duration::from_secs(20))
+            .ttl(Some(Duration::from_secs(8)))
             .suspicion(Duration::from_secs(4))
             .endpoint_details(false)
             .shared_ids(true)
     }
 
     async fn open(&self) -> Arc<dyn Registry> {
-        let opened = MdnsRegistry::builder().interface("lo").port(self.port).open().await;
+        // On a machine four times slower an answer takes longer than the 120 ms that a responder may wait, which is what
+        // the default is for.
+        let builder = MdnsRegistry::builder().interface("lo").port(self.port).settle(Duration::from_secs(2));
+        let opened = builder.open().await;
         Arc::new(opened.unwrap())
     }
 }
