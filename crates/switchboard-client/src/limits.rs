@@ -4,19 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// A call was given up because its time was over.
-///
-/// The status of the gRPC adapter has it as its source, an error of the HTTP one can be downcast to it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum TimedOut {
-    /// The time for the whole call.
-    #[error("the call is not over after {0:?}")]
-    Call(Duration),
-    /// The time for one attempt, and no other was allowed.
-    #[error("the attempt is not over after {0:?}")]
-    Try(Duration),
-}
+use crate::TimedOut;
 
 /// So much earlier another's clock may say that a time is over, and never by more than a tenth of it.
 const AHEAD: Duration = Duration::from_millis(10);

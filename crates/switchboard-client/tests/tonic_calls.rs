@@ -15,7 +15,7 @@ use support::health::{ask, check, server};
 use support::servers::{GivesUp, Http2, full, giving_up, hanging, leaving, refusing};
 use support::{Frames, LIMIT, Silent, instance, register, selector, standing};
 use switchboard_client::tonic::Channel;
-use switchboard_client::{Options, Retry, TimedOut};
+use switchboard_client::{Options, Retry, TimedOut, is_timeout};
 use switchboard_core::{Instance, MemoryRegistry};
 use switchboard_selector::{ConsistentHash, Filter, Selector};
 use switchboard_watcher::Directory;
@@ -47,6 +47,7 @@ async fn call(channel: &Channel, request: Request<HealthCheckRequest>) -> Result
 /// Which limit ended the call.
 fn limit(status: &Status) -> TimedOut {
     assert_eq!(status.code(), Code::DeadlineExceeded, "{status}");
+    assert!(is_timeout(status));
     *status.source().unwrap().downcast_ref().unwrap()
 }
 
@@ -179,8 +180,17 @@ async fn what_is_cancelled_long_before_the_deadline_is_the_applications_own() {
         let one = GivenUp::new(how).await;
         let status = one.call(within(SECOND, "one"), SECOND / 2, true).await;
         assert_eq!(status.code(), Code::Cancelled, "{how:?}");
+        assert!(!is_timeout(&status), "{how:?}");
         assert_eq!(one.standing(), [(0, 0)], "{how:?}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_time_of_the_servers_own_is_its_failure() {
+    let one = GivenUp::new(GivesUp::Status("4")).await;
+    let status = one.call(within(SECOND, "one"), SECOND / 2, true).await;
+    assert!(status.source().is_none() && is_timeout(&status), "{status:?}");
+    assert_eq!(one.standing(), [(0, 1)]);
 }
 
 #[tokio::test(start_paused = true)]
