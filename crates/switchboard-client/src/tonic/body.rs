@@ -42,15 +42,15 @@ impl ResponseBody {
     /// That the call's time is over, once.
     fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let Some(deadline) = &mut self.deadline else { return Poll::Pending };
-        deadline.as_mut().poll(cx).map(|()| self.over())
+        deadline.as_mut().poll(cx).map(|()| Some(Err(self.over())))
     }
 
     /// Ends the call since its time is over.
-    fn over(&mut self) -> Option<Result<Frame<Bytes>, Status>> {
+    fn over(&mut self) -> Status {
         // The instance has answered; how long a stream lasts is no fault of its own.
         self.finish(None);
         self.body = tonic::body::Body::empty();
-        Some(Err(timed_out(self.limits.over())))
+        timed_out(self.limits.over())
     }
 
     /// Whether the server gives the call up in `frame` because its time is over: it may notice that first.
@@ -79,7 +79,7 @@ impl Body for ResponseBody {
         }
         let frame = Pin::new(&mut self.body).poll_frame(cx);
         match &frame {
-            Poll::Ready(Some(frame)) if self.is_over(frame) => return Poll::Ready(self.over()),
+            Poll::Ready(Some(frame)) if self.is_over(frame) => return Poll::Ready(Some(Err(self.over()))),
             Poll::Ready(Some(Ok(frame))) => {
                 if let Some(trailers) = frame.trailers_ref() {
                     // Trailers without a status are against the protocol; tonic makes UNKNOWN of them.
