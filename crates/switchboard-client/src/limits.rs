@@ -30,6 +30,7 @@ impl Limits {
     }
 
     /// What is left for the call.
+    #[cfg(any(feature = "reqwest", feature = "tonic", test))]
     pub(crate) fn left(&self) -> Option<Duration> {
         self.until.map(|until| until.saturating_duration_since(Instant::now()))
     }
