@@ -94,28 +94,44 @@ pub(crate) struct Rate {
 #[derive(Debug)]
 pub(crate) struct Budgets {
     rate: Rate,
-    services: Mutex<HashMap<ServiceName, Arc<Budget>>>,
+    services: Mutex<Services>,
 }
 
-/// From so many on, those are forgotten that nothing would be lost with.
+#[derive(Debug)]
+struct Services {
+    budgets: HashMap<ServiceName, Arc<Budget>>,
+    /// With so many, those are forgotten that nothing would be lost with: each time there are twice as many as were kept, so
+    /// that it costs a new service the same however many there are.
+    forget_at: usize,
+}
+
+/// Fewer are not worth forgetting any.
 const MANY: usize = 1024;
 
 impl Budgets {
     pub(crate) fn new(rate: Rate) -> Self {
-        Self { rate, services: Mutex::default() }
+        let services = Services { budgets: HashMap::new(), forget_at: MANY };
+        Self { rate, services: Mutex::new(services) }
     }
 
     pub(crate) fn of(&self, service: &ServiceName) -> Arc<Budget> {
         let mut services = self.services.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(budget) = services.get(service) {
+        if let Some(budget) = services.budgets.get(service) {
             return budget.clone();
         }
-        if services.len() >= MANY {
-            services.retain(|_, budget| Arc::strong_count(budget) > 1 || !budget.is_new());
-        }
+        services.forget();
         let budget = Arc::new(Budget::new(self.rate));
-        services.insert(service.clone(), budget.clone());
+        services.budgets.insert(service.clone(), budget.clone());
         budget
+    }
+}
+
+impl Services {
+    fn forget(&mut self) {
+        if self.budgets.len() >= self.forget_at {
+            self.budgets.retain(|_, budget| Arc::strong_count(budget) > 1 || !budget.is_new());
+            self.forget_at = MANY.max(2 * self.budgets.len());
+        }
     }
 }
 
@@ -158,16 +174,24 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn budgets_of_services_long_quiet_are_forgotten() {
+    async fn budgets_of_services_long_quiet_are_forgotten_each_time_there_are_twice_as_many() {
         let budgets = Budgets::new(Rate { fraction: 1.0, per_second: 0 });
         let name = |number: usize| ServiceName::new(format!("service-{number}")).unwrap();
-        (0..MANY).for_each(|number| budgets.of(&name(number)).deposit());
+        let call = |number| budgets.of(&name(number)).deposit();
+        let known = || budgets.services.lock().unwrap().budgets.len();
+        (0..=MANY).for_each(call);
+        assert_eq!(known(), MANY + 1, "nobody is quiet yet");
         let held = budgets.of(&name(0));
-        let _ = budgets.of(&name(MANY));
-        assert_eq!(budgets.services.lock().unwrap().len(), MANY + 1);
         tokio::time::advance(Duration::from_secs(10)).await;
-        let _ = budgets.of(&name(MANY + 1));
-        assert_eq!(budgets.services.lock().unwrap().len(), 2);
+        // To look at all for each new service would be quadratic work.
+        (MANY + 1..2 * MANY).for_each(call);
+        assert_eq!(known(), 2 * MANY);
+        call(2 * MANY);
+        assert_eq!(known(), MANY + 1, "held, and those of late");
         assert!(Arc::ptr_eq(&held, &budgets.of(&name(0))));
+        drop(held);
+        tokio::time::advance(Duration::from_secs(10)).await;
+        (3 * MANY..4 * MANY).for_each(call);
+        assert!(known() <= 2 * MANY);
     }
 }

@@ -12,7 +12,7 @@
 //!
 //! What one call wants otherwise (a hash key, filters, a strategy, retries, time-outs) is said by `Options` in the
 //! request's extensions, in all three alike. Their times bound everything: waiting for a first snapshot, connecting, all
-//! attempts and the pauses between them.
+//! attempts and the pauses between them; `is_timeout` says of any error whether such a time was over.
 
 #[cfg(any(feature = "reqwest", feature = "tonic"))]
 mod budget;
@@ -26,6 +26,8 @@ mod options;
 mod pick;
 #[cfg(any(feature = "reqwest", feature = "tonic"))]
 mod retry;
+#[cfg(any(feature = "tower", feature = "reqwest", feature = "tonic"))]
+mod timed_out;
 #[cfg(any(feature = "reqwest", feature = "tonic"))]
 mod unsent;
 
@@ -37,8 +39,8 @@ pub mod tonic;
 pub mod tower;
 
 #[cfg(any(feature = "tower", feature = "reqwest", feature = "tonic"))]
-pub use limits::TimedOut;
-#[cfg(any(feature = "tower", feature = "reqwest", feature = "tonic"))]
 pub use options::Options;
 #[cfg(any(feature = "reqwest", feature = "tonic"))]
 pub use retry::Retry;
+#[cfg(any(feature = "tower", feature = "reqwest", feature = "tonic"))]
+pub use timed_out::{TimedOut, is_timeout};

@@ -4,19 +4,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// A call was given up because its time was over.
-///
-/// The status of the gRPC adapter has it as its source, an error of the HTTP one can be downcast to it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum TimedOut {
-    /// The time for the whole call.
-    #[error("the call is not over after {0:?}")]
-    Call(Duration),
-    /// The time for one attempt, and no other was allowed.
-    #[error("the attempt is not over after {0:?}")]
-    Try(Duration),
-}
+use crate::TimedOut;
+
+/// So much earlier another's clock may say that a time is over, and never by more than a tenth of it.
+const AHEAD: Duration = Duration::from_millis(10);
 
 /// The limits of one call, which began when this was made.
 #[derive(Clone, Copy, Debug)]
@@ -39,6 +30,7 @@ impl Limits {
     }
 
     /// What is left for the call.
+    #[cfg(any(feature = "reqwest", feature = "tonic", test))]
     pub(crate) fn left(&self) -> Option<Duration> {
         self.until.map(|until| until.saturating_duration_since(Instant::now()))
     }
@@ -58,11 +50,24 @@ impl Limits {
         }
     }
 
+    /// Which time of an attempt that began at `began` is over or as good as over, if one is.
+    pub(crate) fn spent(&self, began: Instant) -> Option<TimedOut> {
+        let call = self.until.zip(self.whole).map(|(until, whole)| (until, whole, TimedOut::Call(whole)));
+        let per_try =
+            self.per_try.and_then(|limit| Some((began.checked_add(limit)?, limit, TimedOut::Try(limit))));
+        let now = Instant::now();
+        let is_spent = |(until, limit, _): &(Instant, Duration, TimedOut)| {
+            until.saturating_duration_since(now) <= AHEAD.min(*limit / 10)
+        };
+        let spent = call.into_iter().chain(per_try).filter(is_spent);
+        spent.min_by_key(|(until, ..)| *until).map(|(.., over)| over)
+    }
+
     /// Whether a time-out of the attempt that began at `began` says something of its instance: it does not if most of the
     /// call's time had gone before.
     pub(crate) fn blames(&self, began: Instant) -> bool {
-        match (self.left(), self.whole) {
-            (Some(Duration::ZERO), Some(whole)) => began.elapsed() >= whole / 2,
+        match self.spent(began) {
+            Some(TimedOut::Call(whole)) => began.elapsed() >= whole / 2,
             _ => true,
         }
     }
@@ -104,6 +109,27 @@ mod tests {
         let waited = tokio::time::timeout(SECOND, limits.wait(pending::<()>())).await;
         assert_eq!(waited, Ok(Err(TimedOut::Call(SECOND * 5))));
         assert_eq!(limits.wait(async { 7 }).await, Ok(7), "what is there is taken");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_time_is_as_good_as_over_just_before_its_end() {
+        let long = Limits::new(Some(SECOND), None);
+        let short = Limits::new(Some(SECOND / 20), Some(SECOND / 100));
+        let began = Instant::now();
+        let after = async |millis| {
+            tokio::time::sleep_until(began + Duration::from_millis(millis)).await;
+            (short.spent(began), long.spent(began))
+        };
+        let (call, attempt) = (TimedOut::Call(SECOND / 20), TimedOut::Try(SECOND / 100));
+        assert_eq!(after(8).await, (None, None));
+        assert_eq!(after(9).await, (Some(attempt), None));
+        assert_eq!(short.spent(began + SECOND / 100), None, "the next attempt");
+        assert_eq!(after(45).await, (Some(attempt), None), "it was over first");
+        assert_eq!(short.spent(Instant::now()), Some(call));
+        assert!(!short.blames(Instant::now()), "it had nothing of it");
+        assert_eq!(after(989).await.1, None);
+        assert_eq!(after(990).await.1, Some(TimedOut::Call(SECOND)));
+        assert_eq!(after(2000).await.1, Some(TimedOut::Call(SECOND)));
     }
 
     #[tokio::test(start_paused = true)]

@@ -61,15 +61,18 @@ impl Options {
         self.select(|selection| selection.filter(filter))
     }
 
-    /// How often the call may be tried again, out of the client's budget. Default: what the client's `Retry` says. The `tower`
-    /// adapter tries once.
+    /// How often the call may be tried again, out of the client's budget. Default: what the client's `Retry` says.
+    ///
+    /// To `tower::Balance` this means nothing: it sends each request once, whatever is said here, since it cannot know which
+    /// may be sent twice. tower's own `retry` goes around it.
     pub fn retries(mut self, retries: u32) -> Self {
         self.retries = Some(retries);
         self
     }
 
     /// Whether the call may be sent twice. Default: by the HTTP method (RFC 9110, section 9.2.2); for gRPC what the
-    /// channel's builder says of the method, and no if it says nothing.
+    /// channel's builder says of the method, and no if it says nothing. Means nothing to `tower::Balance`, which does not send
+    /// twice.
     pub fn idempotent(mut self, idempotent: bool) -> Self {
         self.idempotent = Some(idempotent);
         self
@@ -83,8 +86,8 @@ impl Options {
     }
 
     /// The time for one attempt, from the pick until the head of the response is there, as Envoy's `per_try_timeout`. An
-    /// attempt that takes longer is a failure of its instance; if the call is idempotent, it is tried again on another.
-    /// Default: none.
+    /// attempt that takes longer is a failure of its instance; if the call is idempotent, it is tried again on another (by
+    /// `tower::Balance` never). Default: none.
     pub fn per_try_timeout(mut self, timeout: Duration) -> Self {
         self.per_try_timeout = Some(timeout);
         self

@@ -18,7 +18,7 @@ use support::http_server::{client, server, text, tls_server};
 use support::servers::{answering, full, hanging, leaving, refusing};
 use support::{Frames, Silent, instance, register, selector, standing};
 use switchboard_client::reqwest::{Discovery, redirects};
-use switchboard_client::{Options, Retry, TimedOut};
+use switchboard_client::{Options, Retry, TimedOut, is_timeout};
 use switchboard_core::{Instance, MemoryRegistry, ServiceName};
 use switchboard_selector::{ConsistentHash, Filter, Selector};
 use switchboard_watcher::Directory;
@@ -32,6 +32,7 @@ fn over(plain: reqwest::ClientBuilder, discovery: Discovery) -> ClientWithMiddle
 
 /// Which limit ended the request, if it was not the client's own clock.
 fn limit(error: &reqwest_middleware::Error) -> TimedOut {
+    assert!(is_timeout(error));
     match error {
         reqwest_middleware::Error::Middleware(error) => *error.downcast_ref().unwrap(),
         reqwest_middleware::Error::Reqwest(error) => panic!("{error:?}"),
@@ -50,7 +51,7 @@ async fn the_time_of_a_request_bounds_all_attempts() {
     let many = || Discovery::new(selector(&registry)).retry(Retry::new().most(20));
     let client = over(plain(), many());
     let error = client.get("http://hello/").timeout(SHORT * 3).send().await.unwrap_err();
-    assert!(error.is_timeout() && !error.is_connect(), "{error:?}");
+    assert!(error.is_timeout() && !error.is_connect() && is_timeout(&error), "{error:?}");
     let error = client.get("http://hello/").with_extension(Options::new().timeout(SHORT * 3));
     let error = error.send().await.unwrap_err();
     assert!(error.is_timeout() && !error.is_connect(), "{error:?}");
@@ -173,7 +174,7 @@ async fn a_body_that_breaks_off_on_this_side_says_nothing_of_the_instance() {
         let client = over(plain, Discovery::new(selector.clone()));
         let broken = Frames::new(["begun"], Some(io::Error::other("my own disk is broken")));
         let error = client.put("http://hello/").body(reqwest::Body::wrap(broken)).send().await.unwrap_err();
-        assert!(!error.is_timeout(), "{error:?}");
+        assert!(!error.is_timeout() && !is_timeout(&error), "{error:?}");
         assert_eq!(standing(&balancer), [(0, 0)]);
     }
 }

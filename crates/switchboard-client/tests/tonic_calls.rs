@@ -7,17 +7,19 @@ mod support;
 
 use std::collections::BTreeSet;
 use std::error::Error;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use support::health::{ask, check, server};
-use support::servers::{full, hanging, leaving, refusing};
+use support::servers::{GivesUp, Http2, full, giving_up, hanging, leaving, refusing};
 use support::{Frames, LIMIT, Silent, instance, register, selector, standing};
 use switchboard_client::tonic::Channel;
-use switchboard_client::{Options, Retry, TimedOut};
+use switchboard_client::{Options, Retry, TimedOut, is_timeout};
 use switchboard_core::{Instance, MemoryRegistry};
 use switchboard_selector::{ConsistentHash, Filter, Selector};
 use switchboard_watcher::Directory;
+use tokio::sync::Semaphore;
 use tonic::{Code, Request, Status};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
@@ -45,6 +47,7 @@ async fn call(channel: &Channel, request: Request<HealthCheckRequest>) -> Result
 /// Which limit ended the call.
 fn limit(status: &Status) -> TimedOut {
     assert_eq!(status.code(), Code::DeadlineExceeded, "{status}");
+    assert!(is_timeout(status));
     *status.source().unwrap().downcast_ref().unwrap()
 }
 
@@ -95,6 +98,109 @@ async fn a_deadline_bounds_a_stream_and_blames_nobody_for_its_length() {
     let next = tokio::time::timeout(LIMIT, stream.message()).await.unwrap();
     assert_eq!(limit(&next.unwrap_err()), TimedOut::Call(long));
     assert_eq!(standing(channel.balancer()), [(0, 0)]);
+}
+
+/// A second, as a limit on a clock that stands still.
+const SECOND: Duration = Duration::from_secs(1);
+/// Just before it is over.
+const ALMOST: Duration = Duration::from_millis(995);
+
+/// Lets all others go on while the clock stands still.
+async fn go_on_until(condition: impl Fn() -> bool) {
+    let began = Instant::now();
+    while !condition() {
+        assert!(began.elapsed() < LIMIT, "it never happened");
+        tokio::task::yield_now().await;
+    }
+}
+
+/// A channel to a server that gives up what it is asked.
+struct GivenUp {
+    channel: Channel,
+    server: Http2,
+    may: Arc<Semaphore>,
+    _registry: MemoryRegistry,
+}
+
+impl GivenUp {
+    async fn new(how: GivesUp) -> Self {
+        let may = Arc::new(Semaphore::new(0));
+        let server = giving_up(how, may.clone()).await;
+        let registry = MemoryRegistry::new();
+        register(&registry, &instance("health", "1", &server.address)).await;
+        let channel = Channel::new(&selector(&registry), "health").unwrap();
+        Self { channel, server, may, _registry: registry }
+    }
+
+    /// What becomes of a request when so much time has passed, and then, if it may, the server gives it up.
+    async fn call(&self, request: Request<HealthCheckRequest>, passed: Duration, may: bool) -> Status {
+        let (before, channel) = (self.server.requests().len(), self.channel.clone());
+        let call = tokio::spawn(async move { call(&channel, request).await.unwrap_err() });
+        go_on_until(|| self.server.requests().len() > before || call.is_finished()).await;
+        tokio::time::advance(passed).await;
+        self.may.add_permits(usize::from(may));
+        go_on_until(|| call.is_finished()).await;
+        call.await.unwrap()
+    }
+
+    fn standing(&self) -> Vec<(u32, u32)> {
+        standing(self.channel.balancer())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deadline_that_the_server_notices_first_is_one_all_the_same() {
+    for how in [GivesUp::Status("1"), GivesUp::Status("4"), GivesUp::Reset] {
+        let one = GivenUp::new(how).await;
+        for failures in 1..=2 {
+            let status = one.call(within(SECOND, "one"), ALMOST, true).await;
+            assert_eq!(limit(&status), TimedOut::Call(SECOND), "{how:?}");
+            assert_eq!(one.standing(), [(0, failures)], "{how:?}");
+        }
+        let per_try = with(&Options::new().timeout(LIMIT).per_try_timeout(SECOND), "one");
+        let status = one.call(per_try, ALMOST, true).await;
+        assert_eq!(limit(&status), TimedOut::Try(SECOND), "{how:?}");
+        assert_eq!(one.standing(), [(0, 3)], "{how:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deadline_that_the_server_notices_first_within_a_response_blames_nobody() {
+    for code in ["1", "4"] {
+        let one = GivenUp::new(GivesUp::Trailers(code)).await;
+        let status = one.call(within(SECOND, "one"), ALMOST, true).await;
+        assert_eq!(limit(&status), TimedOut::Call(SECOND), "{code}");
+        assert_eq!(one.standing(), [(0, 0)], "{code}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_cancelled_long_before_the_deadline_is_the_applications_own() {
+    for how in [GivesUp::Status("1"), GivesUp::Trailers("1")] {
+        let one = GivenUp::new(how).await;
+        let status = one.call(within(SECOND, "one"), SECOND / 2, true).await;
+        assert_eq!(status.code(), Code::Cancelled, "{how:?}");
+        assert!(!is_timeout(&status), "{how:?}");
+        assert_eq!(one.standing(), [(0, 0)], "{how:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_time_of_the_servers_own_is_its_failure() {
+    let one = GivenUp::new(GivesUp::Status("4")).await;
+    let status = one.call(within(SECOND, "one"), SECOND / 2, true).await;
+    assert!(status.source().is_none() && is_timeout(&status), "{status:?}");
+    assert_eq!(one.standing(), [(0, 1)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deadline_that_tonic_notices_first_says_which_limit_it_was() {
+    let one = GivenUp::new(GivesUp::Reset).await;
+    for failures in 1..=4 {
+        let status = one.call(within(SECOND, "one"), SECOND, false).await;
+        assert_eq!(limit(&status), TimedOut::Call(SECOND));
+        assert_eq!(one.standing(), [(0, failures)]);
+    }
 }
 
 #[tokio::test]

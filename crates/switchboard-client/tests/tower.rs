@@ -12,7 +12,7 @@ use std::time::Duration;
 use futures::{FutureExt, StreamExt};
 use support::{LIMIT, Silent, instance, register, selector, standing, until};
 use switchboard_client::tower::{Balance, CallError, Discover, FromExtensions};
-use switchboard_client::{Options, TimedOut};
+use switchboard_client::{Options, TimedOut, is_timeout};
 use switchboard_core::{Health, Instance, MemoryRegistry, Registry};
 use switchboard_selector::{ConsistentHash, FailureKind, Filter, Selector};
 use switchboard_watcher::Directory;
@@ -143,6 +143,16 @@ async fn the_time_for_a_call_bounds_waiting_and_calling() {
     let error = service.oneshot("hello").await.unwrap_err();
     assert!(matches!(error, CallError::TimedOut(TimedOut::Call(_))), "{error}");
     assert_eq!(began.elapsed(), limit);
+}
+
+#[test]
+fn a_timeout_is_known_whoever_says_so() {
+    let time = TimedOut::Try(Duration::from_secs(1));
+    assert!(is_timeout(&CallError::<std::io::Error>::TimedOut(time)));
+    assert!(is_timeout(&CallError::Call(time)));
+    let other = CallError::Call(std::io::Error::other("broken"));
+    assert!(!is_timeout(&other));
+    assert_eq!(other.to_string(), "broken");
 }
 
 #[tokio::test]

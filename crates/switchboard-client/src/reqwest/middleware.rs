@@ -40,7 +40,8 @@ use crate::{Options, Retry};
 ///
 /// **How long it takes.** The time-out of the request (`RequestBuilder::timeout`) and [`Options::timeout`], of which the
 /// shorter counts, bound all of it: waiting for a first snapshot, connecting, every attempt, pauses, the response's body.
-/// The error is reqwest's own (`is_timeout()`) or, while waiting for something else, a [`TimedOut`](crate::TimedOut). The
+/// The error is reqwest's own (`is_timeout()`) or, while waiting for something else and for [`Options::per_try_timeout`], a
+/// [`TimedOut`](crate::TimedOut); [`is_timeout`](crate::is_timeout) knows both. The
 /// time-out of the client cannot be known here. Where neither of the two is set it counts for each attempt, and ends the
 /// call when it passes. There is none by default, as in reqwest; a limit for connecting (`ClientBuilder::connect_timeout`)
 /// should be set in any case, since an attempt that cannot connect would wait for the kernel's, which is minutes.

@@ -5,12 +5,13 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use switchboard_selector::{FailureKind, Pick};
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
 use tonic::Status;
 
 use super::outcome;
 use super::replay::Broken;
 use super::status::timed_out;
+use crate::TimedOut;
 use crate::limits::Limits;
 use crate::pick::{Verdict, finish};
 
@@ -41,12 +42,26 @@ impl ResponseBody {
     /// That the call's time is over, once.
     fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let Some(deadline) = &mut self.deadline else { return Poll::Pending };
-        deadline.as_mut().poll(cx).map(|()| {
-            // The instance has answered; how long a stream lasts is no fault of its own.
-            self.finish(None);
-            self.body = tonic::body::Body::empty();
-            Some(Err(timed_out(self.limits.over())))
-        })
+        deadline.as_mut().poll(cx).map(|()| Some(Err(self.over())))
+    }
+
+    /// Ends the call since its time is over.
+    fn over(&mut self) -> Status {
+        // The instance has answered; how long a stream lasts is no fault of its own.
+        self.finish(None);
+        self.body = tonic::body::Body::empty();
+        timed_out(self.limits.over())
+    }
+
+    /// Whether the server gives the call up in `frame` because its time is over: it may notice that first.
+    fn is_over(&self, frame: &Result<Frame<Bytes>, Status>) -> bool {
+        let code = match frame {
+            Ok(frame) => frame.trailers_ref().and_then(outcome::code),
+            Err(status) => Some(status.code()),
+        };
+        let given_up = self.deadline.is_some() && code.is_some_and(outcome::gives_up);
+        // Only the time of the call still counts: an attempt is over when the response begins.
+        given_up && matches!(self.limits.spent(Instant::now()), Some(TimedOut::Call(_)))
     }
 }
 
@@ -64,6 +79,7 @@ impl Body for ResponseBody {
         }
         let frame = Pin::new(&mut self.body).poll_frame(cx);
         match &frame {
+            Poll::Ready(Some(frame)) if self.is_over(frame) => return Poll::Ready(Some(Err(self.over()))),
             Poll::Ready(Some(Ok(frame))) => {
                 if let Some(trailers) = frame.trailers_ref() {
                     // Trailers without a status are against the protocol; tonic makes UNKNOWN of them.

@@ -13,7 +13,7 @@ use tonic::transport::{self, Endpoint};
 use tower::{Service, ServiceExt};
 
 use super::body::ResponseBody;
-use super::outcome::{self, failure, was_not_sent};
+use super::outcome::{self, failure, gives_up, was_given_up, was_not_sent};
 use super::replay::Replay;
 use super::status::{no_endpoint, no_instance, no_response, timed_out};
 use super::timeout;
@@ -41,7 +41,10 @@ use crate::{Options, Retry, TimedOut};
 /// A deadline (`tonic::Request::set_timeout`, or [`Options::timeout`] of the call or the channel; the shortest counts) bounds
 /// all of it: waiting for a first snapshot, connecting, every attempt, pauses, the stream of responses. When it is over, the
 /// status is `DEADLINE_EXCEEDED`. Each attempt tells the server what is left of it. There is none by default, as gRPC has it.
-/// A deadline that is over is a failure of the instance if the attempt had at least half of the time.
+/// A deadline that is over is a failure of the instance if the attempt had at least half of the time. So it is when the
+/// server is first to say so: a `CANCELLED` (which tonic's servers make of it) or `DEADLINE_EXCEEDED` in the last 10 ms, or
+/// the last tenth if that is shorter, is the deadline; earlier ones are the application's own. The status always has a
+/// [`TimedOut`] as its source.
 ///
 /// [`Options`] in the request's extensions say what one call wants otherwise. A request whose own stream breaks off says
 /// nothing of the instance, and is not tried again.
@@ -223,6 +226,7 @@ impl Shared {
             if let (Some(status), Ok(Err(_))) = (broken, &result) {
                 return Err(status.clone());
             }
+            let result = by_own_clock(result, &limits, began);
             let id = picked.instance().id().clone();
             let open = match verdict(&result, &limits, began).filter(|_| broken.is_none()) {
                 None if matches!(result, Ok(Ok(_))) => {
@@ -252,6 +256,20 @@ impl Shared {
                 Err(error) => Err(timed_out(error)),
             };
         }
+    }
+}
+
+/// A time that is over is over by this side's clock, although the server's or tonic's own may have said so first: who wins
+/// that race must not decide what is learned of the instance.
+fn by_own_clock(attempt: Attempt, limits: &Limits, began: Instant) -> Attempt {
+    let given_up = match &attempt {
+        Ok(Ok(response)) => outcome::code(response.headers()).is_some_and(gives_up),
+        Ok(Err(error)) => was_given_up(error),
+        Err(_) => false,
+    };
+    match limits.spent(began).filter(|_| given_up) {
+        Some(over) => Err(over),
+        None => attempt,
     }
 }
 

@@ -52,7 +52,23 @@ pub(crate) fn was_not_sent(error: &(dyn Error + 'static)) -> bool {
     any(error, unsent) || is_refused(error)
 }
 
-/// Whether the time was over that the endpoint gives an attempt.
+/// What a server answers that gives a request up, as when its time is over: tonic's says `CANCELLED`, others
+/// `DEADLINE_EXCEEDED`.
+pub(crate) fn gives_up(code: Code) -> bool {
+    matches!(code, Code::Cancelled | Code::DeadlineExceeded)
+}
+
+/// Whether the server, or tonic on this side, gave the request up instead of a response.
+pub(crate) fn was_given_up(error: &(dyn Error + 'static)) -> bool {
+    let reset = |cause: &(dyn Error + 'static)| {
+        cause
+            .downcast_ref::<h2::Error>()
+            .is_some_and(|error| error.is_remote() && error.reason() == Some(h2::Reason::CANCEL))
+    };
+    is_timeout(error) || any(error, reset)
+}
+
+/// Whether the time was over that the endpoint, or the request, gives an attempt.
 pub(crate) fn is_timeout(error: &(dyn Error + 'static)) -> bool {
     any(error, <dyn Error>::is::<TimeoutExpired>)
 }

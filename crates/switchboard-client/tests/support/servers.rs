@@ -8,6 +8,7 @@ use h2::Reason;
 use h2::server::SendResponse;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::Semaphore;
 
 /// A server that takes no more connections, while this lives.
 pub(crate) struct Full {
@@ -68,19 +69,56 @@ pub(crate) async fn answering() -> Http2 {
     http2(|mut response| drop(response.send_response(http::Response::new(()), true).unwrap())).await
 }
 
-async fn http2(answer: fn(SendResponse<Bytes>)) -> Http2 {
+/// How a server says that it gives a request up.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum GivesUp {
+    /// A status without a response.
+    Status(&'static str),
+    /// A status after the head of a response.
+    Trailers(&'static str),
+    /// It resets the stream.
+    Reset,
+}
+
+/// It reads each request and gives it up, as soon as it may.
+pub(crate) async fn giving_up(how: GivesUp, may: Arc<Semaphore>) -> Http2 {
+    let head = || http::Response::builder().header("content-type", "application/grpc");
+    http2(move |mut response| {
+        let may = may.clone();
+        tokio::spawn(async move {
+            let begun = matches!(how, GivesUp::Trailers(_))
+                .then(|| response.send_response(head().body(()).unwrap(), false).unwrap());
+            may.acquire().await.unwrap().forget();
+            match (how, begun) {
+                (GivesUp::Trailers(code), Some(mut body)) => {
+                    let trailers = head().header("grpc-status", code).body(()).unwrap();
+                    body.send_trailers(trailers.into_parts().0.headers).unwrap();
+                }
+                (GivesUp::Status(code), _) => {
+                    let status = head().header("grpc-status", code).body(()).unwrap();
+                    response.send_response(status, true).unwrap();
+                }
+                _ => response.send_reset(Reason::CANCEL),
+            }
+        });
+    })
+    .await
+}
+
+async fn http2(answer: impl Fn(SendResponse<Bytes>) + Clone + Send + 'static) -> Http2 {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let server = Http2 { address, requests: Arc::default() };
     let requests = server.requests.clone();
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
-            let requests = requests.clone();
+            let (requests, answer) = (requests.clone(), answer.clone());
             tokio::spawn(async move {
                 let mut connection = h2::server::handshake(stream).await.unwrap();
                 while let Some(Ok((request, response))) = connection.accept().await {
                     let (head, mut body) = request.into_parts();
                     requests.lock().unwrap_or_else(PoisonError::into_inner).push(head);
+                    let answer = answer.clone();
                     tokio::spawn(async move {
                         while let Some(Ok(data)) = body.data().await {
                             body.flow_control().release_capacity(data.len()).unwrap();
