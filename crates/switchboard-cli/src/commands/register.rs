@@ -189,6 +189,7 @@ fn state(status: &Status) -> Option<(&'static str, Option<String>)> {
         Status::Failing { error, .. } => Some(("renewal failing", Some(chain(error)))),
         Status::Registering { error: Some(error) } => Some(("not yet registered", Some(chain(error)))),
         Status::Withdrawn { why, .. } => Some(("withdrawn", Some(why.to_string()))),
+        Status::Closed { error } => Some(("registry closed", Some(chain(error)))),
         _ => None,
     }
 }
