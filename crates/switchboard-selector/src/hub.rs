@@ -13,7 +13,7 @@ use crate::telemetry::Telemetry;
 pub(crate) struct Hub {
     pub(crate) service: ServiceName,
     /// In this time what was learned of latencies is forgotten to 1/e.
-    pub(crate) decay: Duration,
+    pub(crate) decay: Nanos,
     /// So many failures in a row wake the group; 0: never.
     pub(crate) consecutive: u32,
     pub(crate) wake: Notify,
@@ -31,11 +31,11 @@ const AVERAGED: Nanos = 100_000_000;
 
 /// An average and what comes after so much time, by which the older is forgotten.
 #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)] // times, not negative
-fn mixed(old: Nanos, new: Nanos, passed: Nanos, decay: Duration) -> Nanos {
+fn mixed(old: Nanos, new: Nanos, passed: Nanos, decay: Nanos) -> Nanos {
     if old == 0 {
         return new;
     }
-    let kept = (-(passed as f64) / 1e9 / decay.as_secs_f64()).exp();
+    let kept = (-(passed as f64) / decay as f64).exp();
     (old as f64 * kept + new as f64 * (1.0 - kept)) as Nanos
 }
 
@@ -47,7 +47,7 @@ impl Hub {
         Self {
             telemetry: Telemetry::new(&service),
             service,
-            decay,
+            decay: u64::try_from(decay.as_nanos()).unwrap_or(u64::MAX),
             consecutive,
             wake: Notify::new(),
             slowest: Default::default(),
@@ -85,7 +85,7 @@ impl Hub {
         }
         let (slowest, noted) = &self.slowest;
         let usual = slowest.load(Relaxed);
-        let old = u128::from(now.saturating_sub(noted.load(Relaxed))) > self.decay.as_nanos();
+        let old = now.saturating_sub(noted.load(Relaxed)) > self.decay;
         if took > usual || old {
             slowest.store(took.max(usual / 2).max(1), Relaxed);
             noted.store(now, Relaxed);

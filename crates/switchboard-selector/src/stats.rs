@@ -1,6 +1,5 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
-use std::time::Duration;
 
 use crate::FailureKind;
 use crate::hub::{Hub, Nanos};
@@ -173,7 +172,7 @@ impl Stats {
     #[inline]
     pub(crate) fn is_probe_due(&self, now: Nanos) -> bool {
         let picked = self.picked.load(Relaxed);
-        u128::from(now.saturating_sub(picked)) > self.hub.decay.as_nanos()
+        now.saturating_sub(picked) > self.hub.decay
             && fastrand::u32(..PROBE_EVERY) == 0
             && self.picked.compare_exchange(picked, now, Relaxed, Relaxed).is_ok()
     }
@@ -243,7 +242,7 @@ impl Latency {
 
     /// Takes in one latency: a peak at once, less than the average the more the longer ago that is.
     #[allow(clippy::cast_precision_loss, clippy::cast_possible_wrap)] // 24 bits are enough for an average
-    fn observe(&self, took: Nanos, now: Nanos, decay: Duration) {
+    fn observe(&self, took: Nanos, now: Nanos, decay: Nanos) {
         let (took, now) = (took as f32, millis(now));
         // Always writes, so it cannot fail.
         let _ = self.0.fetch_update(Relaxed, Relaxed, |word| {
@@ -253,7 +252,7 @@ impl Latency {
             }
             // Wraps after 49 days; another thread may have written a moment from now.
             let passed = (now.wrapping_sub(measured) as i32).max(0);
-            let kept = (-(passed as f32) / (decay.as_secs_f32() * 1e3)).exp();
+            let kept = (-(passed as f32) * 1e6 / decay as f32).exp();
             Some(pack(average * kept + took * (1.0 - kept), now))
         });
     }
@@ -284,7 +283,7 @@ mod tests {
     fn a_peak_counts_at_once_and_is_forgotten_by_what_comes_after() {
         let latency = Latency::default();
         let observe = |took, now| {
-            latency.observe(took, now, Duration::from_secs(10));
+            latency.observe(took, now, 10 * SECOND);
             latency.average().unwrap()
         };
         assert_eq!(latency.average(), None);

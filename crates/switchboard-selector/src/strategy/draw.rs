@@ -25,11 +25,13 @@ impl Draw {
 
     /// One, and another to compare it with; the same twice if there is no other, or if it hardly ever comes up.
     #[inline]
+    #[allow(clippy::cast_possible_truncation)] // the two halves of a word
     pub(super) fn two(&self) -> (usize, usize) {
         match self {
             Self::Even(count) => {
-                let first = scale(fastrand::u32(..), *count);
-                let other = first + 1 + scale(fastrand::u32(..), count.saturating_sub(1));
+                let bits = fastrand::u64(..);
+                let first = scale((bits >> 32) as u32, *count);
+                let other = first + 1 + scale(bits as u32, count.saturating_sub(1));
                 (first, if other >= *count { other - count } else { other })
             }
             Self::Weighted(alias) => {
@@ -72,10 +74,12 @@ impl Alias {
     }
 
     #[inline]
+    #[allow(clippy::cast_possible_truncation)] // the two halves of a word
     fn draw(&self) -> usize {
-        let column = scale(fastrand::u32(..), self.0.len());
+        let bits = fastrand::u64(..);
+        let column = scale((bits >> 32) as u32, self.0.len());
         let (stays, alias) = self.0[column];
-        if fastrand::u32(..) < stays { column } else { alias as usize }
+        if (bits as u32) < stays { column } else { alias as usize }
     }
 }
 
