@@ -1,72 +1,65 @@
 use criterion::{BatchSize, Criterion};
 use switchboard_core::{Instance, MemoryRegistry, RegisterOptions, Registry, ServiceName, Snapshot};
 use switchboard_selector::{
-    Balancer, CallOptions, ConsistentHash, LeastRequest, PeakEwma, Random, Request, RoundRobin, Selector,
-    SmoothWeightedRoundRobin, Strategy, WeightedRandom,
+    Balancer, CallOptions, Candidate, ConsistentHash, LeastRequest, PeakEwma, Pick, Picker, Random, Request,
+    RoundRobin, Selector, Strategy,
 };
 use switchboard_watcher::Directory;
 use tokio::runtime::{Builder, Runtime};
 
-use crate::measure;
+use crate::measure::{Call, Measure};
+
+impl Call for Pick {
+    fn index(&self) -> usize {
+        self.id().as_str().parse().expect("a number")
+    }
+
+    fn end(self) {
+        self.success();
+    }
+}
 
 fn runtime() -> Runtime {
     Builder::new_current_thread().enable_all().build().expect("a runtime")
 }
 
-fn instance(index: usize) -> Instance {
+fn instance(index: usize, weight: u16) -> Instance {
     let address = format!("10.{}.{}.{}:80", index >> 16, index >> 8 & 255, index & 255);
-    Instance::builder("bench").id(format!("instance-{index:05}")).address(address).build().expect("valid")
+    let instance = Instance::builder("bench").id(format!("{index:05}")).address(address);
+    instance.weight(weight).build().expect("valid")
 }
 
 fn snapshot(indices: impl Iterator<Item = usize>) -> Snapshot {
-    Snapshot::new(ServiceName::new("bench").expect("valid"), indices.map(instance))
+    Snapshot::new(ServiceName::new("bench").expect("valid"), indices.map(|index| instance(index, 1)))
 }
 
-async fn balancer(size: usize, strategy: impl Strategy) -> (Balancer, Selector) {
+async fn balancer(weights: &[u16]) -> (Balancer, Selector) {
     let registry = MemoryRegistry::new();
-    // One after the other each registration would copy the whole; a filled store is what is wanted.
-    for index in 0..size {
-        registry.register(&instance(index), &RegisterOptions::new()).await.expect("registered");
+    for (index, &weight) in weights.iter().enumerate() {
+        registry.register(&instance(index, weight), &RegisterOptions::new()).await.expect("registered");
     }
-    let selector = Selector::builder(Directory::new(registry)).strategy(strategy).build();
+    let selector = Selector::new(Directory::new(registry));
     let balancer = selector.service("bench").expect("valid");
     balancer.ready().await.expect("ready");
-    assert_eq!(balancer.report().len(), size);
+    assert_eq!(balancer.report().len(), weights.len());
     (balancer, selector)
 }
 
-pub fn run(criterion: &mut Criterion, size: usize) {
+pub fn run(measure: &mut Measure) {
     let runtime = runtime();
     let _entered = runtime.enter();
-    let (random, selector) = runtime.block_on(balancer(size, Random));
-    let with = |options: CallOptions| random.with(&options);
-    let options = CallOptions::new;
-    let plain = [
-        ("random", random.clone()),
-        ("round robin", with(options().strategy(RoundRobin))),
-        ("weighted random", with(options().strategy(WeightedRandom))),
-        ("smooth weighted", with(options().strategy(SmoothWeightedRoundRobin))),
-        ("p2c least request", with(options().strategy(LeastRequest))),
-        ("p2c peak EWMA", with(options().strategy(PeakEwma))),
-    ];
-    for (name, balancer) in plain {
-        learn(&balancer, size);
-        measure::pick(criterion, name, size, |_| balancer.pick());
-    }
-    let hash = with(options().strategy(ConsistentHash));
-    measure::pick(criterion, "Maglev", size, |key| hash.pick_for(&Request::new().key(key.to_le_bytes())));
-    let verdict = with(options().strategy(PeakEwma));
-    measure::one(criterion, "p2c peak EWMA with success()", size, |_| {
-        verdict.pick().expect("an instance").success();
-    });
-    drop(selector);
-}
-
-/// Gives each instance verdicts, as it has them in use; without any, latency is never known.
-fn learn(balancer: &Balancer, size: usize) {
-    for _ in 0..size * 20 {
-        balancer.pick().expect("an instance").success();
-    }
+    let (balancer, _selector) = runtime.block_on(balancer(&measure.weights()));
+    let mut case = |name, options| {
+        let balancer = balancer.with(&options);
+        measure.shared(name, |_| balancer.pick().expect("an instance"));
+    };
+    case("random", CallOptions::new().strategy(Random));
+    case("round robin", CallOptions::new().strategy(RoundRobin));
+    case("p2c least request", CallOptions::new().strategy(LeastRequest));
+    case("p2c peak EWMA", CallOptions::new().strategy(PeakEwma));
+    let hash = balancer.with(&CallOptions::new().strategy(ConsistentHash));
+    measure
+        .shared("Maglev", |key| hash.pick_for(&Request::new().key(key.to_le_bytes())).expect("an instance"));
 }
 
 /// What a change costs at 10,000 instances.
@@ -79,7 +72,7 @@ pub fn rebuilds(criterion: &mut Criterion) {
 
     let runtime = runtime();
     let _entered = runtime.enter();
-    let (balancer, _selector) = runtime.block_on(balancer(10_000, Random));
+    let (balancer, _selector) = runtime.block_on(balancer(&[1; 10_000]));
     fn case(criterion: &mut Criterion, balancer: &Balancer, name: &str, strategy: impl Strategy + Clone) {
         let options = || CallOptions::new().strategy(Fresh(strategy.clone(), 0));
         criterion.bench_function(&format!("rebuild {name}"), |bencher| {
@@ -88,8 +81,6 @@ pub fn rebuilds(criterion: &mut Criterion) {
     }
     case(criterion, &balancer, "random", Random);
     case(criterion, &balancer, "round robin", RoundRobin);
-    case(criterion, &balancer, "weighted random", WeightedRandom);
-    case(criterion, &balancer, "smooth weighted", SmoothWeightedRoundRobin);
     case(criterion, &balancer, "p2c least request", LeastRequest);
     case(criterion, &balancer, "p2c peak EWMA", PeakEwma);
     case(criterion, &balancer, "Maglev", ConsistentHash);
@@ -100,10 +91,7 @@ pub fn rebuilds(criterion: &mut Criterion) {
 struct Fresh<S>(S, #[allow(dead_code)] u8);
 
 impl<S: Strategy> Strategy for Fresh<S> {
-    fn picker(
-        &self,
-        candidates: &[switchboard_selector::Candidate],
-    ) -> Box<dyn switchboard_selector::Picker> {
+    fn picker(&self, candidates: &[Candidate]) -> Box<dyn Picker> {
         self.0.picker(candidates)
     }
 }

@@ -1,4 +1,4 @@
-//! The one table, from what criterion has written down.
+//! The one table: the times that criterion has written down, and the balance.
 
 #![allow(clippy::disallowed_types)] // what a file is dated by is the wall clock
 
@@ -8,111 +8,114 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use crate::SIZES;
+use crate::balance::{self, Balance, Load};
 
-/// Rows of the table of picks, with what each is compared to.
-const PICKS: [(&str, &[&str]); 18] = [
-    ("floor round robin", &[]),
-    ("floor random", &[]),
-    ("floor p2c", &[]),
-    ("random", &["floor round robin", "floor random"]),
-    ("round robin", &["floor round robin"]),
-    ("weighted random", &["floor random", "volo weighted random"]),
-    ("smooth weighted", &["floor round robin", "pingora round robin"]),
-    ("p2c least request", &["floor p2c", "tower p2c constant", "pingora round robin"]),
-    ("p2c peak EWMA", &["floor p2c", "tower p2c peak EWMA", "pingora round robin"]),
-    ("p2c peak EWMA with success()", &["tower p2c peak EWMA"]),
-    ("Maglev", &["pingora ketama", "volo consistent hash"]),
-    ("pingora round robin", &[]),
-    ("pingora ketama", &[]),
-    ("tower p2c constant", &[]),
-    ("tower p2c peak EWMA", &[]),
-    ("volo weighted random", &[]),
-    ("volo consistent hash", &[]),
-    ("reqwest-lb round robin", &[]),
-];
+pub struct Table {
+    since: SystemTime,
+    /// Of each benchmark's samples the fastest, in nanoseconds: what else runs on the machine only ever adds time.
+    times: BTreeMap<String, f64>,
+    balances: Vec<Noted>,
+}
 
-/// Of each benchmark's samples the fastest: what else runs on the machine only ever adds time.
-pub type Times = BTreeMap<String, f64>;
+struct Noted {
+    name: &'static str,
+    instances: usize,
+    calls: usize,
+    balance: Balance,
+}
 
-#[allow(clippy::print_stdout)]
-pub fn print(times: &Times) {
-    let at =
-        |name: &str, size: usize, threads: usize| times.get(&format!("{name}/{size}/{threads}")).copied();
-    println!(
-        "\nNanoseconds per pick, fastest sample. Flat: 10,000 to 3. Gain: picks of two threads to those of one.\n"
-    );
-    println!(
-        "| {:<29} | {:>8} | {:>8} | {:>8} | {:>5} | {:>14} | ratios at 3, 100, 10,000",
-        "", 3, 100, "10,000", "flat", "gain"
-    );
-    println!("|{:-<31}|{:-<10}|{:-<10}|{:-<10}|{:-<7}|{:-<16}|{:-<26}", "", "", "", "", "", "", "");
-    for (name, others) in PICKS {
-        let row = SIZES.map(|size| at(name, size, 1));
-        let gains = SIZES.map(|size| Some(2.0 * at(name, size, 1)? / at(name, size, 2)?));
-        let flat = row[2].zip(row[0]).map(|(large, small)| large / small);
-        let ratios: Vec<String> = others
-            .iter()
-            .map(|other| {
-                let ratio = |size| Some(at(name, size, 1)? / at(other, size, 1)?);
-                format!("{} × {other}", SIZES.map(|size| show(ratio(size), 2)).join(" "))
-            })
-            .collect();
-        println!(
-            "| {name:<29} | {:>8} | {:>8} | {:>8} | {:>5} | {:>14} | {}",
-            show(row[0], 1),
-            show(row[1], 1),
-            show(row[2], 1),
-            show(flat, 2),
-            gains.map(|gain| show(gain, 2)).join(" "),
-            ratios.join("; ")
-        );
+impl Table {
+    pub fn new() -> Self {
+        Self { since: SystemTime::now(), times: BTreeMap::new(), balances: Vec::new() }
     }
-    println!("\nMilliseconds per change at 10,000 instances, fastest sample.\n");
-    for (name, time) in times.iter().filter(|(name, _)| !name.contains('/')) {
-        println!("| {name:<30} | {:>8.3} |", time / 1e6);
+
+    /// Takes in how evenly `name` spread a load.
+    pub fn note(&mut self, name: &'static str, load: &Load, balance: Balance) {
+        self.balances.push(Noted { name, instances: load.weights.len(), calls: load.calls, balance });
     }
-    let rebuild = |name: &str| times.get(&format!("rebuild {name}")).copied();
-    for peer in ["pingora ketama", "volo consistent hash"] {
-        let ratio = rebuild("Maglev").zip(rebuild(peer)).map(|(ours, theirs)| ours / theirs);
-        println!("Rebuild of Maglev: {} × {peer}", show(ratio, 2));
+
+    /// Takes in what the last round measured.
+    pub fn take_times(&mut self) {
+        let home = std::env::var_os("CARGO_TARGET_DIR")
+            .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("target"), PathBuf::from);
+        self.visit(&home.join("criterion"));
+    }
+
+    fn visit(&mut self, folder: &Path) {
+        let Ok(entries) = fs::read_dir(folder) else { return };
+        for entry in entries.flatten() {
+            self.visit(&entry.path());
+        }
+        let json = |file: &str| -> Option<serde_json::Value> {
+            serde_json::from_slice(&fs::read(folder.join(file)).ok()?).ok()
+        };
+        // Older results, of another run and perhaps another version, lie in the same place.
+        let written = fs::metadata(folder.join("sample.json")).and_then(|file| file.modified());
+        if !folder.ends_with("new") || written.is_ok_and(|written| written < self.since) {
+            return;
+        }
+        if let Some((about, sample)) = json("benchmark.json").zip(json("sample.json")) {
+            let name = about["full_id"].as_str().unwrap_or_default().to_owned();
+            let numbers = |key: &str| -> Vec<f64> {
+                sample[key].as_array().into_iter().flatten().filter_map(serde_json::Value::as_f64).collect()
+            };
+            let each = numbers("times").into_iter().zip(numbers("iters")).map(|(time, count)| time / count);
+            let fastest = self.times.entry(name).or_insert(f64::INFINITY);
+            *fastest = each.fold(*fastest, f64::min);
+        }
+    }
+
+    #[allow(clippy::print_stdout)]
+    pub fn print(&self) {
+        println!("\n{CAPTION}\n");
+        println!("| {:<29} | {:>25} | {:>18} | {:>36} | {:>9} |", "", "ns", "gain", "highest load", "share");
+        println!("|{:-<31}|{:->26}:|{:->19}:|{:->37}:|{:->10}:|", "", "", "", "", "");
+        let mut names: Vec<&str> = Vec::new();
+        for Noted { name, .. } in &self.balances {
+            if !names.contains(name) {
+                names.push(name);
+            }
+        }
+        for name in names {
+            println!("{}", self.row(name));
+        }
+        println!("\nMilliseconds per change at 10,000 instances, fastest sample.\n");
+        for (name, time) in self.times.iter().filter(|(name, _)| !name.contains('/')) {
+            println!("| {name:<30} | {:>8.3} |", time / 1e6);
+        }
+    }
+
+    fn row(&self, name: &str) -> String {
+        let time = |size, threads| self.times.get(&format!("{name}/{size}/{threads}")).copied();
+        let gain = |size| Some(2.0 * time(size, 1)? / time(size, 2)?);
+        let balance = |load: Load| {
+            let of = |noted: &&Noted| {
+                noted.name == name && noted.instances == load.weights.len() && noted.calls == load.calls
+            };
+            self.balances.iter().find(of).map(|noted| &noted.balance)
+        };
+        let highest = |load| {
+            balance(load).map_or_else(|| "-".into(), |found| format!("{:.2} ({})", found.mean, found.p99))
+        };
+        format!(
+            "| {name:<29} | {:>25} | {:>18} | {:>36} | {:>9} |",
+            SIZES.map(|size| show(time(size, 1), 1)).join(" / "),
+            SIZES.map(|size| show(gain(size), 2)).join(" / "),
+            balance::even().map(highest).join(" / "),
+            balance::weighted().map(|load| show(balance(load).map(|found| found.first), 2)).join(" / "),
+        )
     }
 }
+
+const CAPTION: &str = "\
+ns: nanoseconds per pick and its end on one thread, fastest sample, with 3 / 100 / 10,000 instances.
+gain: the picks of two threads to those of one.
+highest load: calls of the instance that has the most, mean (99th percentile), when each of 16 threads ends its oldest call
+  and makes another; with 8 instances and 16 calls / 16 and 64 / 16 and 256. How long a call lasts is up to the scheduler,
+  not to the instance: what peak EWMA learns of it is noise, which it keeps for longer than this runs.
+share: what the heavier of two gets with weights 9 and 1, one call at a time / 64 calls of 16 threads.
+Of tower's balancers each thread has its own, as they are called by `&mut self`.";
 
 fn show(value: Option<f64>, digits: usize) -> String {
     value.map_or_else(|| "-".into(), |value| format!("{value:.digits$}"))
-}
-
-/// The time by which files are dated.
-pub fn now() -> SystemTime {
-    SystemTime::now()
-}
-
-/// Takes in what the last round measured. Older results, of another run and perhaps another version, lie in the same place.
-pub fn take(times: &mut Times, since: SystemTime) {
-    let home = std::env::var_os("CARGO_TARGET_DIR")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("target"), PathBuf::from);
-    visit(&home.join("criterion"), times, since);
-}
-
-fn visit(folder: &Path, times: &mut Times, since: SystemTime) {
-    let Ok(entries) = fs::read_dir(folder) else { return };
-    for entry in entries.flatten() {
-        visit(&entry.path(), times, since);
-    }
-    let json = |file: &str| -> Option<serde_json::Value> {
-        serde_json::from_slice(&fs::read(folder.join(file)).ok()?).ok()
-    };
-    let written = fs::metadata(folder.join("sample.json")).and_then(|file| file.modified());
-    if !folder.ends_with("new") || written.is_ok_and(|written| written < since) {
-        return;
-    }
-    if let Some((about, sample)) = json("benchmark.json").zip(json("sample.json")) {
-        let name = about["full_id"].as_str().unwrap_or_default().to_owned();
-        let numbers = |key: &str| -> Vec<f64> {
-            sample[key].as_array().into_iter().flatten().filter_map(serde_json::Value::as_f64).collect()
-        };
-        let each = numbers("times").into_iter().zip(numbers("iters")).map(|(time, count)| time / count);
-        let fastest = times.entry(name).or_insert(f64::INFINITY);
-        *fastest = each.fold(*fastest, f64::min);
-    }
 }
