@@ -85,6 +85,8 @@ impl MdnsRegistry {
         let events = daemon.monitor().await?;
         let browses = Browses::new(daemon.clone(), config.settle);
         let own = browses.start(ServiceType::Own, "connect")?;
+        // mdns-sd drops what it hears of a type before it browses for it.
+        daemon.catch_up("connect").await?;
         let announcer = Announcer::new(daemon.clone(), selection);
         let (run, task) = futures::future::abortable(announcer.clone().run(events, Arc::downgrade(&own)));
         tokio::spawn(run);

@@ -40,6 +40,10 @@ const ASKS_WITHIN: Duration = Duration::from_secs(1);
 /// How long after a daemon without memory has begun what was heard before is kept without being heard again.
 const RELEARN: Duration = Duration::from_secs(5);
 
+/// How long after the first question to have the daemon tell all it knows. By then what said goodbye at the first and came
+/// back has been announced again.
+const SECOND_LOOK: Duration = Duration::from_secs(5);
+
 /// A running browse; dropping it ends the thread and forgets what was heard.
 pub(crate) struct Browse {
     shared: Arc<Shared>,
@@ -386,6 +390,10 @@ impl Heard {
         if self.is_complete() && !self.asked {
             self.begun = now;
             self.asked = true;
+            // mdns-sd tells of a record when it is new. One that it first heard in a goodbye, having missed the announcement
+            // before, and again within the second that a goodbye takes, it knows and never tells of. Nor does anybody answer a
+            // question for it, since the question says that it is known. The next subscription tells all that is known.
+            self.requery.at(now + SECOND_LOOK);
         }
         self.requery.known(self.names.len());
     }

@@ -126,7 +126,7 @@ impl Daemon {
     }
 
     /// Returns when the daemon has run every command given so far.
-    async fn catch_up(&self, operation: &'static str) -> Result<()> {
+    pub(crate) async fn catch_up(&self, operation: &'static str) -> Result<()> {
         caught_up(|| self.inner().status()).await.map_err(|error| self.failure(operation, error))
     }
 

@@ -106,6 +106,21 @@ async fn a_taken_label_is_renamed_reported_and_no_obstacle() {
 }
 
 #[tokio::test]
+async fn what_comes_back_is_heard_by_a_newcomer_whose_first_news_was_the_goodbye() {
+    let port = free_port();
+    let here = open(port).await;
+    let instance = Instance::builder("greeter").address("127.0.0.1:8080").build().unwrap();
+    here.register(&instance, &RegisterOptions::new()).await.unwrap();
+    // Within a second of the announcement, when nobody may answer the newcomer's question.
+    let newcomer = open(port).await;
+    here.deregister(&instance.key()).await.unwrap();
+    here.register(&instance, &RegisterOptions::new()).await.unwrap();
+    let mut watch = newcomer.watch(instance.service());
+    let back = async { while watch.next().await.unwrap().unwrap().is_empty() {} };
+    timeout(2 * LIMIT, back).await.expect("it is in the newcomer's cache, so it has to be told");
+}
+
+#[tokio::test]
 async fn one_host_may_use_one_id_in_two_services() {
     let registry = open(free_port()).await;
     let first = greeter("a.b").build().unwrap();
