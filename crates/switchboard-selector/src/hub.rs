@@ -97,3 +97,18 @@ impl Hub {
         self.directory.suspect(key);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_average_is_its_first_and_then_forgets_over_the_decay() {
+        let second = 1_000_000_000;
+        assert_eq!(mixed(0, 7, 5 * second, 10 * second), 7);
+        assert_eq!(mixed(1_000, 3_000, 0, 10 * second), 1_000);
+        // To 1/e in the decay time.
+        assert_eq!(mixed(1_000, 3_000, 10 * second, 10 * second), 2_264);
+        assert_eq!(mixed(1_000, 3_000, u64::MAX, 10 * second), 3_000);
+    }
+}

@@ -215,3 +215,18 @@ async fn one_slow_kind_of_call_does_not_hide_who_hangs() {
     }
     assert!(hung * 50 < all, "{hung} of {all}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_usual_before_the_first_success() {
+    let (balancer, _registry) = balancer(RoundRobin).await;
+    for _ in 0..100 {
+        let pick = balancer.pick().unwrap();
+        advance(Duration::from_secs(1)).await;
+        drop(pick);
+    }
+    let report = balancer.report();
+    let untouched = |report: &switchboard_selector::InstanceReport| {
+        report.latency.is_none() && report.consecutive_failures == 0 && report.standing.is_in_use()
+    };
+    assert!(report.iter().all(untouched), "{report:?}");
+}
