@@ -244,14 +244,18 @@ impl Latency {
     #[allow(clippy::cast_precision_loss, clippy::cast_possible_wrap)] // 24 bits are enough for an average
     fn observe(&self, took: Nanos, now: Nanos, decay: Nanos) {
         let (took, now) = (took as f32, millis(now));
-        // Always writes, so it cannot fail.
+        // Fails where there is nothing to write.
         let _ = self.0.fetch_update(Relaxed, Relaxed, |word| {
             let (average, measured) = unpack(word);
             if took >= average {
                 return Some(pack(took, now));
             }
             // Wraps after 49 days; another thread may have written a moment from now.
-            let passed = (now.wrapping_sub(measured) as i32).max(0);
+            let passed = now.wrapping_sub(measured) as i32;
+            if passed <= 0 {
+                // Nothing is forgotten within a millisecond, and the exponential is a good part of a pick.
+                return None;
+            }
             let kept = (-(passed as f32) * 1e6 / decay as f32).exp();
             Some(pack(average * kept + took * (1.0 - kept), now))
         });
