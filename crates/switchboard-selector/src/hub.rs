@@ -111,4 +111,23 @@ mod tests {
         assert_eq!(mixed(1_000, 3_000, 10 * second, 10 * second), 2_264);
         assert_eq!(mixed(1_000, 3_000, u64::MAX, 10 * second), 3_000);
     }
+
+    #[test]
+    fn the_slowest_and_the_average_are_brought_up_to_date_when_it_is_time() {
+        const MILLI: Nanos = 1_000_000;
+        let directory = Directory::new(switchboard_core::MemoryRegistry::new());
+        let hub = Hub::new(ServiceName::new("a").unwrap(), directory, Duration::from_secs(10), 5);
+        assert_eq!((hub.usual(), hub.slowest()), (None, None));
+        let note = |took, at| {
+            hub.note_success(took * MILLI, at * MILLI);
+            let millis = |nanos: Option<Nanos>| nanos.unwrap() / MILLI;
+            (millis(hub.usual()), millis(hub.slowest()))
+        };
+        assert_eq!(note(10, 1_000), (20, 10));
+        assert_eq!(note(1_000, 1_050), (20, 1_000), "the average has its time");
+        assert_eq!(note(500, 11_050), (641, 1_000), "twice 10 ms and 1 - 1/e of 490 more");
+        assert_eq!(note(1, 11_051).1, 500, "after the decay time half as slow");
+        assert_eq!(note(1, 21_051).1, 500);
+        assert_eq!(note(1, 21_052).1, 250);
+    }
 }

@@ -219,4 +219,30 @@ mod tests {
             [1, 2, 9, 10, 11, u32::MAX].map(|times| detection.lasts(times).as_secs()).to_vec();
         assert_eq!(seconds, [30, 60, 270, 300, 300, 300]);
     }
+
+    #[test]
+    fn what_is_set_holds() {
+        let second = Duration::from_secs(1);
+        let set = OutlierDetection::new()
+            .consecutive(3)
+            .interval(second)
+            .ejection_time(second, second * 2)
+            .max_ejected(0.3)
+            .success_rate(1.0, 2, 3)
+            .failure_percentage(0.5, 4, 6);
+        let rule = |threshold, instances, calls| Some(Rule { threshold, instances, calls });
+        let expected = OutlierDetection {
+            consecutive: 3,
+            interval: second,
+            base: second,
+            longest: second * 2,
+            most: 0.3,
+            success_rate: rule(1.0, 2, 3),
+            failure_percentage: rule(0.5, 4, 6),
+        };
+        assert_eq!(set, expected);
+        let bare = expected.clone().without_rates();
+        assert_eq!(bare, OutlierDetection { success_rate: None, failure_percentage: None, ..expected });
+        assert!((OutlierDetection::new().max_ejected(f64::NAN).most).abs() < 1e-9);
+    }
 }
