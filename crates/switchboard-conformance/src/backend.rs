@@ -3,7 +3,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use switchboard_core::{Endpoint, Instance, Registry};
+use switchboard_core::{Endpoint, Error, ErrorKind, Instance, MemoryRegistry, Registry};
 
 /// What is tested: a world of instances, and handles on it.
 #[async_trait]
@@ -31,6 +31,18 @@ pub trait Outage: Send + Sync {
 
     /// Ends the outage. The registry has forgotten nothing.
     async fn end(&self);
+}
+
+/// A handle of a memory registry is cut off by [`MemoryRegistry::fail`].
+#[async_trait]
+impl Outage for Arc<MemoryRegistry> {
+    async fn begin(&self) {
+        self.fail(Error::new(ErrorKind::Unavailable, "memory", "outage", "cut off"));
+    }
+
+    async fn end(&self) {
+        self.heal();
+    }
 }
 
 /// What a backend can do, and how long it may take.

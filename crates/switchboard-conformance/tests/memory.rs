@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use switchboard_conformance::{Backend, Outage, Profile, async_trait, suite};
-use switchboard_core::{Error, ErrorKind, MemoryRegistry, Registry};
+use switchboard_core::{MemoryRegistry, Registry};
 
 fn profile() -> Profile {
     Profile::new().quiet(Duration::from_millis(50)).ttl(Some(Duration::from_millis(400))).shared_ids(true)
@@ -24,7 +24,7 @@ impl Backend for Memory {
 
     async fn open_fragile(&self) -> Option<(Arc<dyn Registry>, Box<dyn Outage>)> {
         let handle = Arc::new(self.0.handle());
-        Some((handle.clone(), Box::new(Cut(handle))))
+        Some((handle.clone(), Box::new(handle)))
     }
 }
 
@@ -45,20 +45,7 @@ impl Backend for Shared {
     async fn open_fragile(&self) -> Option<(Arc<dyn Registry>, Box<dyn Outage>)> {
         let handle = Arc::new(self.0.handle());
         let shared: Arc<dyn Registry> = handle.clone();
-        Some((Arc::new(shared), Box::new(Cut(handle))))
-    }
-}
-
-struct Cut(Arc<MemoryRegistry>);
-
-#[async_trait]
-impl Outage for Cut {
-    async fn begin(&self) {
-        self.0.fail(Error::new(ErrorKind::Unavailable, "memory", "outage", "cut off"));
-    }
-
-    async fn end(&self) {
-        self.0.heal();
+        Some((Arc::new(shared), Box::new(handle)))
     }
 }
 

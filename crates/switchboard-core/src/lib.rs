@@ -40,6 +40,7 @@ mod name;
 mod registry;
 mod snapshot;
 mod store;
+pub mod time;
 mod url;
 
 pub use address::{Address, Host};

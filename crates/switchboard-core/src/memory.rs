@@ -7,22 +7,19 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::Poll;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::stream::{BoxStream, StreamExt, poll_fn};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use self::world::World;
+use crate::time::later;
 use crate::{
     Error, Health, Instance, InstanceKey, NamesStream, RegisterOptions, Registry, RegistryUrl, Result,
     ServiceName, Snapshot, SnapshotStream, Store,
 };
 
 const BACKEND: &str = "memory";
-
-/// Longer TTLs count as this, 30 years, so that every deadline is one the clock can reach.
-const LONGEST_TTL: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
 
 /// A registry in this process's memory: the reference implementation of the contract.
 ///
@@ -170,7 +167,7 @@ impl Registry for MemoryRegistry {
         self.check("register")?;
         options.validate().map_err(|invalid| Error::invalid(BACKEND, "register", &invalid))?;
         self.world.expire();
-        let expires = options.ttl.map(|ttl| Instant::now() + ttl.min(LONGEST_TTL));
+        let expires = options.ttl.map(|ttl| later(Instant::now(), ttl));
         self.world.state().upsert(instance, expires, self.owner);
         Ok(())
     }
@@ -236,6 +233,8 @@ impl fmt::Debug for MemoryRegistry {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::store::Wakes;
     fn instance(port: u16) -> Instance {

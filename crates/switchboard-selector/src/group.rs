@@ -2,6 +2,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
+use switchboard_core::time::later;
 use switchboard_core::{Error, ErrorKind, InstanceId, Result};
 use switchboard_watcher::{Directory, View};
 use tokio::runtime::Handle;
@@ -9,7 +10,7 @@ use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep_until};
 
 use crate::hub::Hub;
-use crate::member::{Members, after};
+use crate::member::Members;
 use crate::outlier::OutlierDetection;
 use crate::pool::Pool;
 use crate::slow_start::SlowStart;
@@ -66,7 +67,7 @@ impl Group {
         let interval = outlier.map_or(Duration::ZERO, |detection| detection.interval);
         let service = view.service().clone();
         let hub = Arc::new(Hub::new(service, directory.clone(), settings.latency_decay, consecutive));
-        let state = State { members: Members::default(), next_sweep: after(Instant::now(), interval) };
+        let state = State { members: Members::default(), next_sweep: later(Instant::now(), interval) };
         let task = OnceLock::new();
         let group =
             Arc::new(Self { hub, view, settings, state: Mutex::new(state), pools: Mutex::default(), task });
@@ -118,7 +119,7 @@ impl Group {
         if let Some(detection) = &self.settings.outlier {
             changed |= members.eject_failing(detection, hub, now);
             if *next_sweep <= now {
-                *next_sweep = after(now, detection.interval);
+                *next_sweep = later(now, detection.interval);
                 changed |= members.sweep(detection, hub, now);
             }
             changed |= members.readmit(detection, hub, now);
@@ -152,7 +153,7 @@ impl Group {
         let sweep = self.settings.outlier.as_ref().map(|_| state.next_sweep);
         let starting = state.members.is_anyone_starting();
         let slow = self.settings.slow_start.filter(|_| starting);
-        let step = slow.map(|slow| after(Instant::now(), slow.step()));
+        let step = slow.map(|slow| later(Instant::now(), slow.step()));
         [sweep, step, state.members.next_return()].into_iter().flatten().min()
     }
 

@@ -2,6 +2,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use switchboard_core::time::later;
 use switchboard_core::{Instance, Snapshot};
 use tokio::time::Instant;
 
@@ -175,7 +176,7 @@ impl Members {
             let lasts = detection.lasts(member.ejections);
             let candidate = member.candidate.clone();
             *member = Member {
-                ejected_until: Some(after(now, lasts)),
+                ejected_until: Some(later(now, lasts)),
                 ejections: member.ejections,
                 ..Member::of(candidate)
             };
@@ -254,9 +255,4 @@ impl Members {
 /// At other addresses it is another server.
 fn is_same_server(one: &Instance, other: &Instance) -> bool {
     one.addresses().iter().any(|address| other.addresses().contains(address))
-}
-
-/// `now` and so much later; 30 years if that is more than there is.
-pub(crate) fn after(now: Instant, time: Duration) -> Instant {
-    now.checked_add(time).unwrap_or_else(|| now + Duration::from_secs(86_400 * 365 * 30))
 }

@@ -43,7 +43,7 @@ impl Pick {
     pub fn responded(&mut self) {
         if std::mem::take(&mut self.waiting) {
             let (took, now) = self.took();
-            self.candidate.stats().note_answer(took, now);
+            self.candidate.stats().note_answer(Some(took), now);
         }
     }
 

@@ -91,16 +91,14 @@ impl Stats {
         self.latency.average()
     }
 
-    /// Takes in how long it took to answer.
-    pub(crate) fn note_answer(&self, took: Nanos, now: Nanos) {
+    /// Takes in that it has answered well, and how long it took unless that is not known or was noted before.
+    pub(crate) fn note_answer(&self, took: Option<Nanos>, now: Nanos) {
         self.speak();
         self.pass();
-        self.note_time(took, now);
-    }
-
-    fn note_time(&self, took: Nanos, now: Nanos) {
-        self.hub.note_success(took, now);
-        self.latency.observe(took, now, self.hub.decay);
+        if let Some(took) = took {
+            self.hub.note_success(took, now);
+            self.latency.observe(took, now, self.hub.decay);
+        }
     }
 
     /// Takes in what came of a call, and how long it took unless that is not known or was noted before.
@@ -122,11 +120,7 @@ impl Stats {
         if self.row.load(Relaxed) != 0 {
             self.row.store(0, Relaxed);
         }
-        self.speak();
-        self.pass();
-        if let Some(took) = took {
-            self.note_time(took, now);
-        }
+        self.note_answer(took, now);
     }
 
     /// Takes in that a call was given up after this time. Longer than usual, it says that the instance is at least that

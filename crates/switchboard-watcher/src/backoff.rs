@@ -3,7 +3,7 @@ use std::time::Duration;
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use tokio::time::Instant;
 
-use crate::time::bounded;
+use switchboard_core::time::bounded;
 
 /// How long to wait between tries: exponential, with jitter, without end, and starting over once things go well.
 ///

@@ -4,7 +4,7 @@ use switchboard_core::{Health, Instance, Snapshot};
 use tokio::time::Instant;
 
 use crate::HeldBack;
-use crate::time::later;
+use switchboard_core::time::later;
 
 /// When to hold back an update that takes most of a service away at once, and for how long.
 ///

@@ -38,7 +38,6 @@ mod guard;
 mod status;
 mod suspects;
 mod task;
-mod time;
 mod view;
 
 pub use backoff::Backoff;

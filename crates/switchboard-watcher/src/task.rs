@@ -13,8 +13,8 @@ use crate::backoff::Waits;
 use crate::cell::Cell;
 use crate::directory::{Inner, Settings};
 use crate::guard::Guard;
-use crate::time::later;
 use crate::{Freshness, HeldBack};
+use switchboard_core::time::later;
 
 /// A stream that is still up gets no longer rest than this after an error, whatever the backoff's cap.
 const LONGEST_REST: Duration = Duration::from_millis(500);

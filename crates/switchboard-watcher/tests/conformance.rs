@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use switchboard_conformance::{Backend, Outage, Profile, async_trait};
-use switchboard_core::{Error, ErrorKind, MemoryRegistry, Registry};
+use switchboard_core::{MemoryRegistry, Registry};
 use switchboard_watcher::Cached;
 
 struct CachedMemory(MemoryRegistry);
@@ -20,20 +20,7 @@ impl Backend for CachedMemory {
 
     async fn open_fragile(&self) -> Option<(Arc<dyn Registry>, Box<dyn Outage>)> {
         let handle = Arc::new(self.0.handle());
-        Some((Arc::new(Cached::new(handle.clone())), Box::new(Cut(handle))))
-    }
-}
-
-struct Cut(Arc<MemoryRegistry>);
-
-#[async_trait]
-impl Outage for Cut {
-    async fn begin(&self) {
-        self.0.fail(Error::new(ErrorKind::Unavailable, "memory", "outage", "cut off"));
-    }
-
-    async fn end(&self) {
-        self.0.heal();
+        Some((Arc::new(Cached::new(handle.clone())), Box::new(handle)))
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use fastrand::Rng;
 use futures::StreamExt;
 use futures::stream::{BoxStream, unfold};
+use switchboard_core::time::later;
 use switchboard_core::{ErrorKind, Result};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
@@ -109,7 +110,7 @@ impl<T: Clone> Follow<T> {
         let late = weather.delay.mul_f64(self.dice.f64());
         let late = if replaceable { late.max(KEPT_BACK) } else { late };
         // An item that replaces another is due when that one was.
-        let due = self.heard.as_ref().map_or_else(|| later(late), |replaced| replaced.due);
+        let due = self.heard.as_ref().map_or_else(|| later(Instant::now(), late), |replaced| replaced.due);
         self.heard = Some(Heard { item, due, replaceable, after_error, twice });
     }
 
@@ -136,13 +137,6 @@ impl<T> Heard<T> {
 
 fn is_closed<T>(item: &Result<T>) -> bool {
     matches!(item, Err(error) if error.kind() == ErrorKind::Closed)
-}
-
-fn later(after: Duration) -> Instant {
-    const FAR: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
-
-    let now = Instant::now();
-    now.checked_add(after).unwrap_or_else(|| now + FAR)
 }
 
 /// Waits until `due`, which may be now; for ever without.

@@ -9,8 +9,8 @@ use futures::StreamExt;
 use serde_json::Value;
 use switchboard_conformance::{Backend, Outage, Profile, async_trait};
 use switchboard_core::{
-    Error, ErrorKind, Instance, InstanceKey, MemoryRegistry, NamesStream, RegisterOptions, Registry, Result,
-    ServiceName, Snapshot, SnapshotStream,
+    Instance, InstanceKey, MemoryRegistry, NamesStream, RegisterOptions, Registry, Result, ServiceName,
+    Snapshot, SnapshotStream,
 };
 
 /// What a broken registry does differently; by default, nothing. There is one for each handle.
@@ -115,20 +115,7 @@ impl<F: Flaw, M: Fn() -> F + Send + Sync> Backend for World<M> {
     async fn open_fragile(&self) -> Option<(Arc<dyn Registry>, Box<dyn Outage>)> {
         let inner = Arc::new(self.memory.handle());
         let broken = Broken { inner: inner.clone(), flaw: Arc::new((self.flaw)()) };
-        Some((Arc::new(broken), Box::new(Cut(inner))))
-    }
-}
-
-struct Cut(Arc<MemoryRegistry>);
-
-#[async_trait]
-impl Outage for Cut {
-    async fn begin(&self) {
-        self.0.fail(Error::new(ErrorKind::Unavailable, "broken", "outage", "cut off"));
-    }
-
-    async fn end(&self) {
-        self.0.heal();
+        Some((Arc::new(broken), Box::new(inner)))
     }
 }
 
