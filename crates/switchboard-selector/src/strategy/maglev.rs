@@ -2,7 +2,7 @@ use std::sync::Once;
 
 use xxhash_rust::xxh3::xxh3_128;
 
-use super::weights::{apportion, in_turn};
+use super::weights::in_turn;
 use super::{Context, Picker, Strategy};
 use crate::Candidate;
 
@@ -102,7 +102,9 @@ fn table<'a>(ids: impl ExactSizeIterator<Item = &'a str>, weights: &[u32]) -> Bo
     let size = SIZES.into_iter().find(|&size| size as usize >= wanted).unwrap_or(SIZES[SIZES.len() - 1]);
     let mut walks: Vec<Walk> = ids.map(|id| Walk::new(id, size)).collect();
     let mut table = vec![FREE; size as usize];
-    for owner in in_turn(&apportion(weights, size)) {
+    // One place each, and the others by weight.
+    let owners = (0..weights.len() as u32).chain(in_turn(weights, 1));
+    for owner in owners.take(size as usize) {
         walks[owner as usize].take(&mut table, size, owner);
     }
     table.into()
@@ -140,7 +142,7 @@ mod tests {
     #[test]
     fn shares_follow_the_weights_however_extreme() {
         let counts_of = |weights: &[u32]| counts(&of(&ids(weights.len()), weights), weights.len());
-        assert_eq!(counts_of(&[5, 1, 1]), [46_812, 9_363, 9_362]);
+        assert_eq!(counts_of(&[5, 1, 1]), [46_813, 9_362, 9_362]);
         assert_eq!(counts_of(&[65_535, 1]), [65_536, 1]);
         let mut weights = vec![1; 10_000];
         weights[17] = 65_535;

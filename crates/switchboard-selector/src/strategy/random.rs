@@ -8,15 +8,13 @@ pub struct Random;
 
 impl Strategy for Random {
     fn picker(&self, candidates: &[Candidate]) -> Box<dyn Picker> {
-        Box::new(Drawn(Draw::new(candidates)))
+        Box::new(Draw::new(candidates))
     }
 }
 
-struct Drawn(Draw);
-
-impl Picker for Drawn {
+impl Picker for Draw {
     #[inline]
     fn pick(&self, _: &[Candidate], _: &Context<'_>) -> usize {
-        self.0.one()
+        self.one()
     }
 }

@@ -1,16 +1,16 @@
-use super::weights::{apportion, in_turn};
+use super::weights::in_turn;
 use super::{Context, Picker, Strategy};
 use crate::Candidate;
 
-/// A round is no longer than this, or eight times the number of candidates.
-const LONGEST: u32 = 131_072;
+/// A round is scaled down to about this, or eight times the number of candidates.
+const LONGEST: u64 = 131_072;
 
 /// In turn, by instance id, as often as the weight says and evenly spread: weights 5, 1, 1 give `a a a b c a a`, not
 /// `a a a a a b c`.
 ///
 /// The order is worked out once for a whole round when the candidates change, so that a pick is one step along a list. If
-/// the round would be longer than 131,072 (or eight times the number of candidates), weights are scaled down to fit, none
-/// below 1.
+/// the round would be longer than 131,072 (or eight times the number of candidates), weights are scaled down to about that,
+/// none below 1.
 ///
 /// The place is kept for the life of the balancer, across snapshots, and starts at random so that clients started together
 /// do not all begin with one instance.
@@ -20,7 +20,7 @@ pub struct RoundRobin;
 impl Strategy for RoundRobin {
     fn picker(&self, candidates: &[Candidate]) -> Box<dyn Picker> {
         let weights: Vec<u32> = candidates.iter().map(Candidate::weight).collect();
-        Box::new(Round(in_turn(&fit(&weights)).collect()))
+        Box::new(Round(round(&weights)))
     }
 }
 
@@ -35,14 +35,19 @@ impl Picker for Round {
     }
 }
 
-/// The weights in lowest terms, scaled down if their sum is more than a round may have.
-#[allow(clippy::cast_possible_truncation)] // candidates are far fewer than 2^32
-fn fit(weights: &[u32]) -> Vec<u32> {
+/// A whole round of the weights in lowest terms, scaled down if their sum is more than it may have.
+#[allow(clippy::cast_possible_truncation)] // no more than the weights
+fn round(weights: &[u32]) -> Box<[u32]> {
+    let sum = |weights: &[u32]| weights.iter().copied().map(u64::from).sum::<u64>();
+    let longest = LONGEST.max(weights.len() as u64 * 8);
     let divisor = weights.iter().fold(0, |a, &b| gcd(a, b)).max(1);
-    let lowest: Vec<u32> = weights.iter().map(|weight| weight / divisor).collect();
-    let total: u64 = lowest.iter().copied().map(u64::from).sum();
-    let longest = LONGEST.max(weights.len() as u32 * 8);
-    if total <= u64::from(longest) { lowest } else { apportion(&lowest, longest) }
+    let mut fit: Vec<u32> = weights.iter().map(|weight| weight / divisor).collect();
+    let total = sum(&fit);
+    if total > longest {
+        let nearest = |weight: u32| ((u64::from(weight) * longest + total / 2) / total).max(1) as u32;
+        fit.iter_mut().for_each(|weight| *weight = nearest(*weight));
+    }
+    in_turn(&fit, 0).take(sum(&fit) as usize).collect()
 }
 
 fn gcd(a: u32, b: u32) -> u32 {
@@ -53,15 +58,11 @@ fn gcd(a: u32, b: u32) -> u32 {
 mod tests {
     use super::*;
 
-    fn round(weights: &[u32]) -> Vec<u32> {
-        in_turn(&fit(weights)).collect()
-    }
-
     #[test]
     fn five_one_one_is_spread_out() {
-        assert_eq!(round(&[5, 1, 1]), [0, 0, 0, 1, 2, 0, 0]);
+        assert_eq!(*round(&[5, 1, 1]), [0, 0, 0, 1, 2, 0, 0]);
         assert_eq!(round(&[50, 10, 10]), round(&[5, 1, 1]));
-        assert_eq!(round(&[3, 3, 3]), [0, 1, 2]);
+        assert_eq!(*round(&[3, 3, 3]), [0, 1, 2]);
     }
 
     #[test]
