@@ -1,19 +1,14 @@
-use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
-use std::time::Duration;
 
-use switchboard_core::time::later;
 use switchboard_core::{Error, ErrorKind, InstanceId, Result};
 use switchboard_watcher::{Directory, View};
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep_until};
 
-use crate::hub::Hub;
+use crate::hub::{Hub, Settings};
 use crate::member::Members;
-use crate::outlier::OutlierDetection;
 use crate::pool::Pool;
-use crate::slow_start::SlowStart;
 use crate::{FailureKind, Filter, Strategy, pick, strategy};
 
 /// How many pools are kept though nobody holds them; beyond that the oldest goes.
@@ -25,32 +20,10 @@ const KEPT: usize = 64;
 pub(crate) struct Group {
     pub(crate) hub: Arc<Hub>,
     pub(crate) view: View,
-    settings: Settings,
-    state: Mutex<State>,
-    pools: Mutex<Pools>,
+    members: Mutex<Members>,
+    /// Oldest first.
+    pools: Mutex<Vec<Arc<Pool>>>,
     task: OnceLock<AbortHandle>,
-}
-
-#[derive(Clone, Debug)]
-pub(crate) struct Settings {
-    pub(crate) outlier: Option<OutlierDetection>,
-    pub(crate) slow_start: Option<SlowStart>,
-    pub(crate) panic_threshold: f64,
-    pub(crate) latency_decay: Duration,
-}
-
-#[derive(Debug)]
-pub(crate) struct State {
-    pub(crate) members: Members,
-    next_sweep: Instant,
-}
-
-#[derive(Debug, Default)]
-struct Pools {
-    /// All that somebody holds.
-    all: Vec<Weak<Pool>>,
-    /// The last ones, oldest first.
-    kept: VecDeque<Arc<Pool>>,
 }
 
 impl Group {
@@ -62,42 +35,44 @@ impl Group {
             Error::new(ErrorKind::Unsupported, "selector", "service", "called outside a tokio runtime")
                 .with_source(error)
         })?;
-        let outlier = settings.outlier.as_ref();
-        let consecutive = outlier.map_or(0, |detection| detection.consecutive);
-        let interval = outlier.map_or(Duration::ZERO, |detection| detection.interval);
-        let service = view.service().clone();
-        let hub = Arc::new(Hub::new(service, directory.clone(), settings.latency_decay, consecutive));
-        let state = State { members: Members::default(), next_sweep: later(Instant::now(), interval) };
-        let task = OnceLock::new();
-        let group =
-            Arc::new(Self { hub, view, settings, state: Mutex::new(state), pools: Mutex::default(), task });
+        let hub = Arc::new(Hub::new(view.service().clone(), directory.clone(), settings));
+        let (members, pools) = (Mutex::default(), Mutex::default());
+        let group = Arc::new(Self { hub, view, members, pools, task: OnceLock::new() });
         group.refresh();
         let running = run(Arc::downgrade(&group), group.hub.clone(), group.view.clone());
         let _ = group.task.set(runtime.spawn(running).abort_handle());
         Ok(group)
     }
 
-    /// The pool with this strategy and these filters, the same for equal ones as long as somebody holds it; those asked for
-    /// last are held here.
+    /// The pool with this strategy and these filters, the same for equal ones as long as somebody holds it; those made last
+    /// are held here.
     pub(crate) fn pool(&self, strategy: &Arc<dyn Strategy>, filters: Vec<Filter>) -> Arc<Pool> {
-        if let Some(found) = self.pools().find(strategy, &filters) {
-            return found;
+        let wanted = |pool: &&Arc<Pool>| pool.filters == filters && strategy::same(&pool.strategy, strategy);
+        if let Some(found) = self.pools().iter().find(wanted) {
+            return found.clone();
         }
         let pool = Arc::new(Pool::new(self.hub.clone(), strategy.clone(), filters));
         // A refresh waits for this lock, and then knows the pool.
-        let state = self.state();
-        pool.rebuild(&state.members, self.settings.panic_threshold);
-        self.pools().add(&pool);
+        let members = self.members();
+        pool.rebuild(&members);
+        let mut pools = self.pools();
+        let is_spare = |pool: &Arc<Pool>| Arc::strong_count(pool) == 1;
+        let mut spare = pools.iter().filter(|pool| is_spare(pool)).count();
+        pools.retain(|pool| {
+            let goes = spare >= KEPT && is_spare(pool);
+            spare -= usize::from(goes);
+            !goes
+        });
+        pools.push(pool.clone());
         pool
     }
 
     /// Takes in what came of a call to the instance with this id, if it is known.
     pub(crate) fn mark(&self, id: &InstanceId, outcome: std::result::Result<(), FailureKind>) -> bool {
-        let state = self.state();
-        let list = state.members.list();
-        let found = list.binary_search_by(|member| member.instance().id().cmp(id));
+        let members = self.members();
+        let found = members.list().binary_search_by(|member| member.instance().id().cmp(id));
         if let Ok(found) = found {
-            pick::judge(&list[found].candidate, outcome, None, self.hub.now());
+            pick::judge(&members.list()[found].candidate, outcome, None, self.hub.now());
         }
         found.is_ok()
     }
@@ -109,56 +84,26 @@ impl Group {
         Ok(())
     }
 
-    /// Brings everything up to this moment, and the pools with it if they are touched.
-    pub(crate) fn refresh(&self) {
+    /// Brings everything up to this moment. Returns when that is next due by the clock.
+    fn refresh(&self) -> Option<Instant> {
         let now = Instant::now();
-        let (hub, slow) = (&self.hub, self.settings.slow_start);
-        let mut state = self.state();
-        let State { members, next_sweep } = &mut *state;
-        let mut changed = members.sync(self.view.snapshot(), hub, slow, now);
-        if let Some(detection) = &self.settings.outlier {
-            changed |= members.eject_failing(detection, hub, now);
-            if *next_sweep <= now {
-                *next_sweep = later(now, detection.interval);
-                changed |= members.sweep(detection, hub, now);
-            }
-            changed |= members.readmit(detection, hub, now);
-            changed |= members.pass(slow, now);
+        let mut members = self.members();
+        if members.refresh(self.view.snapshot(), &self.hub, now) {
+            self.rebuild(&members);
         }
-        if let Some(slow) = slow {
-            changed |= members.ramp(slow, now);
-        }
-        if changed {
-            self.rebuild(members);
-        }
+        members.due(&self.hub, now)
     }
 
     pub(crate) fn reset(&self) {
-        let mut state = self.state();
-        state.members.reset();
-        self.rebuild(&state.members);
+        let mut members = self.members();
+        members.reset();
+        self.rebuild(&members);
     }
 
     fn rebuild(&self, members: &Members) {
-        let pools: Vec<Arc<Pool>> = self.pools().all.iter().filter_map(Weak::upgrade).collect();
-        for pool in pools {
-            pool.rebuild(members, self.settings.panic_threshold);
-        }
+        let pools = self.pools().clone();
+        pools.iter().for_each(|pool| pool.rebuild(members));
         members.clear_ejected();
-    }
-
-    /// When [`refresh`](Self::refresh) is next due by the clock.
-    fn due(&self) -> Option<Instant> {
-        let state = self.state();
-        let sweep = self.settings.outlier.as_ref().map(|_| state.next_sweep);
-        let starting = state.members.is_anyone_starting();
-        let slow = self.settings.slow_start.filter(|_| starting);
-        let step = slow.map(|slow| later(Instant::now(), slow.step()));
-        [sweep, step, state.members.next_return()].into_iter().flatten().min()
-    }
-
-    pub(crate) fn panic_threshold(&self) -> f64 {
-        self.settings.panic_threshold
     }
 
     /// Whether nothing keeps it up to date any more: the tasks behind it end with their runtime.
@@ -166,30 +111,14 @@ impl Group {
         self.task.get().is_none_or(AbortHandle::is_finished) || self.view.is_closed()
     }
 
-    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+    pub(crate) fn members(&self) -> MutexGuard<'_, Members> {
         // Strategies of others run under the lock and may panic; what is behind it stays usable.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.members.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn pools(&self) -> MutexGuard<'_, Pools> {
+    fn pools(&self) -> MutexGuard<'_, Vec<Arc<Pool>>> {
         // Nothing panics under this lock.
         self.pools.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Pools {
-    fn find(&self, strategy: &Arc<dyn Strategy>, filters: &[Filter]) -> Option<Arc<Pool>> {
-        let wanted = |pool: &Arc<Pool>| pool.filters == filters && strategy::same(&pool.strategy, strategy);
-        self.all.iter().filter_map(Weak::upgrade).find(wanted)
-    }
-
-    fn add(&mut self, pool: &Arc<Pool>) {
-        self.all.retain(|pool| pool.strong_count() > 0);
-        self.all.push(Arc::downgrade(pool));
-        if self.kept.len() == KEPT {
-            self.kept.pop_front();
-        }
-        self.kept.push_back(pool.clone());
     }
 }
 
@@ -203,25 +132,11 @@ impl Drop for Group {
 
 /// Refreshes the group when its view changes, an instance asks for it, or something is due; ends with it.
 async fn run(group: Weak<Group>, hub: Arc<Hub>, mut view: View) {
-    loop {
-        let due = match group.upgrade() {
-            Some(group) => group.due(),
-            None => return,
-        };
-        let alarm = async {
-            match due {
-                Some(due) => sleep_until(due).await,
-                None => std::future::pending().await,
-            }
-        };
+    while let Some(due) = group.upgrade().map(|group| group.refresh()) {
         tokio::select! {
             () = view.changed() => {}
             () = hub.wake.notified() => {}
-            () = alarm => {}
-        }
-        match group.upgrade() {
-            Some(group) => group.refresh(),
-            None => return,
+            () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {}
         }
     }
 }

@@ -6,16 +6,25 @@ use switchboard_watcher::Directory;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use crate::outlier::OutlierDetection;
+use crate::slow_start::SlowStart;
 use crate::telemetry::Telemetry;
 
-/// What all calls to a service share: its clock, what is usual in it, and whom to tell.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub(crate) outlier: Option<OutlierDetection>,
+    pub(crate) slow_start: Option<SlowStart>,
+    pub(crate) panic_threshold: f64,
+    pub(crate) latency_decay: Duration,
+}
+
+/// What all calls to a service share: its settings, its clock, what is usual in it, and whom to tell.
 #[derive(Debug)]
 pub(crate) struct Hub {
     pub(crate) service: ServiceName,
+    pub(crate) settings: Settings,
     /// In this time what was learned of latencies is forgotten to 1/e.
     pub(crate) decay: Nanos,
-    /// So many failures in a row wake the group; 0: never.
-    pub(crate) consecutive: u32,
     pub(crate) wake: Notify,
     pub(crate) telemetry: Telemetry,
     /// The slowest success of late, and when it was; 0: none yet.
@@ -43,12 +52,12 @@ fn mixed(old: Nanos, new: Nanos, passed: Nanos, decay: Nanos) -> Nanos {
 pub(crate) type Nanos = u64;
 
 impl Hub {
-    pub(crate) fn new(service: ServiceName, directory: Directory, decay: Duration, consecutive: u32) -> Self {
+    pub(crate) fn new(service: ServiceName, directory: Directory, settings: Settings) -> Self {
         Self {
             telemetry: Telemetry::new(&service),
             service,
-            decay: u64::try_from(decay.as_nanos()).unwrap_or(u64::MAX),
-            consecutive,
+            decay: u64::try_from(settings.latency_decay.as_nanos()).unwrap_or(u64::MAX),
+            settings,
             wake: Notify::new(),
             slowest: Default::default(),
             average: Default::default(),
@@ -62,6 +71,11 @@ impl Hub {
     pub(crate) fn now(&self) -> Nanos {
         let passed = Instant::now().saturating_duration_since(self.epoch);
         passed.as_secs() * 1_000_000_000 + u64::from(passed.subsec_nanos())
+    }
+
+    /// So many failures in a row eject; 0: never.
+    pub(crate) fn consecutive(&self) -> u32 {
+        self.settings.outlier.as_ref().map_or(0, |detection| detection.consecutive)
     }
 
     /// What takes longer is not usual: twice the average success. `None` before the first.
@@ -116,7 +130,9 @@ mod tests {
     fn the_slowest_and_the_average_are_brought_up_to_date_when_it_is_time() {
         const MILLI: Nanos = 1_000_000;
         let directory = Directory::new(switchboard_core::MemoryRegistry::new());
-        let hub = Hub::new(ServiceName::new("a").unwrap(), directory, Duration::from_secs(10), 5);
+        let latency_decay = Duration::from_secs(10);
+        let settings = Settings { outlier: None, slow_start: None, panic_threshold: 0.5, latency_decay };
+        let hub = Hub::new(ServiceName::new("a").unwrap(), directory, settings);
         assert_eq!((hub.usual(), hub.slowest()), (None, None));
         let note = |took, at| {
             hub.note_success(took * MILLI, at * MILLI);

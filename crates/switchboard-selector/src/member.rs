@@ -9,8 +9,8 @@ use tokio::time::Instant;
 use crate::Candidate;
 use crate::hub::Hub;
 use crate::outlier::{OutlierDetection, Tally};
-use crate::slow_start::SlowStart;
-use crate::stats::{FULL, Stats};
+use crate::slow_start::FULL;
+use crate::stats::Stats;
 
 /// Instances that come within this time of the first are not new: the view was not yet complete.
 const BEGINNING: Duration = Duration::from_secs(5);
@@ -19,21 +19,24 @@ const BEGINNING: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(crate) struct Member {
     pub(crate) candidate: Candidate,
-    pub(crate) ejected_until: Option<Instant>,
+    pub(crate) stage: Stage,
     /// How often it was ejected, less one for each interval since in which it had its full share.
     pub(crate) ejections: u32,
-    /// Whether it has returned from ejection and no call to it has succeeded yet.
-    pub(crate) on_trial: bool,
-    /// Since when it has been starting slowly.
-    starting: Option<Instant>,
+}
+
+/// How much an instance is trusted: from ejection over a trial and a slow start to its full share.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Stage {
+    /// Out until then.
+    Ejected(Instant),
+    /// Back, and no call to it has succeeded yet.
+    OnTrial,
+    /// Starting slowly since then.
+    Starting(Instant),
+    Full,
 }
 
 impl Member {
-    /// One of which nothing but this is known.
-    fn of(candidate: Candidate) -> Self {
-        Self { candidate, ejected_until: None, ejections: 0, on_trial: false, starting: None }
-    }
-
     pub(crate) fn instance(&self) -> &Arc<Instance> {
         self.candidate.instance()
     }
@@ -48,24 +51,44 @@ impl Member {
     }
 
     pub(crate) fn is_ejected(&self) -> bool {
-        self.ejected_until.is_some()
+        matches!(self.stage, Stage::Ejected(_))
     }
 
-    /// Whether it is to get all that is its due.
+    /// Whether it gets all that is its due, if anything.
     pub(crate) fn is_unrestricted(&self) -> bool {
-        !self.on_trial && self.starting.is_none()
+        !matches!(self.stage, Stage::OnTrial | Stage::Starting(_))
     }
 
     /// The part of its due that it is to get, of [`FULL`]; none while it is on trial.
     pub(crate) fn share(&self) -> u32 {
-        if self.on_trial { 0 } else { self.stats().share.load(Relaxed) }
+        if self.is_unrestricted() { FULL } else { self.stats().share.load(Relaxed) }
     }
 
-    fn start_slowly(&mut self, slow: Option<SlowStart>, now: Instant) {
-        if let Some(slow) = slow {
-            self.starting = Some(now);
-            self.stats().share.store(slow.share(Duration::ZERO), Relaxed);
+    /// Takes it on to the next stage if it is time, or its share if it starts slowly. Returns whether the stage is another.
+    fn advance(&mut self, hub: &Hub, now: Instant) -> bool {
+        match self.stage {
+            Stage::Ejected(until) if until <= now => {
+                self.stage = Stage::OnTrial;
+                self.stats().put_on_trial();
+                hub.telemetry.returns.count();
+                tracing::info!(service = %hub.service, instance = %self.instance().id(), "instance returns from ejection");
+                true
+            }
+            Stage::OnTrial if !self.stats().is_on_trial() => {
+                self.start(now, hub, now);
+                true
+            }
+            Stage::Starting(since) => self.start(since, hub, now),
+            _ => false,
         }
+    }
+
+    /// Gives it the share of one that has been starting slowly since then. Returns whether that is the full one.
+    fn start(&mut self, since: Instant, hub: &Hub, now: Instant) -> bool {
+        let share = hub.settings.slow_start.map_or(FULL, |slow| slow.share(now.duration_since(since)));
+        self.stats().share.store(share, Relaxed);
+        self.stage = if share == FULL { Stage::Full } else { Stage::Starting(since) };
+        share == FULL
     }
 }
 
@@ -76,6 +99,8 @@ pub(crate) struct Members {
     snapshot: Option<Snapshot>,
     /// When the first instance came.
     began: Option<Instant>,
+    /// When the interval of outlier detection ends, if there is any.
+    next_sweep: Option<Instant>,
 }
 
 impl Members {
@@ -88,14 +113,35 @@ impl Members {
         self.snapshot.is_some()
     }
 
+    /// Brings all up to this moment. Returns whether anything changed that picks depend on.
+    pub(crate) fn refresh(&mut self, snapshot: Option<Snapshot>, hub: &Arc<Hub>, now: Instant) -> bool {
+        let mut changed = self.sync(snapshot, hub, now);
+        if let Some(detection) = &hub.settings.outlier {
+            changed |= self.eject_failing(detection, hub, now);
+            if *self.next_sweep.get_or_insert_with(|| later(now, detection.interval)) <= now {
+                self.next_sweep = Some(later(now, detection.interval));
+                changed |= self.sweep(detection, hub, now);
+            }
+        }
+        for member in &mut self.list {
+            changed |= member.advance(hub, now);
+        }
+        changed
+    }
+
+    /// When [`refresh`](Self::refresh) is next due by the clock.
+    pub(crate) fn due(&self, hub: &Hub, now: Instant) -> Option<Instant> {
+        let step = hub.settings.slow_start.map(|slow| later(now, slow.step()));
+        let stages = self.list.iter().filter_map(|member| match member.stage {
+            Stage::Ejected(until) => Some(until),
+            Stage::Starting(_) => step,
+            Stage::OnTrial | Stage::Full => None,
+        });
+        stages.chain(self.next_sweep).min()
+    }
+
     /// Takes over `snapshot`, keeping what is known of those that are still there. Returns whether anything changed.
-    pub(crate) fn sync(
-        &mut self,
-        snapshot: Option<Snapshot>,
-        hub: &Arc<Hub>,
-        slow: Option<SlowStart>,
-        now: Instant,
-    ) -> bool {
+    fn sync(&mut self, snapshot: Option<Snapshot>, hub: &Arc<Hub>, now: Instant) -> bool {
         if self.snapshot == snapshot {
             return false;
         }
@@ -104,52 +150,53 @@ impl Members {
         if instances.is_empty() && self.list.is_empty() {
             self.began = None;
         }
-        let slow = slow.filter(|_| !self.list.is_empty() && now.duration_since(began) > BEGINNING);
+        let is_complete = !self.list.is_empty() && now.duration_since(began) > BEGINNING;
         let mut old = std::mem::take(&mut self.list).into_iter().peekable();
         self.list.reserve_exact(instances.len());
         for instance in instances {
             while old.next_if(|member| member.instance().id() < instance.id()).is_some() {}
-            let known = old.next_if(|member| member.instance().id() == instance.id());
-            self.list.push(match known {
+            let same = |member: &Member| member.instance().id() == instance.id();
+            let known = old.next_if(same).filter(|member| is_same_server(member.instance(), instance));
+            let was_healthy = known.as_ref().is_some_and(Member::is_healthy);
+            let mut member = match known {
                 Some(member) if Arc::ptr_eq(member.instance(), instance) => member,
-                Some(member) if is_same_server(member.instance(), instance) => {
-                    let was_healthy = member.is_healthy();
+                Some(member) => {
                     let candidate = Candidate::new(instance.clone(), member.stats().clone());
-                    let mut member = Member { candidate, ..member };
-                    if !was_healthy && member.is_healthy() {
-                        member.start_slowly(slow, now);
-                    }
-                    member
+                    Member { candidate, ..member }
                 }
-                _ => {
-                    let stats = Arc::new(Stats::new(hub));
-                    let mut member = Member::of(Candidate::new(instance.clone(), stats));
-                    member.start_slowly(slow, now);
-                    member
+                None => {
+                    let candidate = Candidate::new(instance.clone(), Arc::new(Stats::new(hub)));
+                    Member { candidate, stage: Stage::Full, ejections: 0 }
                 }
-            });
+            };
+            let is_back = !was_healthy && member.is_healthy();
+            if is_complete && is_back && matches!(member.stage, Stage::Starting(_) | Stage::Full) {
+                member.start(now, hub, now);
+            }
+            self.list.push(member);
         }
         self.snapshot = snapshot;
         true
     }
 
     /// Ejects who has failed too often in a row. Returns whether anyone was.
-    pub(crate) fn eject_failing(&mut self, detection: &OutlierDetection, hub: &Hub, now: Instant) -> bool {
+    fn eject_failing(&mut self, detection: &OutlierDetection, hub: &Hub, now: Instant) -> bool {
         let behind = detection.consecutive.saturating_sub(1);
         let failing = |&at: &usize| {
-            let row = self.list[at].stats().row.load(Relaxed);
+            let member = &self.list[at];
             // The first failure of one on trial is enough, whatever the rules.
-            row > behind && (detection.consecutive > 0 || self.list[at].on_trial)
+            let counts = detection.consecutive > 0 || member.stage == Stage::OnTrial;
+            counts && member.stats().row.load(Relaxed) > behind
         };
-        let failing: Vec<usize> = (0..self.list.len()).filter(failing).collect();
+        let failing = (0..self.list.len()).filter(failing).collect();
         self.eject(failing, "consecutive failures", detection, hub, now)
     }
 
     /// Ends an interval: ejects by rate, then forgives those that had their full share. Returns whether anyone was ejected.
-    pub(crate) fn sweep(&mut self, detection: &OutlierDetection, hub: &Hub, now: Instant) -> bool {
+    fn sweep(&mut self, detection: &OutlierDetection, hub: &Hub, now: Instant) -> bool {
         let tallies: Vec<Tally> = self.list.iter().map(|member| member.stats().take_tally()).collect();
         let any = self.eject(detection.outliers(&tallies), "success rate", detection, hub, now);
-        for member in self.list.iter_mut().filter(|member| !member.is_ejected() && member.is_unrestricted()) {
+        for member in self.list.iter_mut().filter(|member| member.stage == Stage::Full) {
             member.ejections = member.ejections.saturating_sub(1);
         }
         any
@@ -164,9 +211,8 @@ impl Members {
         now: Instant,
     ) -> bool {
         let mut ejected = self.list.iter().filter(|member| member.is_ejected()).count();
-        let before = ejected;
+        let (before, all) = (ejected, self.list.len());
         for at in which {
-            let all = self.list.len();
             let member = &mut self.list[at];
             if member.is_ejected() || !detection.allows(ejected, all) {
                 continue;
@@ -174,12 +220,7 @@ impl Members {
             ejected += 1;
             member.ejections = member.ejections.saturating_add(1);
             let lasts = detection.lasts(member.ejections);
-            let candidate = member.candidate.clone();
-            *member = Member {
-                ejected_until: Some(later(now, lasts)),
-                ejections: member.ejections,
-                ..Member::of(candidate)
-            };
+            member.stage = Stage::Ejected(later(now, lasts));
             member.stats().row.store(0, Relaxed);
             hub.telemetry.ejections.count();
             tracing::warn!(service = %hub.service, instance = %member.instance().id(), why, ?lasts, "instance ejected");
@@ -192,62 +233,11 @@ impl Members {
         self.list.iter().filter(|member| member.is_ejected()).for_each(|member| member.stats().clear());
     }
 
-    /// Lets those back whose time is over, one call at a time until one succeeds; the first failure ejects again. Returns
-    /// whether anyone came.
-    pub(crate) fn readmit(&mut self, detection: &OutlierDetection, hub: &Hub, now: Instant) -> bool {
-        let due = |member: &&mut Member| member.ejected_until.is_some_and(|until| until <= now);
-        let mut any = false;
-        for member in self.list.iter_mut().filter(due) {
-            any = true;
-            member.ejected_until = None;
-            member.on_trial = true;
-            member.stats().put_on_trial(detection.consecutive.saturating_sub(1));
-            hub.telemetry.returns.count();
-            tracing::info!(service = %hub.service, instance = %member.instance().id(), "instance returns from ejection");
-        }
-        any
-    }
-
-    /// Lets those start slowly that have passed their trial. Returns whether there was one.
-    pub(crate) fn pass(&mut self, slow: Option<SlowStart>, now: Instant) -> bool {
-        let passed = |member: &&mut Member| member.on_trial && !member.stats().is_on_trial();
-        let mut any = false;
-        for member in self.list.iter_mut().filter(passed) {
-            any = true;
-            member.on_trial = false;
-            member.start_slowly(slow, now);
-        }
-        any
-    }
-
-    /// Brings the shares of those that start slowly up to date. Returns whether one has arrived.
-    pub(crate) fn ramp(&mut self, slow: SlowStart, now: Instant) -> bool {
-        let mut arrived = false;
-        for member in &mut self.list {
-            let Some(since) = member.starting else { continue };
-            let share = slow.share(now.duration_since(since));
-            member.stats().share.store(share, Relaxed);
-            if share == FULL {
-                member.starting = None;
-                arrived = true;
-            }
-        }
-        arrived
-    }
-
-    pub(crate) fn is_anyone_starting(&self) -> bool {
-        self.list.iter().any(|member| member.starting.is_some())
-    }
-
-    pub(crate) fn next_return(&self) -> Option<Instant> {
-        self.list.iter().filter_map(|member| member.ejected_until).min()
-    }
-
     /// Forgets all that was learned.
     pub(crate) fn reset(&mut self) {
         for member in &mut self.list {
             member.stats().reset();
-            *member = Member::of(member.candidate.clone());
+            (member.stage, member.ejections) = (Stage::Full, 0);
         }
     }
 }

@@ -8,7 +8,7 @@ use crossbeam_utils::CachePadded;
 use crate::hub::{Hub, Nanos};
 use crate::member::{Member, Members};
 use crate::selection::Selection;
-use crate::stats::FULL;
+use crate::slow_start::FULL;
 use crate::{Candidate, Context, Filter, Pick, PickError, Picker, Request, Strategy};
 
 /// How often a pick that is not wanted (already tried, or starting slowly) is drawn again.
@@ -88,9 +88,9 @@ impl Pool {
     }
 
     /// Makes the pickers anew. Called with the members locked, so the latest to come is the latest to be stored.
-    pub(crate) fn rebuild(&self, members: &Members, panic_threshold: f64) {
+    pub(crate) fn rebuild(&self, members: &Members) {
         let list = members.list();
-        let selection = Selection::of(list, &self.filters, panic_threshold);
+        let selection = Selection::of(list, &self.filters, self.hub.settings.panic_threshold);
         self.tell_panic(selection.panic);
         let usable = || selection.near.iter().chain(&selection.far).map(|&at| &list[at]);
         // If all of them get less than their due, none does.
@@ -198,8 +198,7 @@ impl Part {
     /// By the share that it has of its due; not while it is on trial.
     fn is_admitted(&self, candidate: &Candidate) -> bool {
         let share = candidate.stats().share.load(Relaxed);
-        let starting = self.slow_start && share < FULL;
-        !candidate.stats().is_on_trial() && (!starting || fastrand::u32(..FULL) < share)
+        share > 0 && (!self.slow_start || fastrand::u32(..FULL) < share)
     }
 }
 

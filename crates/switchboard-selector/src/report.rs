@@ -7,10 +7,10 @@ use switchboard_core::{Health, Instance};
 use tokio::time::Instant;
 
 use crate::group::Group;
-use crate::member::Member;
+use crate::member::{Member, Stage};
 use crate::pool::Pool;
 use crate::selection::Selection;
-use crate::stats::FULL;
+use crate::slow_start::FULL;
 
 /// How one instance stands with a balancer: why is it picked, or not?
 #[derive(Clone, Debug)]
@@ -81,17 +81,17 @@ impl fmt::Display for Standing {
 }
 
 pub(crate) fn report(group: &Group, pool: &Pool) -> Vec<InstanceReport> {
-    let state = group.state();
-    let members = state.members.list();
-    let selection = Selection::of(members, &pool.filters, group.panic_threshold());
+    let members = group.members();
+    let members = members.list();
+    let selection = Selection::of(members, &pool.filters, group.hub.settings.panic_threshold);
     let mut standings: Vec<Standing> = members
         .iter()
-        .map(|member| match member.ejected_until {
+        .map(|member| match member.stage {
             _ if !member.is_healthy() => Standing::Unhealthy(member.instance().health()),
-            Some(until) if selection.panic => Standing::EjectedInUse { until },
-            Some(until) => Standing::Ejected { until },
-            None if member.on_trial => Standing::OnTrial,
-            None => Standing::InUse,
+            Stage::Ejected(until) if selection.panic => Standing::EjectedInUse { until },
+            Stage::Ejected(until) => Standing::Ejected { until },
+            Stage::OnTrial => Standing::OnTrial,
+            Stage::Starting(_) | Stage::Full => Standing::InUse,
         })
         .collect();
     for (filter, out) in pool.filters.iter().zip(&selection.filtered) {

@@ -1,6 +1,6 @@
 use crate::filter::{Filter, is_in_zone};
-use crate::member::Member;
-use crate::stats::FULL;
+use crate::member::{Member, Stage};
+use crate::slow_start::FULL;
 
 /// A zone keeps this many times the part of its instances that is usable: Envoy's default overprovisioning factor.
 const OVERPROVISIONING: f64 = 1.4;
@@ -72,6 +72,6 @@ fn pass(members: &[Member], mut left: Vec<usize>, filters: &[Filter]) -> (Vec<us
 fn near_share(members: &[Member], near: &[usize], known: usize) -> u32 {
     let usable: f64 = near.iter().map(|&at| f64::from(members[at].share())).sum();
     let part = (OVERPROVISIONING * usable / known.max(1) as f64).min(f64::from(FULL)) as u32;
-    let on_trial = near.iter().any(|&at| members[at].on_trial);
+    let on_trial = near.iter().any(|&at| members[at].stage == Stage::OnTrial);
     if on_trial { part.max(FULL / 10) } else { part }
 }

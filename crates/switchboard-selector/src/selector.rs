@@ -9,7 +9,8 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use crate::group::{Group, Settings};
+use crate::group::Group;
+use crate::hub::Settings;
 use crate::outlier::at_most_1;
 use crate::pool::Pool;
 use crate::{Balancer, CallOptions, Filter, OutlierDetection, Pick, PickError, Random, SlowStart, Strategy};

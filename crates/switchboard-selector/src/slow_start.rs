@@ -1,7 +1,9 @@
 use std::time::Duration;
 
 use crate::outlier::at_most_1;
-use crate::stats::FULL;
+
+/// The share of an instance that gets all that is its due.
+pub(crate) const FULL: u32 = 1 << 16;
 
 /// How a new or returning instance gets up to its full share.
 ///

@@ -1,12 +1,10 @@
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use crate::FailureKind;
 use crate::hub::{Hub, Nanos};
 use crate::outlier::Tally;
-
-/// The share of an instance that gets all that is its due.
-pub(crate) const FULL: u32 = 1 << 16;
+use crate::slow_start::FULL;
 
 /// The registry hears of the same instance at most this often.
 const HINT_INTERVAL: Nanos = 1_000_000_000;
@@ -35,13 +33,12 @@ pub(crate) struct Stats {
     latency: Latency,
     succeeded: AtomicU32,
     failed: AtomicU32,
-    /// The part of its traffic a slow-starting instance gets, of [`FULL`].
+    /// The part of its due that it gets, of [`FULL`]. 0: it returns from ejection and gets one call at a time, until one
+    /// succeeds.
     pub(crate) share: AtomicU32,
     /// When the first of the calls was given up that nothing has answered since; 0: none was.
     silent: AtomicU64,
-    /// Whether it returns from ejection and nothing has succeeded since: it gets one call at a time.
-    on_trial: AtomicBool,
-    /// When that call began; 0: none is out.
+    /// When the call began that tries it on its return; 0: none is out.
     tried: AtomicU64,
     hinted: AtomicU64,
     hub: Arc<Hub>,
@@ -58,7 +55,6 @@ impl Stats {
             failed: AtomicU32::new(0),
             share: AtomicU32::new(FULL),
             silent: AtomicU64::new(0),
-            on_trial: AtomicBool::new(false),
             tried: AtomicU64::new(0),
             hinted: AtomicU64::new(0),
             hub: hub.clone(),
@@ -148,8 +144,8 @@ impl Stats {
 
     fn one_more_in_the_row(&self) {
         let row = self.row.fetch_add(1, Relaxed).wrapping_add(1);
-        let many = self.hub.consecutive != 0 && row % self.hub.consecutive == 0;
-        if many || self.is_on_trial() {
+        let consecutive = self.hub.consecutive();
+        if self.is_on_trial() || (consecutive != 0 && row % consecutive == 0) {
             self.hub.wake.notify_one();
         }
     }
@@ -171,15 +167,15 @@ impl Stats {
             && self.picked.compare_exchange(picked, now, Relaxed, Relaxed).is_ok()
     }
 
-    /// Lets it back, one call at a time; so many failures are behind it.
-    pub(crate) fn put_on_trial(&self, row: u32) {
-        self.row.store(row, Relaxed);
+    /// Lets it back, one call at a time; the next failure ejects it.
+    pub(crate) fn put_on_trial(&self) {
+        self.row.store(self.hub.consecutive().saturating_sub(1), Relaxed);
         self.tried.store(0, Relaxed);
-        self.on_trial.store(true, Relaxed);
+        self.share.store(0, Relaxed);
     }
 
     pub(crate) fn is_on_trial(&self) -> bool {
-        self.on_trial.load(Relaxed)
+        self.share.load(Relaxed) == 0
     }
 
     /// Whether this call is the one that is to try it: none is out, or it has been out for long.
@@ -196,7 +192,7 @@ impl Stats {
 
     fn pass(&self) {
         if self.is_on_trial() {
-            self.on_trial.store(false, Relaxed);
+            self.share.store(FULL, Relaxed);
             self.hub.wake.notify_one();
         }
     }
@@ -211,7 +207,6 @@ impl Stats {
         self.row.store(0, Relaxed);
         self.silent.store(0, Relaxed);
         self.share.store(FULL, Relaxed);
-        self.on_trial.store(false, Relaxed);
     }
 
     /// Forgets all that was learned; calls in flight stay.

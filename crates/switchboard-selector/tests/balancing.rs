@@ -552,6 +552,22 @@ async fn options_for_a_call_cost_no_rebuild_the_second_time() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn of_the_options_that_nobody_holds_the_last_64_are_kept() {
+    let (balancer, registry) = balancer(of(&["a", "b"]), |builder| builder).await;
+    let built = Arc::new(AtomicUsize::new(0));
+    let options = || CallOptions::new().strategy(Counting(built.clone()));
+    let held: Vec<Balancer> = (0..100).map(|_| balancer.with(&options())).collect();
+    let last: Vec<CallOptions> = (0..200).map(|_| options()).collect();
+    last.iter().for_each(|options| drop(balancer.with(options)));
+    built.store(0, Relaxed);
+    registry.say(Ok(snapshot("a", &["a", "b", "c"])));
+    settle().await;
+    assert_eq!(built.load(Relaxed), held.len() + 64);
+    last[136..].iter().for_each(|options| drop(balancer.with(options)));
+    assert_eq!(built.load(Relaxed), held.len() + 64);
+}
+
+#[tokio::test(start_paused = true)]
 async fn picks_go_on_while_the_registry_is_down() {
     let registry = Scripted::new();
     registry.say(Ok(snapshot("a", &["1"])));
