@@ -102,7 +102,9 @@ impl Group {
 
     fn rebuild(&self, members: &Members) {
         let pools = self.pools().clone();
-        pools.iter().for_each(|pool| pool.rebuild(members));
+        for pool in pools {
+            pool.rebuild(members);
+        }
         members.clear_ejected();
     }
 

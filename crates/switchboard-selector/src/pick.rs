@@ -22,15 +22,13 @@ pub struct Pick {
     started: Nanos,
     /// Whether neither an answer nor a failure has been told yet.
     waiting: bool,
-    /// Whether this call is the one that tries an instance that returns from ejection.
-    trial: bool,
 }
 
 impl Pick {
     #[inline]
-    pub(crate) fn new(candidate: Candidate, started: Nanos, trial: bool) -> Self {
+    pub(crate) fn new(candidate: Candidate, started: Nanos) -> Self {
         candidate.stats().begin(started);
-        Self { candidate, started, waiting: true, trial }
+        Self { candidate, started, waiting: true }
     }
 
     /// The instance.
@@ -105,13 +103,10 @@ impl Drop for Pick {
     #[inline]
     fn drop(&mut self) {
         let stats = self.candidate.stats();
-        stats.end();
+        stats.end(self.started);
         if self.waiting {
             let (took, now) = self.took();
             stats.give_up(took, now);
-        }
-        if self.trial {
-            stats.end_trial(self.started);
         }
     }
 }

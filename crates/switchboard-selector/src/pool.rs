@@ -19,25 +19,19 @@ pub(crate) struct Pool {
     pub(crate) strategy: Arc<dyn Strategy>,
     pub(crate) filters: Vec<Filter>,
     hub: Arc<Hub>,
-    current: ArcSwap<Current>,
+    /// What a pick reads: made whole, swapped whole.
+    current: ArcSwap<Result<Current, PickError>>,
     /// Turns of those near and far.
     turns: [CachePadded<AtomicU64>; 2],
     panicking: AtomicBool,
 }
 
-/// What a pick reads: made whole, swapped whole.
-#[derive(Default)]
+/// Whom to pick from.
 struct Current {
-    /// `None` when there is nobody to pick.
-    near: Option<Part>,
+    near: Part,
     /// Who gets the picks that a zone with too few instances cannot take.
     far: Option<Part>,
     near_share: u32,
-    /// Why there may be nobody to pick.
-    heard: bool,
-    known: usize,
-    unhealthy: usize,
-    filtered: usize,
 }
 
 struct Part {
@@ -53,38 +47,25 @@ impl Pool {
     pub(crate) fn new(hub: Arc<Hub>, strategy: Arc<dyn Strategy>, filters: Vec<Filter>) -> Self {
         // At random, so that clients that start together do not all begin with one instance.
         let turns = [(); 2].map(|()| CachePadded::new(AtomicU64::new(fastrand::u32(..).into())));
-        Self { strategy, filters, hub, current: ArcSwap::default(), turns, panicking: AtomicBool::new(false) }
+        let current = ArcSwap::from_pointee(Err(PickError::NotHeard { service: hub.service.clone() }));
+        Self { strategy, filters, hub, current, turns, panicking: AtomicBool::new(false) }
     }
 
     #[inline]
     pub(crate) fn pick(&self, request: &Request<'_>) -> Result<Pick, PickError> {
         let current = self.current.load();
-        let Some(near) = &current.near else {
-            return Err(self.nothing(&current));
-        };
+        let Current { near, far, near_share } = current.as_ref().as_ref().map_err(PickError::clone)?;
         let now = self.hub.now();
         let choose = |part: &Part, turn| {
-            let context = Context { key: request.key, turn, now };
-            let (index, trial) = part.choose(request, context)?;
-            Some(Pick::new(part.candidates[index].clone(), now, trial))
+            let chosen = part.choose(request, Context { key: request.key, turn, now })?;
+            Some(Pick::new(chosen.clone(), now))
         };
-        let Some(far) = &current.far else {
+        let Some(far) = far else {
             return Ok(choose(near, &self.turns[0]).unwrap_or_else(|| near.any(request, now)));
         };
-        let pick = if current.goes_far(request) { None } else { choose(near, &self.turns[0]) };
+        let pick =
+            if near.is_passed_over(request, *near_share) { None } else { choose(near, &self.turns[0]) };
         Ok(pick.or_else(|| choose(far, &self.turns[1])).unwrap_or_else(|| far.any(request, now)))
-    }
-
-    #[cold]
-    fn nothing(&self, current: &Current) -> PickError {
-        let service = self.hub.service.clone();
-        match *current {
-            Current { heard: false, .. } => PickError::NotHeard { service },
-            Current { known: 0, .. } => PickError::NotFound { service },
-            Current { known, unhealthy, filtered, .. } => {
-                PickError::NoneUsable { service, known, unhealthy, filtered }
-            }
-        }
     }
 
     /// Makes the pickers anew. Called with the members locked, so the latest to come is the latest to be stored.
@@ -97,15 +78,18 @@ impl Pool {
         let restricted =
             usable().any(|member| !member.is_unrestricted()) && usable().any(Member::is_unrestricted);
         let part = |chosen: &[usize]| (!chosen.is_empty()).then(|| self.part(list, chosen, restricted));
-        self.current.store(Arc::new(Current {
-            near: part(&selection.near),
-            far: part(&selection.far),
-            near_share: selection.near_share,
-            heard: members.is_heard(),
-            known: list.len(),
-            unhealthy: selection.unhealthy,
-            filtered: selection.filtered.iter().map(Vec::len).sum(),
-        }));
+        let service = self.hub.service.clone();
+        let current = match part(&selection.near) {
+            Some(near) => Ok(Current { near, far: part(&selection.far), near_share: selection.near_share }),
+            None if !members.is_heard() => Err(PickError::NotHeard { service }),
+            None if list.is_empty() => Err(PickError::NotFound { service }),
+            None => {
+                let (known, unhealthy) = (list.len(), selection.unhealthy);
+                let filtered = selection.filtered.iter().map(Vec::len).sum();
+                Err(PickError::NoneUsable { service, known, unhealthy, filtered })
+            }
+        };
+        self.current.store(Arc::new(current));
     }
 
     fn part(&self, members: &[Member], chosen: &[usize], restricted: bool) -> Part {
@@ -131,56 +115,47 @@ impl Pool {
     }
 }
 
-impl Current {
-    /// Whether this pick is one of those that the zone cannot take, or a retry that has tried all that it has. Requests of
-    /// one key agree.
-    fn goes_far(&self, request: &Request<'_>) -> bool {
-        let tried = |near: &Part| near.candidates.iter().all(|near| request.avoids(near));
-        let bits = request.key.map_or_else(|| fastrand::u64(..), mixed);
-        (bits >> 48) >= u64::from(self.near_share) || self.near.as_ref().is_some_and(tried)
-    }
-}
-
 impl Part {
-    /// The index of the chosen one, and whether the call is the one that tries an instance that returns from ejection. `None`
-    /// if those that were drawn were tried before or are to get less.
+    /// Whether this pick is one of those that a zone cannot take, or a retry that has tried all that it has. Requests of one
+    /// key agree.
+    fn is_passed_over(&self, request: &Request<'_>, share: u32) -> bool {
+        let bits = request.key.map_or_else(|| fastrand::u64(..), mixed);
+        (bits >> 48) >= u64::from(share) || self.candidates.iter().all(|candidate| request.avoids(candidate))
+    }
+
+    /// The chosen one. `None` if those that were drawn were tried before or are to get less.
     #[inline]
-    fn choose(&self, request: &Request<'_>, context: Context<'_>) -> Option<(usize, bool)> {
-        let index = self.draw(&context);
+    fn choose(&self, request: &Request<'_>, context: Context<'_>) -> Option<&Candidate> {
+        let candidate = self.draw(&context);
         if self.restricted || !request.avoid.is_empty() {
-            return self.settle(index, request, context);
+            return self.settle(candidate, request, context);
         }
-        Some((index, false))
+        Some(candidate)
     }
 
     #[inline]
-    fn draw(&self, context: &Context<'_>) -> usize {
+    fn draw(&self, context: &Context<'_>) -> &Candidate {
         let (index, count) = (self.picker.pick(&self.candidates, context), self.candidates.len());
         // A picker of someone else's may say anything.
-        if index < count { index } else { index % count }
+        &self.candidates[if index < count { index } else { index % count }]
     }
 
     /// Draws again while the one drawn was tried before or is to get less than its due.
     #[cold]
-    fn settle(
-        &self,
-        mut index: usize,
+    fn settle<'a>(
+        &'a self,
+        mut candidate: &'a Candidate,
         request: &Request<'_>,
         mut context: Context<'_>,
-    ) -> Option<(usize, bool)> {
+    ) -> Option<&'a Candidate> {
         for _ in 0..DRAWS {
-            let candidate = &self.candidates[index];
-            if !request.avoids(candidate) {
-                if !self.restricted || self.is_admitted(candidate) {
-                    return Some((index, false));
-                }
-                if candidate.stats().is_on_trial() && candidate.stats().try_it(context.now) {
-                    return Some((index, true));
-                }
+            let admitted = || !self.restricted || self.is_admitted(candidate, context.now);
+            if !request.avoids(candidate) && admitted() {
+                return Some(candidate);
             }
             // The same key would find the same instance.
             context.key = context.key.map(mixed);
-            index = self.draw(&context);
+            candidate = self.draw(&context);
         }
         None
     }
@@ -192,13 +167,15 @@ impl Part {
         let all = || self.candidates[from..].iter().chain(&self.candidates[..from]);
         let untried = || all().filter(|candidate| !request.avoids(candidate));
         let found = untried().find(|candidate| !candidate.stats().is_on_trial()).or_else(|| untried().next());
-        Pick::new(found.unwrap_or(&self.candidates[from]).clone(), now, false)
+        Pick::new(found.unwrap_or(&self.candidates[from]).clone(), now)
     }
 
-    /// By the share that it has of its due; not while it is on trial.
-    fn is_admitted(&self, candidate: &Candidate) -> bool {
-        let share = candidate.stats().share.load(Relaxed);
-        share > 0 && (!self.slow_start || fastrand::u32(..FULL) < share)
+    /// By the share that it has of its due; on trial, if this call may be the one that tries it.
+    fn is_admitted(&self, candidate: &Candidate, now: Nanos) -> bool {
+        match candidate.stats().share.load(Relaxed) {
+            0 => candidate.stats().try_it(now),
+            share => !self.slow_start || fastrand::u32(..FULL) < share,
+        }
     }
 }
 

@@ -76,9 +76,13 @@ impl Stats {
         self.picked.store(now, Relaxed);
     }
 
+    /// The call that began then is over, perhaps the one that tries it.
     #[inline]
-    pub(crate) fn end(&self) {
+    pub(crate) fn end(&self, began: Nanos) {
         self.in_flight.fetch_sub(1, Relaxed);
+        if self.tried.load(Relaxed) == began.max(1) {
+            let _ = self.tried.compare_exchange(began.max(1), 0, Relaxed, Relaxed);
+        }
     }
 
     /// The moving average of latency in nanoseconds; `None` before the first call that was timed.
@@ -183,11 +187,6 @@ impl Stats {
         let tried = self.tried.load(Relaxed);
         (tried == 0 || now.saturating_sub(tried) > TRIAL)
             && self.tried.compare_exchange(tried, now.max(1), Relaxed, Relaxed).is_ok()
-    }
-
-    /// The call that tried it and began then is over.
-    pub(crate) fn end_trial(&self, began: Nanos) {
-        let _ = self.tried.compare_exchange(began.max(1), 0, Relaxed, Relaxed);
     }
 
     fn pass(&self) {

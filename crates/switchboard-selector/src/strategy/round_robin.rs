@@ -41,12 +41,10 @@ fn round(weights: &[u32]) -> Box<[u32]> {
     let sum = |weights: &[u32]| weights.iter().copied().map(u64::from).sum::<u64>();
     let longest = LONGEST.max(weights.len() as u64 * 8);
     let divisor = weights.iter().fold(0, |a, &b| gcd(a, b)).max(1);
-    let mut fit: Vec<u32> = weights.iter().map(|weight| weight / divisor).collect();
-    let total = sum(&fit);
-    if total > longest {
-        let nearest = |weight: u32| ((u64::from(weight) * longest + total / 2) / total).max(1) as u32;
-        fit.iter_mut().for_each(|weight| *weight = nearest(*weight));
-    }
+    let lowest: Vec<u32> = weights.iter().map(|weight| weight / divisor).collect();
+    let total = sum(&lowest);
+    let nearest = |&weight: &u32| ((u64::from(weight) * longest + total / 2) / total).max(1) as u32;
+    let fit = if total > longest { lowest.iter().map(nearest).collect() } else { lowest };
     in_turn(&fit, 0).take(sum(&fit) as usize).collect()
 }
 
