@@ -45,6 +45,7 @@ mod failure;
 mod filter;
 mod group;
 mod hub;
+mod measured;
 mod member;
 mod outlier;
 mod pick;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use switchboard_core::Instance;
 
-use crate::hub::Nanos;
+use crate::measured::Nanos;
 use crate::{Candidate, FailureKind};
 
 /// A chosen instance, and the call made to it.
@@ -71,19 +71,15 @@ impl Pick {
     }
 
     /// How long it has taken so far, and the time.
-    fn took(&self) -> (Nanos, Nanos) {
+    #[allow(clippy::cast_precision_loss)] // 24 bits are enough for a latency
+    fn took(&self) -> (f32, Nanos) {
         let now = self.candidate.stats().hub().now();
-        (now.saturating_sub(self.started), now)
+        (now.saturating_sub(self.started) as f32, now)
     }
 }
 
 /// Takes in what came of a call, and tells the registry of a connection that failed.
-pub(crate) fn judge(
-    candidate: &Candidate,
-    outcome: Result<(), FailureKind>,
-    took: Option<Nanos>,
-    now: Nanos,
-) {
+pub(crate) fn judge(candidate: &Candidate, outcome: Result<(), FailureKind>, took: Option<f32>, now: Nanos) {
     let stats = candidate.stats();
     stats.judge(outcome, took, now);
     if outcome == Err(FailureKind::Connection) && stats.is_hint_due(now) {

@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use arc_swap::ArcSwap;
 use crossbeam_utils::CachePadded;
 
-use crate::hub::{Hub, Nanos};
+use crate::hub::Hub;
+use crate::measured::Nanos;
 use crate::member::{Member, Members};
 use crate::selection::Selection;
 use crate::slow_start::FULL;

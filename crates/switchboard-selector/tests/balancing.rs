@@ -558,12 +558,12 @@ async fn of_the_options_that_nobody_holds_the_last_64_are_kept() {
     let options = || CallOptions::new().strategy(Counting(built.clone()));
     let held: Vec<Balancer> = (0..100).map(|_| balancer.with(&options())).collect();
     let last: Vec<CallOptions> = (0..200).map(|_| options()).collect();
-    last.iter().for_each(|options| drop(balancer.with(options)));
+    last.iter().map(|options| balancer.with(options)).for_each(drop);
     built.store(0, Relaxed);
     registry.say(Ok(snapshot("a", &["a", "b", "c"])));
     settle().await;
     assert_eq!(built.load(Relaxed), held.len() + 64);
-    last[136..].iter().for_each(|options| drop(balancer.with(options)));
+    last[136..].iter().map(|options| balancer.with(options)).for_each(drop);
     assert_eq!(built.load(Relaxed), held.len() + 64);
 }
 

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::Candidate;
-use crate::hub::Nanos;
+use crate::measured::Nanos;
 
 pub use least_request::LeastRequest;
 pub use maglev::ConsistentHash;
