@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::hub::{Hub, Settings};
 use crate::member::Members;
 use crate::pool::Pool;
-use crate::{FailureKind, Filter, Strategy, pick, strategy};
+use crate::{FailureKind, Filter, Strategy, strategy};
 
 /// How many pools are kept though nobody holds them; beyond that the oldest goes.
 const KEPT: usize = 64;
@@ -72,7 +72,8 @@ impl Group {
         let members = self.members();
         let found = members.list().binary_search_by(|member| member.instance().id().cmp(id));
         if let Ok(found) = found {
-            pick::judge(&members.list()[found].candidate, outcome, None, self.hub.now());
+            let member = &members.list()[found];
+            member.stats().judge(member.instance(), outcome, None, self.hub.now());
         }
         found.is_ok()
     }

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use switchboard_core::{InstanceKey, ServiceName};
+use switchboard_core::ServiceName;
 use switchboard_watcher::Directory;
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -28,11 +28,11 @@ pub(crate) struct Hub {
     pub(crate) wake: Notify,
     pub(crate) telemetry: Telemetry,
     /// The slowest success of late.
-    slowest: Measured,
+    pub(crate) slowest: Measured,
     /// The average time of a success.
     average: Measured,
     epoch: Instant,
-    directory: Directory,
+    pub(crate) directory: Directory,
 }
 
 /// So often, and no more, the average time of a success is brought up to date.
@@ -70,11 +70,6 @@ impl Hub {
         self.average.get().map(|average| average * 2.0)
     }
 
-    /// The slowest success of late. `None` before the first.
-    pub(crate) fn slowest(&self) -> Option<f32> {
-        self.slowest.get()
-    }
-
     /// Notes how long a success took. Written only where it is news, and into the average ten times a second, as all threads
     /// read it; after each decay time without a slower one, the slowest is half as slow.
     #[allow(clippy::cast_precision_loss)] // a time
@@ -88,11 +83,6 @@ impl Hub {
             news.then(|| took.max(slowest / 2.0))
         });
     }
-
-    /// Tells the registry that an instance could not be reached.
-    pub(crate) fn suspect(&self, key: &InstanceKey) {
-        self.directory.suspect(key);
-    }
 }
 
 #[cfg(test)]
@@ -105,11 +95,11 @@ mod tests {
         let latency_decay = Duration::from_secs(10);
         let settings = Settings { outlier: None, slow_start: None, panic_threshold: 0.5, latency_decay };
         let hub = Hub::new(ServiceName::new("a").unwrap(), directory, settings);
-        assert_eq!((hub.usual(), hub.slowest()), (None, None));
+        assert_eq!((hub.usual(), hub.slowest.get()), (None, None));
         let note = |took: f32, at: Nanos| {
             hub.note_success(took * 1e6, at * 1_000_000);
             let millis = |nanos: Option<f32>| Duration::from_secs_f32(nanos.unwrap() / 1e9).as_millis();
-            (millis(hub.usual()), millis(hub.slowest()))
+            (millis(hub.usual()), millis(hub.slowest.get()))
         };
         assert_eq!(note(10.0, 1_000), (20, 10));
         assert_eq!(note(1_000.0, 1_050), (20, 1_000), "the average has its time");

@@ -67,7 +67,7 @@ impl Pick {
     pub fn finish(mut self, outcome: Result<(), FailureKind>) {
         let waited = std::mem::take(&mut self.waiting);
         let (took, now) = self.took();
-        judge(&self.candidate, outcome, waited.then_some(took), now);
+        self.candidate.stats().judge(self.instance(), outcome, waited.then_some(took), now);
     }
 
     /// How long it has taken so far, and the time.
@@ -75,15 +75,6 @@ impl Pick {
     fn took(&self) -> (f32, Nanos) {
         let now = self.candidate.stats().hub().now();
         (now.saturating_sub(self.started) as f32, now)
-    }
-}
-
-/// Takes in what came of a call, and tells the registry of a connection that failed.
-pub(crate) fn judge(candidate: &Candidate, outcome: Result<(), FailureKind>, took: Option<f32>, now: Nanos) {
-    let stats = candidate.stats();
-    stats.judge(outcome, took, now);
-    if outcome == Err(FailureKind::Connection) && stats.is_hint_due(now) {
-        stats.hub().suspect(&candidate.instance().key());
     }
 }
 

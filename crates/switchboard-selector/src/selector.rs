@@ -1,5 +1,4 @@
 use std::collections::HashMap;
-use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -20,20 +19,14 @@ use crate::{Balancer, CallOptions, Filter, OutlierDetection, Pick, PickError, Ra
 /// Keeps one [`Balancer`] for each service asked for, so that places in the circle and what was learned last from call
 /// to call. One that nobody holds and nobody has asked for over the directory's
 /// [`linger`](switchboard_watcher::DirectoryBuilder::linger) is let go, and its view with it. Clones share everything.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Selector {
-    inner: Arc<Inner>,
-}
-
-struct Inner {
-    directory: Directory,
-    strategy: Arc<dyn Strategy>,
-    filters: Vec<Filter>,
-    settings: Settings,
-    kept: Mutex<HashMap<ServiceName, Kept>>,
+    made_by: Arc<SelectorBuilder>,
+    kept: Arc<Mutex<HashMap<ServiceName, Kept>>>,
 }
 
 /// A balancer that a task keeps for a while after it was last asked for.
+#[derive(Debug)]
 struct Kept {
     group: Weak<Group>,
     pool: Weak<Pool>,
@@ -103,8 +96,7 @@ impl SelectorBuilder {
 
     /// Makes the selector. Nothing is watched until a service is asked for.
     pub fn build(self) -> Selector {
-        let Self { directory, strategy, filters, settings } = self;
-        Selector { inner: Arc::new(Inner { directory, strategy, filters, settings, kept: Mutex::default() }) }
+        Selector { made_by: Arc::new(self), kept: Arc::default() }
     }
 }
 
@@ -132,22 +124,20 @@ impl Selector {
     /// Those of [`Directory::service`]: a bad name, a closed directory, no tokio runtime around.
     pub fn service<S>(&self, service: S) -> Result<Balancer>
     where
-        S: TryInto<ServiceName>,
-        Invalid: From<S::Error>,
+        S: TryInto<ServiceName, Error: Into<Invalid>>,
     {
-        let service = service
-            .try_into()
-            .map_err(|error| Error::invalid("selector", "service", &Invalid::from(error)))?;
-        let inner = &*self.inner;
-        let linger = inner.directory.linger();
-        if let Some(balancer) = inner.kept().get_mut(&service).and_then(|kept| kept.balancer(linger)) {
+        let invalid = |error: S::Error| Error::invalid("selector", "service", &error.into());
+        let service = service.try_into().map_err(invalid)?;
+        let SelectorBuilder { directory, strategy, filters, settings } = &*self.made_by;
+        let linger = directory.linger();
+        if let Some(balancer) = self.kept().get_mut(&service).and_then(|kept| kept.balancer(linger)) {
             return Ok(balancer);
         }
         // Without the lock: strategies and registries of others run here.
-        let view = inner.directory.service::<ServiceName>(service.clone())?;
-        let group = Group::new(&inner.directory, view, inner.settings.clone())?;
-        let balancer = Balancer { pool: group.pool(&inner.strategy, inner.filters.clone()), group };
-        let mut kept = inner.kept();
+        let view = directory.service::<ServiceName>(service.clone())?;
+        let group = Group::new(directory, view, settings.clone())?;
+        let balancer = Balancer { pool: group.pool(strategy, filters.clone()), group };
+        let mut kept = self.kept();
         if kept.len().is_power_of_two() {
             kept.retain(|_, kept| kept.group.strong_count() > 0);
         }
@@ -168,8 +158,7 @@ impl Selector {
     /// in time.
     pub async fn select<S>(&self, service: S) -> Result<Pick, PickError>
     where
-        S: TryInto<ServiceName>,
-        Invalid: From<S::Error>,
+        S: TryInto<ServiceName, Error: Into<Invalid>>,
     {
         pick(&self.service(service)?).await
     }
@@ -181,19 +170,16 @@ impl Selector {
     /// As for [`select`](Self::select).
     pub async fn select_with<S>(&self, service: S, options: &CallOptions) -> Result<Pick, PickError>
     where
-        S: TryInto<ServiceName>,
-        Invalid: From<S::Error>,
+        S: TryInto<ServiceName, Error: Into<Invalid>>,
     {
         pick(&self.service(service)?.with(options)).await
     }
 
     /// The directory beneath.
     pub fn directory(&self) -> &Directory {
-        &self.inner.directory
+        &self.made_by.directory
     }
-}
 
-impl Inner {
     fn kept(&self) -> MutexGuard<'_, HashMap<ServiceName, Kept>> {
         // Nothing panics under this lock.
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
@@ -234,15 +220,5 @@ async fn pick(balancer: &Balancer) -> Result<Pick, PickError> {
             balancer.pick()
         }
         picked => picked,
-    }
-}
-
-impl fmt::Debug for Selector {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Selector")
-            .field("directory", &self.inner.directory)
-            .field("strategy", &self.inner.strategy)
-            .field("filters", &self.inner.filters)
-            .finish_non_exhaustive()
     }
 }

@@ -1,6 +1,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
+use switchboard_core::Instance;
+
 use crate::FailureKind;
 use crate::hub::Hub;
 use crate::measured::{Measured, Nanos, mixed};
@@ -114,25 +116,34 @@ impl Stats {
         }
     }
 
-    /// Takes in what came of a call, and how long it took unless that is not known or was noted before.
-    pub(crate) fn judge(&self, outcome: Result<(), FailureKind>, took: Option<f32>, now: Nanos) {
+    /// Takes in what came of a call, and how long it took unless that is not known or was noted before. Tells the registry of
+    /// a connection that failed.
+    pub(crate) fn judge(
+        &self,
+        instance: &Instance,
+        outcome: Result<(), FailureKind>,
+        took: Option<f32>,
+        now: Nanos,
+    ) {
         self.hub.telemetry.verdict(outcome);
-        if outcome.is_err() {
-            self.failed.fetch_add(1, Relaxed);
-            self.speak();
-            self.one_more_in_the_row();
-            // It must not look fast: it costs more than any success does.
-            let cost = took.unwrap_or(0.0).max(self.hub.slowest().unwrap_or(0.0) * 2.0);
-            if cost > 0.0 {
-                self.observe(cost, now);
+        let Err(kind) = outcome else {
+            self.succeeded.fetch_add(1, Relaxed);
+            if self.row.load(Relaxed) != 0 {
+                self.row.store(0, Relaxed);
             }
-            return;
+            return self.note_answer(took, now);
+        };
+        self.failed.fetch_add(1, Relaxed);
+        self.speak();
+        self.one_more_in_the_row();
+        // It must not look fast: it costs more than any success does.
+        let cost = took.unwrap_or(0.0).max(self.hub.slowest.get().unwrap_or(0.0) * 2.0);
+        if cost > 0.0 {
+            self.observe(cost, now);
         }
-        self.succeeded.fetch_add(1, Relaxed);
-        if self.row.load(Relaxed) != 0 {
-            self.row.store(0, Relaxed);
+        if kind == FailureKind::Connection && claim(&self.hinted, now, HINT_INTERVAL) {
+            self.hub.directory.suspect(&instance.key());
         }
-        self.note_answer(took, now);
     }
 
     /// Takes in that a call was given up after this time. Longer than usual, it says that the instance is at least that
@@ -164,11 +175,6 @@ impl Stats {
         if self.is_on_trial() || (consecutive != 0 && row % consecutive == 0) {
             self.hub.wake.notify_one();
         }
-    }
-
-    /// Whether the registry is to be told of a connection that failed.
-    pub(crate) fn is_hint_due(&self, now: Nanos) -> bool {
-        claim(&self.hinted, now, HINT_INTERVAL)
     }
 
     /// Whether to call it although another is faster, to learn how it is now: one caller of all, now and then.

@@ -7,13 +7,12 @@
 //! | `switchboard_returns_total` | `service` | instances back from ejection |
 //! | `switchboard_panics_total` | `service` | times the panic threshold was passed |
 
-use std::fmt;
-
 use switchboard_core::ServiceName;
 
 use crate::FailureKind;
 
 /// Registered with the recorder installed when it is made, so that counting is one addition.
+#[derive(Debug)]
 pub(crate) struct Telemetry {
     success: Counter,
     connection: Counter,
@@ -27,16 +26,17 @@ pub(crate) struct Telemetry {
 
 impl Telemetry {
     pub(crate) fn new(service: &ServiceName) -> Self {
-        let calls = |outcome| Counter::new("switchboard_calls_total", service, Some(outcome));
+        let counter = |name, outcome| Counter::new(name, service, outcome);
+        let calls = |outcome| counter("switchboard_calls_total", Some(outcome));
         Self {
             success: calls("success"),
             connection: calls("connection"),
             timeout: calls("timeout"),
             response: calls("response"),
             abandoned: calls("abandoned"),
-            ejections: Counter::new("switchboard_ejections_total", service, None),
-            returns: Counter::new("switchboard_returns_total", service, None),
-            panics: Counter::new("switchboard_panics_total", service, None),
+            ejections: counter("switchboard_ejections_total", None),
+            returns: counter("switchboard_returns_total", None),
+            panics: counter("switchboard_panics_total", None),
         }
     }
 
@@ -50,6 +50,7 @@ impl Telemetry {
     }
 }
 
+#[derive(Debug)]
 pub(crate) struct Counter(#[cfg(feature = "metrics")] metrics::Counter);
 
 #[cfg_attr(not(feature = "metrics"), allow(clippy::unused_self))] // the same shape as with the feature
@@ -69,11 +70,5 @@ impl Counter {
     pub(crate) fn count(&self) {
         #[cfg(feature = "metrics")]
         self.0.increment(1);
-    }
-}
-
-impl fmt::Debug for Telemetry {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Telemetry").finish_non_exhaustive()
     }
 }
