@@ -43,25 +43,3 @@ impl PickError {
         matches!(self, Self::NotHeard { .. } | Self::NotFound { .. })
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn says_what_and_why() {
-        let service = ServiceName::new("greeter").unwrap();
-        let none = PickError::NoneUsable { service: service.clone(), known: 3, unhealthy: 1, filtered: 2 };
-        assert_eq!(
-            none.to_string(),
-            "none of the 3 known instances of service \"greeter\" is usable: 1 unhealthy, 2 filtered out"
-        );
-        assert!(!none.is_nothing_known());
-        let unknown = PickError::NotFound { service };
-        assert_eq!(
-            unknown.to_string(),
-            "nothing known of service \"greeter\": the registry has no instance of it"
-        );
-        assert!(unknown.is_nothing_known());
-    }
-}

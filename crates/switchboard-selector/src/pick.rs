@@ -1,4 +1,3 @@
-use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
 
@@ -16,6 +15,7 @@ use crate::{Candidate, FailureKind};
 /// Dropped without a word, as when the caller's time-out or a lost `select!` drops the call, it is no verdict while it has
 /// taken no more than twice the service's average. Beyond that the instance is taken to be at least that slow; and such
 /// calls count among the failures in a row that eject it once it has answered nothing for a second.
+#[derive(Debug)]
 #[must_use = "the call counts as in flight only while the pick lives"]
 pub struct Pick {
     candidate: Candidate,
@@ -95,11 +95,5 @@ impl Drop for Pick {
             let (took, now) = self.took();
             stats.give_up(took, now);
         }
-    }
-}
-
-impl fmt::Debug for Pick {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Pick").field("instance", self.instance()).finish_non_exhaustive()
     }
 }

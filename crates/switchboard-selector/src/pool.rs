@@ -12,7 +12,7 @@ use crate::selection::Selection;
 use crate::slow_start::FULL;
 use crate::{Candidate, Context, Filter, Pick, PickError, Picker, Request, Strategy};
 
-/// How often a pick that is not wanted (already tried, or starting slowly) is drawn again.
+/// So often it is drawn while nobody is found who was not tried before and is to get the pick.
 const DRAWS: u32 = 4;
 
 /// One way to pick from the members of a group: a strategy, filters, and the pickers made of them.
@@ -57,16 +57,13 @@ impl Pool {
         let current = self.current.load();
         let Current { near, far, near_share } = current.as_ref().as_ref().map_err(PickError::clone)?;
         let now = self.hub.now();
-        let choose = |part: &Part, turn| {
-            let chosen = part.choose(request, Context { key: request.key, turn, now })?;
-            Some(Pick::new(chosen.clone(), now))
-        };
-        let Some(far) = far else {
-            return Ok(choose(near, &self.turns[0]).unwrap_or_else(|| near.any(request, now)));
-        };
-        let pick =
-            if near.is_passed_over(request, *near_share) { None } else { choose(near, &self.turns[0]) };
-        Ok(pick.or_else(|| choose(far, &self.turns[1])).unwrap_or_else(|| far.any(request, now)))
+        let context = |turn| Context { key: request.key, turn, now };
+        let is_near_passed_over = far.is_some() && near.is_passed_over(request, *near_share);
+        let chosen = if is_near_passed_over { None } else { near.choose(request, context(&self.turns[0])) };
+        let chosen = chosen
+            .or_else(|| far.as_ref()?.choose(request, context(&self.turns[1])))
+            .unwrap_or_else(|| far.as_ref().unwrap_or(near).any(request));
+        Ok(Pick::new(chosen.clone(), now))
     }
 
     /// Makes the pickers anew. Called with the members locked, so the latest to come is the latest to be stored.
@@ -126,52 +123,34 @@ impl Part {
 
     /// The chosen one. `None` if those that were drawn were tried before or are to get less.
     #[inline]
-    fn choose(&self, request: &Request<'_>, context: Context<'_>) -> Option<&Candidate> {
-        let candidate = self.draw(&context);
-        if self.restricted || !request.avoid.is_empty() {
-            return self.settle(candidate, request, context);
-        }
-        Some(candidate)
-    }
-
-    #[inline]
-    fn draw(&self, context: &Context<'_>) -> &Candidate {
-        let (index, count) = (self.picker.pick(&self.candidates, context), self.candidates.len());
-        // A picker of someone else's may say anything.
-        &self.candidates[if index < count { index } else { index % count }]
-    }
-
-    /// Draws again while the one drawn was tried before or is to get less than its due.
-    #[cold]
-    fn settle<'a>(
-        &'a self,
-        mut candidate: &'a Candidate,
-        request: &Request<'_>,
-        mut context: Context<'_>,
-    ) -> Option<&'a Candidate> {
+    fn choose(&self, request: &Request<'_>, mut context: Context<'_>) -> Option<&Candidate> {
         for _ in 0..DRAWS {
-            let admitted = || !self.restricted || self.is_admitted(candidate, context.now);
-            if !request.avoids(candidate) && admitted() {
+            let index = self.picker.pick(&self.candidates, &context);
+            // A picker of someone else's may say anything.
+            let index = if index < self.candidates.len() { index } else { index % self.candidates.len() };
+            let candidate = &self.candidates[index];
+            let is_admitted = || !self.restricted || self.is_admitted(candidate, context.now);
+            if !request.avoids(candidate) && is_admitted() {
                 return Some(candidate);
             }
             // The same key would find the same instance.
             context.key = context.key.map(mixed);
-            candidate = self.draw(&context);
         }
         None
     }
 
     /// Somebody at all: not tried before and not on trial, if there is such a one.
     #[cold]
-    fn any(&self, request: &Request<'_>, now: Nanos) -> Pick {
+    fn any(&self, request: &Request<'_>) -> &Candidate {
         let from = fastrand::usize(..self.candidates.len());
         let all = || self.candidates[from..].iter().chain(&self.candidates[..from]);
         let untried = || all().filter(|candidate| !request.avoids(candidate));
         let found = untried().find(|candidate| !candidate.stats().is_on_trial()).or_else(|| untried().next());
-        Pick::new(found.unwrap_or(&self.candidates[from]).clone(), now)
+        found.unwrap_or(&self.candidates[from])
     }
 
     /// By the share that it has of its due; on trial, if this call may be the one that tries it.
+    #[cold]
     fn is_admitted(&self, candidate: &Candidate, now: Nanos) -> bool {
         match candidate.stats().share.load(Relaxed) {
             0 => candidate.stats().try_it(now),

@@ -85,7 +85,8 @@ async fn nothing_known_and_none_usable_are_different() {
     registry.say(Ok(Snapshot::new(name("a"), [critical, instance("a", "2"), instance("a", "3")])));
     settle().await;
     let error = balancer.pick().unwrap_err();
-    assert!(matches!(error, PickError::NoneUsable { known: 3, unhealthy: 1, filtered: 2, .. }), "{error}");
+    let said = "none of the 3 known instances of service \"a\" is usable: 1 unhealthy, 2 filtered out";
+    assert_eq!((error.to_string(), error.is_nothing_known()), (said.into(), false));
     let standings: Vec<String> =
         balancer.report().into_iter().map(|report| report.standing.to_string()).collect();
     let left_out = "left out by the filter \"version 2\"";
