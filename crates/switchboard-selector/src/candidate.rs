@@ -43,7 +43,7 @@ impl Candidate {
     /// The moving average of its latency, in which a peak counts at once and is forgotten by what comes after; `None`
     /// before the first call that was timed.
     pub fn latency(&self) -> Option<Duration> {
-        self.0.stats.latency().map(|nanos| Duration::from_secs_f32(nanos / 1e9))
+        self.0.stats.latency.get().map(|nanos| Duration::from_secs_f32(nanos / 1e9))
     }
 
     #[inline]

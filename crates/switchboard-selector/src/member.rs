@@ -64,6 +64,21 @@ impl Member {
         if self.is_unrestricted() { FULL } else { self.stats().share.load(Relaxed) }
     }
 
+    /// Whether it has failed too often in a row. The first failure of one on trial is enough, whatever the rules.
+    fn is_failing(&self, detection: &OutlierDetection) -> bool {
+        let counts = detection.consecutive > 0 || self.stage == Stage::OnTrial;
+        counts && self.stats().row.load(Relaxed) > detection.consecutive.saturating_sub(1)
+    }
+
+    fn eject(&mut self, why: &'static str, detection: &OutlierDetection, hub: &Hub, now: Instant) {
+        self.ejections = self.ejections.saturating_add(1);
+        let lasts = detection.lasts(self.ejections);
+        self.stage = Stage::Ejected(later(now, lasts));
+        self.stats().row.store(0, Relaxed);
+        hub.telemetry.ejections.count();
+        tracing::warn!(service = %hub.service, instance = %self.instance().id(), why, ?lasts, "instance ejected");
+    }
+
     /// Takes it on to the next stage if it is time, or its share if it starts slowly. Returns whether the stage is another.
     fn advance(&mut self, hub: &Hub, now: Instant) -> bool {
         match self.stage {
@@ -118,10 +133,6 @@ impl Members {
         let mut changed = self.sync(snapshot, hub, now);
         if let Some(detection) = &hub.settings.outlier {
             changed |= self.eject_failing(detection, hub, now);
-            if *self.next_sweep.get_or_insert_with(|| later(now, detection.interval)) <= now {
-                self.next_sweep = Some(later(now, detection.interval));
-                changed |= self.sweep(detection, hub, now);
-            }
         }
         for member in &mut self.list {
             changed |= member.advance(hub, now);
@@ -179,51 +190,29 @@ impl Members {
         true
     }
 
-    /// Ejects who has failed too often in a row. Returns whether anyone was.
+    /// Ejects who has failed too often in a row, and at the end of an interval by rate; then forgives those that had their full
+    /// share. Returns whether anyone was ejected.
     fn eject_failing(&mut self, detection: &OutlierDetection, hub: &Hub, now: Instant) -> bool {
-        let behind = detection.consecutive.saturating_sub(1);
-        let failing = |&at: &usize| {
-            let member = &self.list[at];
-            // The first failure of one on trial is enough, whatever the rules.
-            let counts = detection.consecutive > 0 || member.stage == Stage::OnTrial;
-            counts && member.stats().row.load(Relaxed) > behind
-        };
-        let failing = (0..self.list.len()).filter(failing).collect();
-        self.eject(failing, "consecutive failures", detection, hub, now)
-    }
-
-    /// Ends an interval: ejects by rate, then forgives those that had their full share. Returns whether anyone was ejected.
-    fn sweep(&mut self, detection: &OutlierDetection, hub: &Hub, now: Instant) -> bool {
-        let tallies: Vec<Tally> = self.list.iter().map(|member| member.stats().take_tally()).collect();
-        let any = self.eject(detection.outliers(&tallies), "success rate", detection, hub, now);
-        for member in self.list.iter_mut().filter(|member| member.stage == Stage::Full) {
-            member.ejections = member.ejections.saturating_sub(1);
-        }
-        any
-    }
-
-    fn eject(
-        &mut self,
-        which: Vec<usize>,
-        why: &'static str,
-        detection: &OutlierDetection,
-        hub: &Hub,
-        now: Instant,
-    ) -> bool {
+        let all = self.list.len();
         let mut ejected = self.list.iter().filter(|member| member.is_ejected()).count();
-        let (before, all) = (ejected, self.list.len());
-        for at in which {
+        let before = ejected;
+        let in_a_row = (0..all).filter(|&at| self.list[at].is_failing(detection));
+        let mut found: Vec<_> = in_a_row.map(|at| (at, "consecutive failures")).collect();
+        let is_interval_over = *self.next_sweep.get_or_insert_with(|| later(now, detection.interval)) <= now;
+        if is_interval_over {
+            self.next_sweep = Some(later(now, detection.interval));
+            let tallies: Vec<Tally> = self.list.iter().map(|member| member.stats().take_tally()).collect();
+            found.extend(detection.outliers(&tallies).into_iter().map(|at| (at, "success rate")));
+        }
+        for (at, why) in found {
             let member = &mut self.list[at];
-            if member.is_ejected() || !detection.allows(ejected, all) {
-                continue;
+            if !member.is_ejected() && detection.allows(ejected, all) {
+                member.eject(why, detection, hub, now);
+                ejected += 1;
             }
-            ejected += 1;
-            member.ejections = member.ejections.saturating_add(1);
-            let lasts = detection.lasts(member.ejections);
-            member.stage = Stage::Ejected(later(now, lasts));
-            member.stats().row.store(0, Relaxed);
-            hub.telemetry.ejections.count();
-            tracing::warn!(service = %hub.service, instance = %member.instance().id(), why, ?lasts, "instance ejected");
+        }
+        for member in self.list.iter_mut().filter(|member| is_interval_over && member.stage == Stage::Full) {
+            member.ejections = member.ejections.saturating_sub(1);
         }
         ejected > before
     }

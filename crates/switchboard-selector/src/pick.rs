@@ -73,7 +73,7 @@ impl Pick {
     /// How long it has taken so far, and the time.
     #[allow(clippy::cast_precision_loss)] // 24 bits are enough for a latency
     fn took(&self) -> (f32, Nanos) {
-        let now = self.candidate.stats().hub().now();
+        let now = self.candidate.stats().hub.now();
         (now.saturating_sub(self.started) as f32, now)
     }
 }

@@ -33,8 +33,8 @@ pub(crate) struct Stats {
     /// Failures since the last success, and calls given up that took longer than usual.
     pub(crate) row: AtomicU32,
     picked: AtomicU64,
-    /// A moving average.
-    latency: Measured,
+    /// The moving average.
+    pub(crate) latency: Measured,
     succeeded: AtomicU32,
     failed: AtomicU32,
     /// The part of its due that it gets, of [`FULL`]. 0: it returns from ejection and gets one call at a time, until one
@@ -45,7 +45,7 @@ pub(crate) struct Stats {
     /// When the call began that tries it on its return; 0: none is out.
     tried: AtomicU64,
     hinted: AtomicU64,
-    hub: Arc<Hub>,
+    pub(crate) hub: Arc<Hub>,
 }
 
 impl Stats {
@@ -63,10 +63,6 @@ impl Stats {
             hinted: AtomicU64::new(0),
             hub: hub.clone(),
         }
-    }
-
-    pub(crate) fn hub(&self) -> &Hub {
-        &self.hub
     }
 
     #[inline]
@@ -89,12 +85,6 @@ impl Stats {
         }
     }
 
-    /// The moving average of latency in nanoseconds; `None` before the first call that was timed.
-    #[inline]
-    pub(crate) fn latency(&self) -> Option<f32> {
-        self.latency.get()
-    }
-
     /// Takes in one latency: a peak at once, less than the average the more the longer ago that is.
     fn observe(&self, took: f32, now: Nanos) {
         self.latency.update(now, |average, passed| {
@@ -109,7 +99,10 @@ impl Stats {
     /// Takes in that it has answered well, and how long it took unless that is not known or was noted before.
     pub(crate) fn note_answer(&self, took: Option<f32>, now: Nanos) {
         self.speak();
-        self.pass();
+        if self.is_on_trial() {
+            self.share.store(FULL, Relaxed);
+            self.hub.wake.notify_one();
+        }
         if let Some(took) = took {
             self.hub.note_success(took, now);
             self.observe(took, now);
@@ -198,13 +191,6 @@ impl Stats {
     /// Whether this call is the one that is to try it: none is out, or it has been out for long.
     pub(crate) fn try_it(&self, now: Nanos) -> bool {
         claim(&self.tried, now, TRIAL)
-    }
-
-    fn pass(&self) {
-        if self.is_on_trial() {
-            self.share.store(FULL, Relaxed);
-            self.hub.wake.notify_one();
-        }
     }
 
     /// The verdicts since this was last called.

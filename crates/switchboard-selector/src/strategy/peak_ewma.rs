@@ -53,7 +53,7 @@ impl Sooner {
     #[allow(clippy::cast_precision_loss)] // needs no 24 bits of precision
     fn cost(&self, candidate: &Candidate) -> f32 {
         let in_flight = candidate.in_flight();
-        let latency = match candidate.stats().latency() {
+        let latency = match candidate.stats().latency.get() {
             Some(nanos) => nanos,
             None if in_flight == 0 => 0.0,
             None => UNMEASURED,
