@@ -1,3 +1,4 @@
+use std::fmt;
 use std::sync::Arc;
 
 use switchboard_core::{InstanceId, Result, ServiceName};
@@ -14,7 +15,7 @@ use crate::{FailureKind, Filter, InstanceReport, Pick, PickError, Request, Strat
 ///
 /// It lives by the runtime it was first asked for on: when that ends, it picks from what was known last. Ask the selector
 /// again, and there is a new one.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Balancer {
     pub(crate) group: Arc<Group>,
     pub(crate) pool: Arc<Pool>,
@@ -113,5 +114,15 @@ impl Balancer {
     /// The live view the picks are made from.
     pub fn view(&self) -> &View {
         &self.group.view
+    }
+}
+
+impl fmt::Debug for Balancer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Balancer")
+            .field("service", self.service())
+            .field("strategy", &self.pool.strategy)
+            .field("filters", &self.pool.filters)
+            .finish_non_exhaustive()
     }
 }

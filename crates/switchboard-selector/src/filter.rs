@@ -89,9 +89,10 @@ impl Filter {
         Self(Kind::Custom(name, Accept(Arc::new(accept))))
     }
 
-    /// The zone this prefers.
-    pub(crate) fn zone(&self) -> Option<&str> {
-        if let Kind::Zone(zone) = &self.0 { Some(zone) } else { None }
+    /// Which instances are of the zone that this prefers, if it is such a one.
+    pub(crate) fn zone(&self) -> Option<impl Fn(&Instance) -> bool> {
+        let Kind::Zone(zone) = &self.0 else { return None };
+        Some(move |instance: &Instance| label(instance, metadata_keys::ZONE) == Some(zone))
     }
 
     /// Takes out what does not pass; a preference takes out nothing. `subjects` are indices into what `look` knows.
@@ -108,11 +109,6 @@ impl Filter {
             Kind::Custom(_, accept) => subjects.retain(|&at| accept.0(look(at))),
         }
     }
-}
-
-/// Whether an instance says that it is of this zone.
-pub(crate) fn is_in_zone(instance: &Instance, zone: &str) -> bool {
-    label(instance, metadata_keys::ZONE) == Some(zone)
 }
 
 fn label<'a>(instance: &'a Instance, key: &str) -> Option<&'a str> {

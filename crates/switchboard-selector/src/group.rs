@@ -16,7 +16,6 @@ const KEPT: usize = 64;
 
 /// What all balancers of one service share: its instances, what is learned of them, the pools they are picked from, and the
 /// task that keeps all of it up to date.
-#[derive(Debug)]
 pub(crate) struct Group {
     pub(crate) hub: Arc<Hub>,
     pub(crate) view: View,

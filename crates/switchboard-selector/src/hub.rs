@@ -19,7 +19,6 @@ pub(crate) struct Settings {
 }
 
 /// What all calls to a service share: its settings, its clock, what is usual in it, and whom to tell.
-#[derive(Debug)]
 pub(crate) struct Hub {
     pub(crate) service: ServiceName,
     pub(crate) settings: Settings,

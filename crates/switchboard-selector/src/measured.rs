@@ -5,7 +5,7 @@ pub(crate) type Nanos = u64;
 
 /// A time in nanoseconds, and the millisecond it was last set in: one word, so that both are read and written whole without
 /// a lock. Zero: nothing measured.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Measured(AtomicU64);
 
 impl Measured {

@@ -16,7 +16,6 @@ use crate::stats::Stats;
 const BEGINNING: Duration = Duration::from_secs(5);
 
 /// One instance of the current snapshot, with what is known of it besides.
-#[derive(Debug)]
 pub(crate) struct Member {
     pub(crate) candidate: Candidate,
     pub(crate) stage: Stage,
@@ -25,7 +24,7 @@ pub(crate) struct Member {
 }
 
 /// How much an instance is trusted: from ejection over a trial and a slow start to its full share.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(PartialEq)]
 pub(crate) enum Stage {
     /// Out until then.
     Ejected(Instant),
@@ -108,11 +107,11 @@ impl Member {
 }
 
 /// The instances of the current snapshot, sorted by id.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Members {
     list: Vec<Member>,
     snapshot: Option<Snapshot>,
-    /// When the first instance came.
+    /// When the first instance came, unless there is none.
     began: Option<Instant>,
     /// When the interval of outlier detection ends, if there is any.
     next_sweep: Option<Instant>,
@@ -157,11 +156,10 @@ impl Members {
             return false;
         }
         let instances = snapshot.as_ref().map_or(&[][..], Snapshot::all);
-        let began = *self.began.get_or_insert(now);
-        if instances.is_empty() && self.list.is_empty() {
-            self.began = None;
+        if self.list.is_empty() {
+            self.began = Some(now);
         }
-        let is_complete = !self.list.is_empty() && now.duration_since(began) > BEGINNING;
+        let is_complete = self.began.is_some_and(|began| now.duration_since(began) > BEGINNING);
         let mut old = std::mem::take(&mut self.list).into_iter().peekable();
         self.list.reserve_exact(instances.len());
         for instance in instances {

@@ -1,4 +1,3 @@
-use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
@@ -162,14 +161,4 @@ impl Part {
 /// Another key, the same for the same one.
 fn mixed(key: u64) -> u64 {
     key.rotate_left(29).wrapping_mul(0x9E37_79B9_7F4A_7C15)
-}
-
-impl fmt::Debug for Pool {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Pool")
-            .field("service", &self.hub.service)
-            .field("strategy", &self.strategy)
-            .field("filters", &self.filters)
-            .finish_non_exhaustive()
-    }
 }

@@ -1,4 +1,4 @@
-use crate::filter::{Filter, is_in_zone};
+use crate::Filter;
 use crate::member::{Member, Stage};
 use crate::slow_start::FULL;
 
@@ -6,7 +6,7 @@ use crate::slow_start::FULL;
 const OVERPROVISIONING: f64 = 1.4;
 
 /// Which members take part, and why the others do not. All are indices of members, in order.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Selection {
     /// Those to pick from: of the preferred zone as long as there is one usable in it, else all.
     pub(crate) near: Vec<usize>,
@@ -38,8 +38,8 @@ impl Selection {
 
         let all = Self { near_share: FULL, unhealthy, panic, ..Self::default() };
         let preferred = filters.iter().enumerate().rev().find_map(|(at, filter)| Some((at, filter.zone()?)));
-        let Some((filter, zone)) = preferred else { return Self { near: usable, filtered, ..all } };
-        let is_near = |at: &usize| is_in_zone(members[*at].instance(), zone);
+        let Some((filter, is_in_zone)) = preferred else { return Self { near: usable, filtered, ..all } };
+        let is_near = |at: &usize| is_in_zone(members[*at].instance());
         let (near, far): (Vec<usize>, Vec<usize>) = usable.into_iter().partition(is_near);
         if near.is_empty() {
             return Self { near: far, filtered, ..all };

@@ -25,7 +25,6 @@ const PROBE_EVERY: u32 = 32;
 /// What is known of one instance. It outlives changes of the registration, and all balancers of the service share it.
 ///
 /// In cache lines of its own: threads that call other instances do not wait for this one.
-#[derive(Debug)]
 #[repr(align(128))]
 pub(crate) struct Stats {
     /// Exact over all threads.

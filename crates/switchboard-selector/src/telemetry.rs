@@ -12,7 +12,6 @@ use switchboard_core::ServiceName;
 use crate::FailureKind;
 
 /// Registered with the recorder installed when it is made, so that counting is one addition.
-#[derive(Debug)]
 pub(crate) struct Telemetry {
     success: Counter,
     connection: Counter,
@@ -50,7 +49,6 @@ impl Telemetry {
     }
 }
 
-#[derive(Debug)]
 pub(crate) struct Counter(#[cfg(feature = "metrics")] metrics::Counter);
 
 #[cfg_attr(not(feature = "metrics"), allow(clippy::unused_self))] // the same shape as with the feature

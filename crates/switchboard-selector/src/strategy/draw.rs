@@ -1,7 +1,6 @@
 use crate::Candidate;
 
 /// Draws candidates at random, each as likely as its weight says.
-#[derive(Debug)]
 pub(super) enum Draw {
     /// Of so many, all of one weight.
     Even(usize),
@@ -47,7 +46,6 @@ impl Draw {
 ///
 /// M. D. Vose, "A Linear Algorithm for Generating Random Numbers with a Given Distribution", IEEE Transactions on
 /// Software Engineering 17 (9), 1991. For each column, the part of 2³² that stays in it, and the column the rest goes to.
-#[derive(Debug)]
 pub(super) struct Alias(Box<[(u32, u32)]>);
 
 impl Alias {

@@ -7,7 +7,7 @@ use super::{Context, Picker, Strategy};
 use crate::Candidate;
 
 /// Primes just below powers of two (and one just above): sizes for the table.
-const SIZES: [u32; 9] =
+const SIZES: [usize; 9] =
     [65_537, 131_071, 262_139, 524_287, 1_048_573, 2_097_143, 4_194_301, 8_388_593, 16_777_213];
 
 /// The table has at least so many places for each candidate, as far as the sizes go.
@@ -42,7 +42,6 @@ impl Strategy for ConsistentHash {
     }
 }
 
-#[derive(Debug)]
 struct Table<T>(Box<[T]>);
 
 impl<T: Copy + Into<u32> + Send + Sync> Picker for Table<T> {
@@ -67,45 +66,29 @@ fn without_key(context: &Context<'_>) -> u64 {
 
 const FREE: u32 = u32::MAX;
 
-/// A candidate's preference of places: all of them, in an order of its own.
-struct Walk {
-    place: u32,
-    skip: u32,
-}
-
-impl Walk {
-    #[allow(clippy::cast_possible_truncation)] // remainders of a u32
-    fn new(id: &str, size: u32) -> Self {
-        let hash = xxh3_128(id.as_bytes());
-        let (low, high) = (hash as u64, (hash >> 64) as u64);
-        Self { place: (low % u64::from(size)) as u32, skip: (high % u64::from(size - 1)) as u32 + 1 }
-    }
-
-    /// Takes its most preferred place that is still free; there must be one.
-    fn take(&mut self, table: &mut [u32], size: u32, owner: u32) {
-        loop {
-            let place = self.place;
-            self.place =
-                if place >= size - self.skip { place - (size - self.skip) } else { place + self.skip };
-            let free = &mut table[place as usize];
-            if *free == FREE {
-                *free = owner;
-                return;
-            }
-        }
-    }
-}
-
 #[allow(clippy::cast_possible_truncation)] // candidates are far fewer than 2^32
 fn table<'a>(ids: impl ExactSizeIterator<Item = &'a str>, weights: &[u32]) -> Box<[u32]> {
     let wanted = ids.len() * PLACES;
-    let size = SIZES.into_iter().find(|&size| size as usize >= wanted).unwrap_or(SIZES[SIZES.len() - 1]);
-    let mut walks: Vec<Walk> = ids.map(|id| Walk::new(id, size)).collect();
-    let mut table = vec![FREE; size as usize];
+    let size = SIZES.into_iter().find(|&size| size >= wanted).unwrap_or(SIZES[SIZES.len() - 1]);
+    // A candidate's order of places: all of them, from a start and by a step of its own.
+    let order = |id: &str| {
+        let hash = xxh3_128(id.as_bytes());
+        let (low, high) = (hash as u64, (hash >> 64) as u64);
+        ((low % size as u64) as usize, (high % (size as u64 - 1)) as usize + 1)
+    };
+    let mut orders: Vec<(usize, usize)> = ids.map(order).collect();
+    let mut table = vec![FREE; size];
     // One place each, and the others by weight.
     let owners = (0..weights.len() as u32).chain(in_turn(weights, 1));
-    for owner in owners.take(size as usize) {
-        walks[owner as usize].take(&mut table, size, owner);
+    for owner in owners.take(size) {
+        let (place, step) = &mut orders[owner as usize];
+        while table[*place] != FREE {
+            *place += *step;
+            if *place >= size {
+                *place -= size;
+            }
+        }
+        table[*place] = owner;
     }
     table.into()
 }

@@ -24,7 +24,6 @@ impl Strategy for RoundRobin {
     }
 }
 
-#[derive(Debug)]
 struct Round(Box<[u32]>);
 
 impl Picker for Round {
@@ -58,8 +57,7 @@ mod tests {
 
     #[test]
     fn five_one_one_is_spread_out() {
-        assert_eq!(*round(&[5, 1, 1]), [0, 0, 0, 1, 2, 0, 0]);
-        assert_eq!(round(&[50, 10, 10]), round(&[5, 1, 1]));
+        assert_eq!(*round(&[50, 10, 10]), [0, 0, 0, 1, 2, 0, 0]);
         assert_eq!(*round(&[3, 3, 3]), [0, 1, 2]);
     }
 
