@@ -1,5 +1,6 @@
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use switchboard_core::Instance;
@@ -37,7 +38,7 @@ impl Candidate {
     /// How many calls are in flight, of all threads and by all balancers of the service.
     #[inline]
     pub fn in_flight(&self) -> u32 {
-        self.0.stats.in_flight()
+        self.0.stats.in_flight.load(Relaxed)
     }
 
     /// The moving average of its latency, in which a peak counts at once and is forgotten by what comes after; `None`

@@ -69,9 +69,9 @@ impl Group {
     /// Takes in what came of a call to the instance with this id, if it is known.
     pub(crate) fn mark(&self, id: &InstanceId, outcome: std::result::Result<(), FailureKind>) -> bool {
         let members = self.members();
-        let found = members.list().binary_search_by(|member| member.instance().id().cmp(id));
+        let found = members.list.binary_search_by(|member| member.instance().id().cmp(id));
         if let Ok(found) = found {
-            let member = &members.list()[found];
+            let member = &members.list[found];
             member.stats().judge(member.instance(), outcome, None, self.hub.now());
         }
         found.is_ok()

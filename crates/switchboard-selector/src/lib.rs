@@ -41,7 +41,6 @@
 mod balancer;
 mod candidate;
 mod error;
-mod failure;
 mod filter;
 mod group;
 mod hub;
@@ -61,8 +60,7 @@ mod telemetry;
 
 pub use balancer::{Balancer, CallOptions};
 pub use candidate::Candidate;
-pub use error::PickError;
-pub use failure::FailureKind;
+pub use error::{FailureKind, PickError};
 pub use filter::Filter;
 pub use outlier::OutlierDetection;
 pub use pick::Pick;

@@ -109,7 +109,7 @@ impl Member {
 /// The instances of the current snapshot, sorted by id.
 #[derive(Default)]
 pub(crate) struct Members {
-    list: Vec<Member>,
+    pub(crate) list: Vec<Member>,
     snapshot: Option<Snapshot>,
     /// When the first instance came, unless there is none.
     began: Option<Instant>,
@@ -118,10 +118,6 @@ pub(crate) struct Members {
 }
 
 impl Members {
-    pub(crate) fn list(&self) -> &[Member] {
-        &self.list
-    }
-
     /// Whether the registry has been heard.
     pub(crate) fn is_heard(&self) -> bool {
         self.snapshot.is_some()

@@ -67,7 +67,7 @@ impl Pool {
 
     /// Makes the pickers anew. Called with the members locked, so the latest to come is the latest to be stored.
     pub(crate) fn rebuild(&self, members: &Members) {
-        let list = members.list();
+        let list = &members.list;
         let selection = Selection::of(list, &self.filters, self.hub.settings.panic_threshold);
         self.tell_panic(selection.panic);
         let usable = || selection.near.iter().chain(&selection.far).map(|&at| &list[at]);
@@ -81,9 +81,9 @@ impl Pool {
             None if !members.is_heard() => Err(PickError::NotHeard { service }),
             None if list.is_empty() => Err(PickError::NotFound { service }),
             None => {
-                let (known, unhealthy) = (list.len(), selection.unhealthy);
-                let filtered = selection.filtered.iter().map(Vec::len).sum();
-                Err(PickError::NoneUsable { service, known, unhealthy, filtered })
+                let (known, filtered) = (list.len(), selection.filtered.len());
+                // If all others were ejected, they would be used.
+                Err(PickError::NoneUsable { service, known, unhealthy: known - filtered, filtered })
             }
         };
         self.current.store(Arc::new(current));
@@ -100,14 +100,15 @@ impl Pool {
 
     fn tell_panic(&self, panic: bool) {
         let service = &self.hub.service;
-        if self.panicking.swap(panic, Relaxed) == panic {
-            return;
-        }
-        if panic {
-            self.hub.telemetry.panics.count();
-            tracing::warn!(%service, "too many instances are ejected; all are used");
-        } else {
-            tracing::info!(%service, "few enough instances are ejected; they are left out again");
+        match (self.panicking.swap(panic, Relaxed), panic) {
+            (false, true) => {
+                self.hub.telemetry.panics.count();
+                tracing::warn!(%service, "too many instances are ejected; all are used");
+            }
+            (true, false) => {
+                tracing::info!(%service, "few enough instances are ejected; they are left out again");
+            }
+            _ => {}
         }
     }
 }

@@ -81,8 +81,7 @@ impl fmt::Display for Standing {
 }
 
 pub(crate) fn report(group: &Group, pool: &Pool) -> Vec<InstanceReport> {
-    let members = group.members();
-    let members = members.list();
+    let members = &group.members().list;
     let selection = Selection::of(members, &pool.filters, group.hub.settings.panic_threshold);
     let mut standings: Vec<Standing> = members
         .iter()
@@ -94,10 +93,8 @@ pub(crate) fn report(group: &Group, pool: &Pool) -> Vec<InstanceReport> {
             Stage::Starting(_) | Stage::Full => Standing::InUse,
         })
         .collect();
-    for (filter, out) in pool.filters.iter().zip(&selection.filtered) {
-        for &at in out {
-            standings[at] = Standing::FilteredOut(filter.to_string());
-        }
+    for (at, filter) in selection.filtered {
+        standings[at] = Standing::FilteredOut(filter.to_string());
     }
     let report = |(member, standing): (&Member, Standing)| InstanceReport {
         instance: member.instance().clone(),

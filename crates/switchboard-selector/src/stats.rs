@@ -28,7 +28,7 @@ const PROBE_EVERY: u32 = 32;
 #[repr(align(128))]
 pub(crate) struct Stats {
     /// Exact over all threads.
-    in_flight: AtomicU32,
+    pub(crate) in_flight: AtomicU32,
     /// Failures since the last success, and calls given up that took longer than usual.
     pub(crate) row: AtomicU32,
     picked: AtomicU64,
@@ -62,11 +62,6 @@ impl Stats {
             hinted: AtomicU64::new(0),
             hub: hub.clone(),
         }
-    }
-
-    #[inline]
-    pub(crate) fn in_flight(&self) -> u32 {
-        self.in_flight.load(Relaxed)
     }
 
     #[inline]

@@ -38,12 +38,10 @@ struct Sooner {
 impl Picker for Sooner {
     #[inline]
     fn pick(&self, candidates: &[Candidate], context: &Context<'_>) -> usize {
-        let (first, other) = self.draw.two();
-        let (better, worse) = if self.cost(&candidates[first]) <= self.cost(&candidates[other]) {
-            (first, other)
-        } else {
-            (other, first)
-        };
+        let (mut better, mut worse) = self.draw.two();
+        if self.cost(&candidates[better]) > self.cost(&candidates[worse]) {
+            std::mem::swap(&mut better, &mut worse);
+        }
         if candidates[worse].stats().is_probe_due(context.now) { worse } else { better }
     }
 }
