@@ -78,7 +78,9 @@ impl Balancer {
     ///
     /// Those of [`View::ready`].
     pub async fn ready(&self) -> Result<()> {
-        self.group.ready().await
+        self.group.view.ready().await?;
+        self.group.refresh();
+        Ok(())
     }
 
     /// A balancer with other options on the same instances, sharing what is learned of them. For equal options it is

@@ -104,8 +104,13 @@ impl Filter {
             Kind::Endpoint(name) => {
                 subjects.retain(|&at| look(at).endpoints().iter().any(|endpoint| endpoint.name == *name));
             }
-            Kind::Zone(_) => {}
-            Kind::Subset { seed, size } => subset(subjects, *seed, *size, look),
+            Kind::Subset { seed, size } if subjects.len() > *size => {
+                let rank = |&at: &usize| (xxh3_64_with_seed(look(at).id().as_str().as_bytes(), *seed), at);
+                subjects.select_nth_unstable_by_key(size - 1, rank);
+                subjects.truncate(*size);
+                subjects.sort_unstable();
+            }
+            Kind::Zone(_) | Kind::Subset { .. } => {}
             Kind::Custom(_, accept) => subjects.retain(|&at| accept.0(look(at))),
         }
     }
@@ -113,16 +118,6 @@ impl Filter {
 
 fn label<'a>(instance: &'a Instance, key: &str) -> Option<&'a str> {
     instance.metadata().get(key).map(String::as_str)
-}
-
-fn subset<'a>(subjects: &mut Vec<usize>, seed: u64, size: usize, instance: impl Fn(usize) -> &'a Instance) {
-    if subjects.len() <= size {
-        return;
-    }
-    let rank = |&at: &usize| (xxh3_64_with_seed(instance(at).id().as_str().as_bytes(), seed), at);
-    subjects.select_nth_unstable_by_key(size - 1, rank);
-    subjects.truncate(size);
-    subjects.sort_unstable();
 }
 
 impl fmt::Display for Filter {

@@ -26,8 +26,6 @@ pub(crate) struct Group {
 }
 
 impl Group {
-    /// # Errors
-    ///
     /// [`ErrorKind::Unsupported`] outside a tokio runtime.
     pub(crate) fn new(directory: &Directory, view: View, settings: Settings) -> Result<Arc<Self>> {
         let runtime = Handle::try_current().map_err(|error| {
@@ -77,15 +75,8 @@ impl Group {
         found.is_ok()
     }
 
-    /// Waits until the registry has been heard and the picks know of it.
-    pub(crate) async fn ready(&self) -> Result<()> {
-        self.view.ready().await?;
-        self.refresh();
-        Ok(())
-    }
-
     /// Brings everything up to this moment. Returns when that is next due by the clock.
-    fn refresh(&self) -> Option<Instant> {
+    pub(crate) fn refresh(&self) -> Option<Instant> {
         let now = Instant::now();
         let mut members = self.members();
         if members.refresh(self.view.snapshot(), &self.hub, now) {

@@ -29,7 +29,7 @@ pub(crate) struct Hub {
     /// The slowest success of late.
     pub(crate) slowest: Measured,
     /// The average time of a success.
-    average: Measured,
+    pub(crate) average: Measured,
     epoch: Instant,
     pub(crate) directory: Directory,
 }
@@ -64,11 +64,6 @@ impl Hub {
         self.settings.outlier.as_ref().map_or(0, |detection| detection.consecutive)
     }
 
-    /// What takes longer is not usual: twice the average success. `None` before the first.
-    pub(crate) fn usual(&self) -> Option<f32> {
-        self.average.get().map(|average| average * 2.0)
-    }
-
     /// Notes how long a success took. Written only where it is news, and into the average ten times a second, as all threads
     /// read it; after each decay time without a slower one, the slowest is half as slow.
     #[allow(clippy::cast_precision_loss)] // a time
@@ -94,15 +89,15 @@ mod tests {
         let latency_decay = Duration::from_secs(10);
         let settings = Settings { outlier: None, slow_start: None, panic_threshold: 0.5, latency_decay };
         let hub = Hub::new(ServiceName::new("a").unwrap(), directory, settings);
-        assert_eq!((hub.usual(), hub.slowest.get()), (None, None));
+        assert_eq!((hub.average.get(), hub.slowest.get()), (None, None));
         let note = |took: f32, at: Nanos| {
             hub.note_success(took * 1e6, at * 1_000_000);
             let millis = |nanos: Option<f32>| Duration::from_secs_f32(nanos.unwrap() / 1e9).as_millis();
-            (millis(hub.usual()), millis(hub.slowest.get()))
+            (millis(hub.average.get()), millis(hub.slowest.get()))
         };
-        assert_eq!(note(10.0, 1_000), (20, 10));
-        assert_eq!(note(1_000.0, 1_050), (20, 1_000), "the average has its time");
-        assert_eq!(note(500.0, 11_050), (641, 1_000), "twice 10 ms and 1 - 1/e of 490 more");
+        assert_eq!(note(10.0, 1_000), (10, 10));
+        assert_eq!(note(1_000.0, 1_050), (10, 1_000), "the average has its time");
+        assert_eq!(note(500.0, 11_050), (320, 1_000), "10 ms and 1 - 1/e of 490 more");
         assert_eq!(note(1.0, 11_051).1, 500, "after the decay time half as slow");
         assert_eq!(note(1.0, 21_051).1, 500);
         assert_eq!(note(1.0, 21_052).1, 250);

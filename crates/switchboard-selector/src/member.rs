@@ -110,7 +110,8 @@ impl Member {
 #[derive(Default)]
 pub(crate) struct Members {
     pub(crate) list: Vec<Member>,
-    snapshot: Option<Snapshot>,
+    /// `None` before the registry has been heard.
+    pub(crate) snapshot: Option<Snapshot>,
     /// When the first instance came, unless there is none.
     began: Option<Instant>,
     /// When the interval of outlier detection ends, if there is any.
@@ -118,11 +119,6 @@ pub(crate) struct Members {
 }
 
 impl Members {
-    /// Whether the registry has been heard.
-    pub(crate) fn is_heard(&self) -> bool {
-        self.snapshot.is_some()
-    }
-
     /// Brings all up to this moment. Returns whether anything changed that picks depend on.
     pub(crate) fn refresh(&mut self, snapshot: Option<Snapshot>, hub: &Arc<Hub>, now: Instant) -> bool {
         let mut changed = self.sync(snapshot, hub, now);

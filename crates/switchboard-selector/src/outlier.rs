@@ -217,15 +217,14 @@ mod tests {
             .max_ejected(0.3)
             .success_rate(1.0, 2, 3)
             .failure_percentage(0.5, 4, 6);
-        let rule = |threshold, instances, calls| Some(Rule { threshold, instances, calls });
         let expected = OutlierDetection {
             consecutive: 3,
             interval: second,
             base: second,
             longest: second * 2,
             most: 0.3,
-            success_rate: rule(1.0, 2, 3),
-            failure_percentage: rule(0.5, 4, 6),
+            success_rate: Some(Rule { threshold: 1.0, instances: 2, calls: 3 }),
+            failure_percentage: Some(Rule { threshold: 0.5, instances: 4, calls: 6 }),
         };
         assert_eq!(set, expected);
         let bare = expected.clone().without_rates();

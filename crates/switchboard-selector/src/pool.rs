@@ -78,7 +78,7 @@ impl Pool {
         let service = self.hub.service.clone();
         let current = match part(&selection.near) {
             Some(near) => Ok(Current { near, far: part(&selection.far), near_share: selection.near_share }),
-            None if !members.is_heard() => Err(PickError::NotHeard { service }),
+            None if members.snapshot.is_none() => Err(PickError::NotHeard { service }),
             None if list.is_empty() => Err(PickError::NotFound { service }),
             None => {
                 let (known, filtered) = (list.len(), selection.filtered.len());

@@ -28,7 +28,7 @@ pub struct InstanceReport {
     pub consecutive_failures: u32,
     /// How often it has been ejected, less one for each interval since at the end of which it had its full share.
     pub ejections: u32,
-    /// The part of its full share that slow start lets it have, to 1.
+    /// The part of its full share that it gets: 0 on trial, and growing to 1 in a slow start.
     pub share: f64,
 }
 
@@ -83,27 +83,24 @@ impl fmt::Display for Standing {
 pub(crate) fn report(group: &Group, pool: &Pool) -> Vec<InstanceReport> {
     let members = &group.members().list;
     let selection = Selection::of(members, &pool.filters, group.hub.settings.panic_threshold);
-    let mut standings: Vec<Standing> = members
-        .iter()
-        .map(|member| match member.stage {
+    let report = |member: &Member| InstanceReport {
+        instance: member.instance().clone(),
+        standing: match member.stage {
             _ if !member.is_healthy() => Standing::Unhealthy(member.instance().health()),
             Stage::Ejected(until) if selection.panic => Standing::EjectedInUse { until },
             Stage::Ejected(until) => Standing::Ejected { until },
             Stage::OnTrial => Standing::OnTrial,
             Stage::Starting(_) | Stage::Full => Standing::InUse,
-        })
-        .collect();
-    for (at, filter) in selection.filtered {
-        standings[at] = Standing::FilteredOut(filter.to_string());
-    }
-    let report = |(member, standing): (&Member, Standing)| InstanceReport {
-        instance: member.instance().clone(),
-        standing,
+        },
         in_flight: member.candidate.in_flight(),
         latency: member.candidate.latency(),
         consecutive_failures: member.stats().row.load(Relaxed),
         ejections: member.ejections,
         share: f64::from(member.stats().share.load(Relaxed)) / f64::from(FULL),
     };
-    members.iter().zip(standings).map(report).collect()
+    let mut reports: Vec<InstanceReport> = members.iter().map(report).collect();
+    for (at, filter) in selection.filtered {
+        reports[at].standing = Standing::FilteredOut(filter.to_string());
+    }
+    reports
 }
