@@ -46,6 +46,7 @@ impl<'a> Selection<'a> {
         Self { near, far, near_share, filtered, panic }
     }
 }
+
 /// Those that pass the filters, of those that `is_one` says, and those that the filters took out.
 fn pass<'a>(
     members: &[Member],

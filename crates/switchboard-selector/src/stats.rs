@@ -134,8 +134,9 @@ impl Stats {
     }
 
     /// Takes in that a call was given up after this time. Longer than usual, which is twice the average success, it says that
-    /// the instance is at least that slow; and many such, over a second and more in which it has answered nothing, that it hangs. (Losers of hedged
-    /// requests, or all calls of a process that stood still, are given up together or between answers.)
+    /// the instance is at least that slow; and many such, over a second and more in which it has answered nothing, that it
+    /// hangs. (Losers of hedged requests, or all calls of a process that stood still, are given up together or between
+    /// answers.)
     pub(crate) fn give_up(&self, took: f32, now: Nanos) {
         if self.hub.average.get().is_none_or(|average| took <= average * 2.0) {
             return;

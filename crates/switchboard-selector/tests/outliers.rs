@@ -148,6 +148,19 @@ async fn ejection_and_what_was_learned_outlive_a_snapshot_and_end_with_a_reset()
 }
 
 #[tokio::test(start_paused = true)]
+async fn health_that_comes_and_goes_ends_no_ejection() {
+    let (balancer, registry) = balancer(&TEN, |builder| builder).await;
+    advance(Duration::from_secs(6)).await;
+    call(&balancer, 200, &["j"]).await;
+    let health = |health| TEN.map(|id| instance("a", id).with_health(health));
+    for health in [health(Health::Critical), health(Health::Passing)] {
+        registry.say(Ok(Snapshot::new(name("a"), health)));
+        settle().await;
+    }
+    assert!(matches!(balancer.report()[9].standing, Standing::Ejected { .. }), "{:?}", balancer.report()[9]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_new_start_slowly_and_the_first_do_not() {
     fastrand::seed(3);
     let slow = SlowStart::over(Duration::from_secs(20));
