@@ -5,6 +5,7 @@ use std::io::Write as _;
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
@@ -54,6 +55,22 @@ fn free_port() -> u16 {
 
 fn binary() -> String {
     std::env::var("CONSUL_BIN").unwrap_or_else(|_| "consul".into())
+}
+
+/// The version of the agents, such as `1.22.5`.
+pub fn version() -> &'static str {
+    static VERSION: OnceLock<String> = OnceLock::new();
+    VERSION.get_or_init(|| {
+        let said = Command::new(binary()).arg("version").output().expect("consul, or CONSUL_BIN");
+        let said = String::from_utf8_lossy(&said.stdout).into_owned();
+        said.trim_start_matches("Consul v").split_whitespace().next().unwrap().to_owned()
+    })
+}
+
+/// Whether the agents are of this version or newer.
+pub fn is_at_least(major: u32, minor: u32) -> bool {
+    let mut numbers = version().split('.').map(|number| number.parse::<u32>().unwrap());
+    (numbers.next().unwrap(), numbers.next().unwrap()) >= (major, minor)
 }
 
 impl Agent {
@@ -166,6 +183,9 @@ impl Agent {
             format!("-server-port={server}"),
             format!("-serf-lan-port={serf}"),
         ]);
+        if is_at_least(1, 14) {
+            arguments.push("-grpc-tls-port=-1".into());
+        }
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
         let dir = tempfile::tempdir().unwrap();
         let mut agent =

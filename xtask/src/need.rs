@@ -1,12 +1,13 @@
 //! What some tests need, and how to get it.
 
 use std::path::Path;
+use std::process::Stdio;
 
 use crate::command::{command, output, root, succeeds};
 use crate::netns::is_root;
 
 /// Something beyond Rust.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Need {
     /// Root, and `ip` from iproute2.
     Namespaces,
@@ -16,6 +17,8 @@ pub(crate) enum Need {
     Python,
     /// The Consul binary.
     Consul,
+    /// A Consul of today, built once per machine.
+    ConsulCurrent,
     /// The Go toolchain.
     Go,
     /// `nft`, to make a firewall.
@@ -36,6 +39,7 @@ impl Need {
                 .and_then(|()| installed("dbus-daemon --version", "dbus")),
             Self::Python => installed("python3 -m ensurepip --version", "python3-venv"),
             Self::Consul => consul(),
+            Self::ConsulCurrent => consul_current().map(drop),
             Self::Nft => installed("nft --version", "nftables"),
             Self::Tmux => installed("tmux -V", "tmux"),
             Self::Go if succeeds("go version") => Ok(()),
@@ -54,6 +58,17 @@ fn consul() -> Result<(), String> {
         Ok(_) => Err(format!("no Consul agent; {script} says above how to get one")),
         Err(error) => Err(format!("no Consul agent, and {script} did not start: {error}")),
     }
+}
+
+/// Where the Consul of today is, after building it if it is not there.
+pub(crate) fn consul_current() -> Result<String, String> {
+    let script = "scripts/build-consul.sh";
+    let built = command(script).stderr(Stdio::inherit()).output();
+    let built = built.map_err(|error| format!("no current Consul, and {script} did not start: {error}"))?;
+    if !built.status.success() {
+        return Err(format!("no current Consul agent; {script} says above why"));
+    }
+    Ok(String::from_utf8_lossy(&built.stdout).trim().to_owned())
 }
 
 /// Installs `package` with apt if `probe` does not succeed.

@@ -1,10 +1,11 @@
 //! `cargo xtask test`: every test there is, and a count of what ran and what did not.
 
 use std::cell::RefCell;
+use std::process::Command;
 use std::thread;
 
 use crate::command::{command, execute, finish, follow};
-use crate::need::Need;
+use crate::need::{Need, consul_current};
 use crate::netns::{Namespace, isolated};
 
 /// Tests that need something beyond Rust; they are marked `#[ignore = "needs …"]`.
@@ -23,7 +24,7 @@ struct Group {
 
 const CARGO_TEST: &str = "cargo test --offline --workspace --all-features";
 
-const GROUPS: [Group; 8] = [
+const GROUPS: [Group; 12] = [
     Group {
         what: "mDNS between machines (network namespaces)",
         choose: "--test namespaces",
@@ -57,6 +58,30 @@ const GROUPS: [Group; 8] = [
         beside: false,
     },
     Group {
+        what: "Consul of today, with a real agent",
+        choose: "--test it --test wiped",
+        filter: "--skip interop",
+        needs: &[Need::ConsulCurrent],
+        outside: false,
+        beside: false,
+    },
+    Group {
+        what: "Consul's clusters failing",
+        choose: "--test clusters",
+        filter: "",
+        needs: &[Need::Consul],
+        outside: true,
+        beside: true,
+    },
+    Group {
+        what: "Consul's clusters failing, of today",
+        choose: "--test clusters",
+        filter: "",
+        needs: &[Need::ConsulCurrent],
+        outside: true,
+        beside: true,
+    },
+    Group {
         what: "go-micro, with a real program of its",
         choose: "--test it",
         filter: "interop",
@@ -69,6 +94,14 @@ const GROUPS: [Group; 8] = [
         choose: "--test cli",
         filter: "consul::",
         needs: &[Need::Consul],
+        outside: false,
+        beside: false,
+    },
+    Group {
+        what: "the command line, on a real Consul agent of today",
+        choose: "--test cli",
+        filter: "consul::",
+        needs: &[Need::ConsulCurrent],
         outside: false,
         beside: false,
     },
@@ -120,7 +153,8 @@ fn run_all() -> Result<Count, String> {
     let mut count = Count::default();
     // Built first, with the network that a namespace does not have.
     execute("cargo test --workspace --all-features --no-run")?;
-    count.add(namespace.as_ref(), &format!("{CARGO_TEST} --no-fail-fast"), &show)?;
+    let line = format!("{CARGO_TEST} --no-fail-fast");
+    count.add(&line, isolated(namespace.as_ref(), &line), &show)?;
     let mut ready = Vec::new();
     for group in &GROUPS {
         let missing: Vec<String> = group.needs.iter().filter_map(|need| need.provide().err()).collect();
@@ -134,7 +168,7 @@ fn run_all() -> Result<Count, String> {
     thread::scope(|scope| {
         let beside: Vec<_> = beside.iter().map(|group| scope.spawn(|| group.run_silently())).collect();
         for group in ready {
-            count.add(namespace.as_ref().filter(|_| !group.outside), &group.line(), &show)?;
+            count.add(&group.line(), group.command(namespace.as_ref())?, &show)?;
         }
         for running in beside {
             let (other, said) = running.join().map_err(|_| "a thread that runs tests has panicked")??;
@@ -154,10 +188,18 @@ impl Group {
         format!("{CARGO_TEST} {} -- --ignored {}", self.choose, self.filter)
     }
 
+    fn command(&self, namespace: Option<&Namespace>) -> Result<Command, String> {
+        let mut command = isolated(namespace.filter(|_| !self.outside), &self.line());
+        if self.needs.contains(&Need::ConsulCurrent) {
+            command.env("CONSUL_BIN", consul_current()?);
+        }
+        Ok(command)
+    }
+
     /// What ran, and what it said.
     fn run_silently(&self) -> Result<(Count, Vec<String>), String> {
         let (mut count, said) = (Count::default(), RefCell::new(Vec::new()));
-        count.add(None, &self.line(), &|line| said.borrow_mut().push(line.to_owned()))?;
+        count.add(&self.line(), self.command(None)?, &|line| said.borrow_mut().push(line.to_owned()))?;
         Ok((count, said.into_inner()))
     }
 }
@@ -180,12 +222,11 @@ impl Count {
         self.left_out.extend(other.left_out);
     }
 
-    /// Runs the tests of `line`; what they say goes to `tell`, line by line.
-    fn add(&mut self, namespace: Option<&Namespace>, line: &str, tell: &dyn Fn(&str)) -> Result<(), String> {
-        let mut command = isolated(namespace, line);
+    /// Runs the tests of `line` by `command`; what they say goes to `tell`, line by line.
+    fn add(&mut self, line: &str, mut command: Command, tell: &dyn Fn(&str)) -> Result<(), String> {
         // Most tests wait for the network or a server rather than for the processor.
         command.env("RUST_TEST_THREADS", "8");
-        let place = if namespace.is_some() { "   # in a namespace of its own" } else { "" };
+        let place = if command.get_program() == "ip" { "   # in a namespace of its own" } else { "" };
         tell(&format!("\n$ {line}{place}"));
         let passed = follow(line, &mut command, |line| {
             tell(line);
