@@ -1,9 +1,11 @@
 //! Real Consul agents on free loopback ports.
 #![allow(clippy::unwrap_used, clippy::missing_panics_doc, reason = "a test fails by panicking")]
 
+mod cluster;
+
 use std::io::Write as _;
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -13,12 +15,15 @@ use reqwest::StatusCode;
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
+pub use cluster::Cluster;
+
 /// The longest anything may take here; far more than it does.
 pub const LIMIT: Duration = Duration::from_secs(30);
 
 /// Ends with the test, however the test ends: a shell holds the agent and kills it when its standard input closes,
 /// which the kernel does for a test that was killed. It removes the files too, unless a line asks for another start.
-const KEEPER: &str = r#""$@" >"$AGENT_DIR/log" 2>&1 & pid=$!
+const KEEPER: &str = r#""$@" >>"$AGENT_DIR/log" 2>&1 & pid=$!
+echo $pid >"$AGENT_DIR/pid"
 if read -r _; then again=1; fi
 kill -9 $pid 2>/dev/null
 wait $pid
@@ -43,9 +48,10 @@ pub struct Agent {
 /// Ports below the range that outgoing connections take theirs from, free for TCP and UDP.
 fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
-    let start = 10_000 + u16::try_from(std::process::id() % 18_000).unwrap();
+    // Processes started one after the other must not try the same ports at the same time.
+    let start = u16::try_from(u64::from(std::process::id()) * 977 % 20_000).unwrap();
     loop {
-        let port = 10_000 + (start - 10_000 + NEXT.fetch_add(1, Ordering::Relaxed)) % 20_000;
+        let port = 10_000 + (start + NEXT.fetch_add(1, Ordering::Relaxed)) % 20_000;
         let at = (Ipv4Addr::LOCALHOST, port);
         if TcpListener::bind(at).is_ok() && UdpSocket::bind(at).is_ok() {
             return port;
@@ -136,18 +142,7 @@ impl Agent {
 
     /// Three servers that know each other, each with its state on disk.
     pub async fn cluster() -> [Self; 3] {
-        let mut agents = [Self::new(), Self::new(), Self::new()];
-        let serfs = agents.each_ref().map(|agent| agent.serf);
-        for agent in &mut agents {
-            agent.server_of_three();
-            agent.arguments.extend(serfs.iter().map(|serf| format!("-retry-join=127.0.0.1:{serf}")));
-            agent.hcl("performance { raft_multiplier = 1 }\nretry_interval = \"1s\"");
-            agent.start();
-        }
-        for agent in &agents {
-            agent.ready().await;
-        }
-        agents
+        Cluster::servers().await
     }
 
     /// A server that waits for two more, which never come.
@@ -161,7 +156,15 @@ impl Agent {
 
     fn server_of_three(&mut self) {
         self.arguments.extend(["-server".into(), "-bootstrap-expect=3".into()]);
-        self.arguments.push(format!("-data-dir={}", self.dir.path().join("data").display()));
+        self.keep_on_disk();
+    }
+
+    fn keep_on_disk(&mut self) {
+        self.arguments.push(format!("-data-dir={}", self.data().display()));
+    }
+
+    fn data(&self) -> PathBuf {
+        self.dir.path().join("data")
     }
 
     fn new() -> Self {
@@ -213,6 +216,11 @@ impl Agent {
             // Where it would tell that the agent was killed.
             .stderr(Stdio::null());
         self.keeper = Some(command.spawn().expect("a shell to run consul in"));
+    }
+
+    /// Whether it was started and not killed since.
+    pub fn is_running(&self) -> bool {
+        self.keeper.is_some()
     }
 
     /// Kills it at once, as a crash would.

@@ -9,6 +9,7 @@ use switchboard_core::Invalid;
 
 use crate::address::AgentAddress;
 use crate::settings::Settings;
+use crate::turns::Turns;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// A blocking query is silent for long; a dead peer must show all the same.
@@ -21,6 +22,8 @@ pub(crate) struct Agent {
     pub(crate) base: String,
     /// What errors and logs call it.
     pub(crate) name: String,
+    /// Whose write it gets next.
+    pub(crate) turns: Turns,
 }
 
 impl Agent {
@@ -58,7 +61,7 @@ impl Agent {
         let http = builder.build().map_err(|error| {
             Invalid::new(format!("HTTP client for {name}"), format!("cannot be set up: {}", chain(&error)))
         })?;
-        Ok(Self { http, base, name })
+        Ok(Self { http, base, name, turns: Turns::default() })
     }
 }
 

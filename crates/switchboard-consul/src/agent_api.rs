@@ -1,8 +1,11 @@
 //! What an agent is asked to do with an instance
 //! (<https://developer.hashicorp.com/consul/api-docs/agent/service>).
 
+use std::time::Duration;
+
 use reqwest::StatusCode;
 use switchboard_core::{Error, ErrorKind, InstanceId, InstanceKey, Result};
+use tokio::time::Instant;
 
 use crate::BACKEND;
 use crate::answer::{Answer, Failure};
@@ -10,6 +13,9 @@ use crate::client::{Client, Request, segment};
 
 pub(crate) const REGISTER: &str = "register";
 const DEREGISTER: &str = "deregister";
+
+/// How urgent a registration without a TTL is.
+const WITHOUT_TTL: Duration = Duration::from_secs(60);
 
 /// An instance ready to be sent.
 pub(crate) struct Draft {
@@ -19,47 +25,93 @@ pub(crate) struct Draft {
     pub(crate) checks: Vec<String>,
     /// The one of them to pass, if there is a TTL.
     pub(crate) ttl_check: Option<String>,
+    pub(crate) ttl: Option<Duration>,
 }
 
-/// Registers, or only renews if the agent was told the `same` before.
-pub(crate) async fn put(client: &Client, agent: usize, draft: &Draft, same: bool) -> Result<(), Failure> {
-    if same && renew(client, agent, draft).await? {
-        return Ok(());
+impl Draft {
+    /// How long it lasts unless it is renewed, which without a TTL costs nobody anything.
+    pub(crate) fn lasts(&self) -> Duration {
+        self.ttl.unwrap_or(WITHOUT_TTL)
     }
-    let request = Request::put("/v1/agent/service/register").body(draft.body.clone());
-    let answer = client.send(REGISTER, agent, &request).await?;
-    accepted(&answer, REGISTER)?;
-    // From here on the agent has it, whatever becomes of the rest.
-    finish(client, agent, draft).await.map_err(|failure| Failure { untouched: false, ..failure })
 }
 
+/// Registers, or only renews if the agent was told the `same` before; to be done by `due`.
+pub(crate) async fn put(
+    client: &Client,
+    agent: usize,
+    draft: &Draft,
+    same: bool,
+    due: Instant,
+) -> Result<(), Failure> {
+    in_turn(client, agent, due, async {
+        if same && renew(client, agent, draft).await? {
+            return Ok(());
+        }
+        let request = Request::put("/v1/agent/service/register").body(draft.body.clone());
+        let answer = client.write(REGISTER, agent, request).await?;
+        accepted(&answer, REGISTER)?;
+        // From here on the agent has it, whatever becomes of the rest.
+        finish(client, agent, draft).await.map_err(|failure| Failure { untouched: false, ..failure })
+    })
+    .await
+}
+
+/// Does a write when it is its turn with the agent.
+async fn in_turn(
+    client: &Client,
+    agent: usize,
+    due: Instant,
+    write: impl Future<Output = Result<(), Failure>>,
+) -> Result<(), Failure> {
+    let turn = client.agents[agent].turns.take(due).await;
+    let turn = turn.map_err(|error| Failure { error, untouched: true, answered: false })?;
+    let done = write.await;
+    if let Err(Failure { error, answered: false, .. }) = &done {
+        turn.unanswered(error);
+    }
+    done
+}
+
+/// Sees to the checks: the agent keeps those of an earlier registration, and the status that a check had.
 async fn finish(client: &Client, agent: usize, draft: &Draft) -> Result<(), Failure> {
-    // The agent keeps the status a check had, which may be critical.
-    if draft.ttl_check.is_some() && !renew(client, agent, draft).await? {
-        let message = "the agent lost the registration as soon as it had taken it";
-        let error = Error::new(ErrorKind::Unavailable, BACKEND, REGISTER, message);
-        return Err(Failure { error, untouched: false, answered: true });
+    let path = format!("/v1/agent/health/service/id/{}", segment(draft.key.id().as_str()));
+    // Its status says how the instance is, and not how the request went.
+    let answer = client.write(REGISTER, agent, Request::get(path)).await?;
+    let checks = match serde_json::from_slice::<AgentHealth>(&answer.body) {
+        Ok(state) => state.checks.unwrap_or_default(),
+        Err(_) if answer.status == StatusCode::NOT_FOUND => return Err(lost()),
+        Err(_) => accepted(&answer, REGISTER).map(|()| Vec::new())?,
+    };
+    // Each write may take long, so one that changes nothing is left out.
+    let passes = |id: &String| checks.iter().any(|check| check.id == *id && check.status == "passing");
+    let to_pass = draft.ttl_check.as_ref().is_some_and(|id| !passes(id));
+    if to_pass && !renew(client, agent, draft).await? {
+        return Err(lost());
     }
-    remove_old_checks(client, agent, draft).await
+    remove_old_checks(client, agent, draft, checks).await
+}
+
+fn lost() -> Failure {
+    let message = "the agent lost the registration as soon as it had taken it";
+    let error = Error::new(ErrorKind::Unavailable, BACKEND, REGISTER, message);
+    Failure { error, untouched: false, answered: true }
 }
 
 /// Removes the checks of an earlier registration that this one lacks, which nobody would ever pass again.
 ///
 /// Consul's own `replace-existing-checks` would also end maintenance.
-async fn remove_old_checks(client: &Client, agent: usize, draft: &Draft) -> Result<(), Failure> {
-    let id = segment(draft.key.id().as_str());
-    // Its status says how the instance is, and not how the request went.
-    let answer =
-        client.send(REGISTER, agent, &Request::get(format!("/v1/agent/health/service/id/{id}"))).await?;
-    let Ok(state) = serde_json::from_slice::<AgentHealth>(&answer.body) else {
-        return accepted(&answer, REGISTER);
-    };
-    for check in state.checks.unwrap_or_default() {
+async fn remove_old_checks(
+    client: &Client,
+    agent: usize,
+    draft: &Draft,
+    checks: Vec<AgentCheck>,
+) -> Result<(), Failure> {
+    for check in checks {
         if draft.checks.contains(&check.id) || check.id.starts_with("_service_maintenance:") {
             continue;
         }
         let request = Request::put(format!("/v1/agent/check/deregister/{}", segment(&check.id)));
-        let answer = client.send(REGISTER, agent, &request).await?;
+        let answer = client.write(REGISTER, agent, request).await?;
         if answer.status != StatusCode::NOT_FOUND {
             accepted(&answer, REGISTER)?;
         }
@@ -78,6 +130,8 @@ struct AgentHealth {
 struct AgentCheck {
     #[serde(rename = "CheckID")]
     id: String,
+    #[serde(rename = "Status", default)]
+    status: String,
 }
 
 /// Passes the TTL check, or looks whether the instance is there; `false` if the agent does not know it.
@@ -86,7 +140,7 @@ async fn renew(client: &Client, agent: usize, draft: &Draft) -> Result<bool, Fai
         Some(check) => Request::put(format!("/v1/agent/check/pass/{}", segment(check))),
         None => Request::get(format!("/v1/agent/service/{}", segment(draft.key.id().as_str()))),
     };
-    let answer = client.send(REGISTER, agent, &request).await?;
+    let answer = client.write(REGISTER, agent, request).await?;
     let unknown = answer.status == StatusCode::NOT_FOUND
         || (answer.status == StatusCode::INTERNAL_SERVER_ERROR
             && ["does not have associated TTL", "Unknown check"]
@@ -101,12 +155,16 @@ async fn renew(client: &Client, agent: usize, draft: &Draft) -> Result<bool, Fai
 
 /// Removes what this handle registered; gone already is gone.
 pub(crate) async fn remove(client: &Client, agent: usize, id: &InstanceId) -> Result<(), Failure> {
-    let request = Request::put(format!("/v1/agent/service/deregister/{}", segment(id.as_str())));
-    let answer = client.send(DEREGISTER, agent, &request).await?;
-    if answer.status == StatusCode::NOT_FOUND || answer.said().contains("Unknown service") {
-        return Ok(());
-    }
-    accepted(&answer, DEREGISTER)
+    // Before all else: clients still call it.
+    in_turn(client, agent, Instant::now(), async {
+        let request = Request::put(format!("/v1/agent/service/deregister/{}", segment(id.as_str())));
+        let answer = client.write(DEREGISTER, agent, request).await?;
+        if answer.status == StatusCode::NOT_FOUND || answer.said().contains("Unknown service") {
+            return Ok(());
+        }
+        accepted(&answer, DEREGISTER)
+    })
+    .await
 }
 
 /// Removes what another program registered, wherever it is, but nothing that only has the same id.

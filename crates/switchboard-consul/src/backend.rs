@@ -11,6 +11,7 @@ use switchboard_core::{
     Result, ServiceName, Snapshot, SnapshotStream,
 };
 use tokio::sync::{OnceCell, Semaphore, watch};
+use tokio::time::{Instant, timeout_at};
 
 use crate::agent::Agent;
 use crate::agent_api::Draft;
@@ -26,6 +27,8 @@ use crate::{BACKEND, MAX_SECONDS, Wire, record};
 
 /// How many deregistrations `close` has under way at a time.
 const CLOSING: usize = 16;
+/// How long `close` waits for all of them: an agent without a leader does them one after the other, 7 to 90 s each.
+const CLOSE_WITHIN: Duration = Duration::from_secs(60);
 
 /// A [`Registry`] over Consul's HTTP API.
 ///
@@ -136,6 +139,7 @@ impl ConsulRegistry {
             body: record::encode(instance, &checks, self.wire)?,
             checks: checks.into_iter().map(|check| check.id).collect(),
             ttl_check: options.ttl.map(|_| ttl_check_id(instance)),
+            ttl: options.ttl,
         })
     }
 }
@@ -171,7 +175,7 @@ impl Registry for ConsulRegistry {
         let draft =
             self.draft(instance, options).map_err(|invalid| Error::invalid(BACKEND, operation, &invalid))?;
         self.ready(operation).await?;
-        self.registrations.register(&self.client, &draft, self.move_after).await
+        self.registrations.register(&self.client, draft, self.move_after).await
     }
 
     async fn deregister(&self, key: &InstanceKey) -> Result<()> {
@@ -215,10 +219,15 @@ impl Registry for ConsulRegistry {
 /// Deregisters everything; an error names what may be left.
 async fn deregister_all(client: &Client, registrations: &Registrations) -> Result<()> {
     let Some(keys) = registrations.close() else { return Ok(()) };
+    // What waits to be renewed would only be in the way.
+    let closed = Error::closed(BACKEND, "register");
+    client.agents.iter().for_each(|agent| agent.turns.give_up(&closed));
+    let end = Instant::now() + CLOSE_WITHIN;
     let failures: Vec<(InstanceKey, Error)> = stream::iter(keys)
         .map(|key| async move {
-            let result = registrations.deregister(client, &key).await;
-            result.err().map(|error| (key, error))
+            let done = timeout_at(end, registrations.deregister(client, &key)).await;
+            let error = done.unwrap_or_else(|_| Err(late())).err()?;
+            Some((key, error))
         })
         .buffer_unordered(CLOSING)
         .filter_map(|failure| async { failure })
@@ -229,6 +238,11 @@ async fn deregister_all(client: &Client, registrations: &Registrations) -> Resul
     let message =
         format!("may be left behind: {}; the first failed with {:?}", keys.join(", "), first.message());
     Err(Error::new(first.kind(), BACKEND, "close", message).with_source(first.clone()))
+}
+
+fn late() -> Error {
+    let message = format!("not done within {CLOSE_WITHIN:?}");
+    Error::new(ErrorKind::Unavailable, BACKEND, "close", message)
 }
 
 impl Drop for ConsulRegistry {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::{Method, Response, StatusCode};
 use switchboard_core::{Error, ErrorKind, Invalid, Result};
+use tokio::time::{sleep, timeout};
 
 use crate::BACKEND;
 use crate::agent::Agent;
@@ -15,6 +16,10 @@ use crate::token::Token;
 const TOKEN_HEADER: &str = "x-consul-token";
 /// Ten thousand instances are about 26 MB.
 const MAX_ANSWER: usize = 512 * 1024 * 1024;
+
+/// How long a write is waited for at the longest, from an agent that lives. Without a leader Consul 1.22 takes 45 s for
+/// one registration of its own accord, and more for each that it could not pass on before.
+const LONGEST_WRITE: Duration = Duration::from_secs(300);
 
 /// The agents, and how they are spoken to.
 #[derive(Debug)]
@@ -116,6 +121,42 @@ impl Client {
     ) -> Result<Answer, Failure> {
         let agent = self.preferred.load(Ordering::Relaxed);
         self.send_for_success(operation, agent, request).await
+    }
+
+    /// Has one agent do something with what is registered there, and waits for it for as long as the agent lives.
+    ///
+    /// Given up earlier, it would be done all the same, and what is tried again would wait behind it.
+    pub(crate) async fn write(
+        &self,
+        operation: &'static str,
+        agent: usize,
+        request: Request,
+    ) -> Result<Answer, Failure> {
+        let request = request.patience(LONGEST_WRITE);
+        tokio::select! {
+            answer = self.send(operation, agent, &request) => answer,
+            failure = self.until_silent(operation, agent) => Err(failure),
+        }
+    }
+
+    /// Waits until an agent gives no sign of life within the timeout.
+    async fn until_silent(&self, operation: &'static str, agent: usize) -> Failure {
+        let half = self.timeout / 2;
+        // Answered without asking anybody, and to everybody.
+        let request = Request::get("/");
+        loop {
+            sleep(half).await;
+            match timeout(half, self.send(operation, agent, &request)).await {
+                Ok(Ok(_)) => {}
+                Ok(Err(failure)) => return Failure { untouched: false, ..failure },
+                Err(_) => {
+                    let message =
+                        format!("no answer from {} within {:?}", self.agents[agent].name, self.timeout);
+                    let error = Error::new(ErrorKind::Unavailable, BACKEND, operation, message);
+                    return Failure { error, untouched: false, answered: false };
+                }
+            }
+        }
     }
 
     async fn send_for_success(

@@ -43,6 +43,7 @@ mod record;
 mod registration;
 mod settings;
 mod token;
+mod turns;
 mod watch;
 
 pub use backend::ConsulRegistry;

@@ -5,10 +5,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use switchboard_core::{Error, ErrorKind, InstanceId, InstanceKey, Invalid, Result};
+use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout};
 
 use crate::BACKEND;
 use crate::agent_api::{Draft, REGISTER, deregister_foreign, put, remove};
+use crate::answer::Failure;
 use crate::client::Client;
 
 /// How long a renewal is held up by an agent that the instance has left.
@@ -27,13 +29,33 @@ struct State {
     slots: BTreeMap<String, (InstanceKey, Arc<Slot>)>,
 }
 
-/// One instance. Calls about it take turns.
-type Slot = tokio::sync::Mutex<Held>;
+/// One instance.
+#[derive(Debug, Default)]
+struct Slot {
+    /// Calls about it take turns.
+    held: Arc<tokio::sync::Mutex<Held>>,
+    /// A registration that went on when its caller had enough of it.
+    abandoned: Mutex<Option<AbortHandle>>,
+}
+
+/// Who waits for a registration, until it has enough of it.
+struct Caller<'a> {
+    slot: &'a Slot,
+    registration: AbortHandle,
+}
+
+impl Drop for Caller<'_> {
+    fn drop(&mut self) {
+        *lock(&self.slot.abandoned) = Some(self.registration.clone());
+    }
+}
 
 #[derive(Debug, Default)]
 struct Held {
     /// The agent it is registered with, and what that agent was told.
     at: Option<(usize, Vec<u8>)>,
+    /// When it was last renewed, and until when that lasts.
+    renewed: Option<Renewed>,
     /// Since when that agent has not answered.
     away_since: Option<Instant>,
     /// Other agents that may have it, to be rid of it when they are back.
@@ -42,24 +64,49 @@ struct Held {
     gone: bool,
 }
 
+#[derive(Clone, Copy, Debug)]
+struct Renewed {
+    done: Instant,
+    lapses: Instant,
+}
+
 impl Registrations {
-    pub(crate) async fn register(&self, client: &Client, draft: &Draft, move_after: Duration) -> Result<()> {
-        loop {
+    pub(crate) async fn register(
+        self: &Arc<Self>,
+        client: &Arc<Client>,
+        draft: Draft,
+        move_after: Duration,
+    ) -> Result<()> {
+        let asked = Instant::now();
+        let (slot, mut held) = loop {
             let slot = self.slot(&draft.key)?;
-            let mut held = slot.lock().await;
-            if held.gone {
-                continue;
+            let held = slot.held.clone().lock_owned().await;
+            if !held.gone {
+                break (slot, held);
             }
-            let result = held.register(client, draft, move_after).await;
+        };
+        if held.was_renewed_since(asked, &draft) {
+            return Ok(());
+        }
+        // It goes on when its caller has enough of it: an agent that has begun does not stop either, and another try would
+        // only wait behind it. It ends all the same, since each request has its limit.
+        let (registrations, client) = (self.clone(), client.clone());
+        let done = tokio::spawn(async move {
+            let result = held.register(&client, &draft, move_after).await;
             if held.at.is_some() && !held.strays.is_empty() {
-                held.sweep(client, &draft.key).await;
+                held.sweep(&client, &draft.key).await;
             }
             if held.is_nowhere() {
                 held.gone = true;
-                self.forget(&draft.key);
+                registrations.forget(&draft.key);
             }
-            return result;
-        }
+            result
+        });
+        let _caller = Caller { slot: &slot, registration: done.abort_handle() };
+        done.await.unwrap_or_else(|error| {
+            let message = "the call did not end";
+            Err(Error::new(ErrorKind::Unavailable, BACKEND, REGISTER, message).with_source(error))
+        })
     }
 
     pub(crate) async fn deregister(&self, client: &Client, key: &InstanceKey) -> Result<()> {
@@ -67,7 +114,11 @@ impl Registrations {
         let Some(slot) = slot else {
             return deregister_foreign(client, key).await;
         };
-        let mut held = slot.lock().await;
+        // Nobody wants that one any more, and it may take long.
+        if let Some(registration) = lock(&slot.abandoned).take() {
+            registration.abort();
+        }
+        let mut held = slot.held.lock().await;
         if held.gone {
             return Ok(());
         }
@@ -116,9 +167,13 @@ impl Registrations {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // Nothing panics while holding it, and the map is whole even if something did.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing panics while holding one, and what it holds is whole even if something did.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn folded(id: &InstanceId) -> String {
@@ -126,6 +181,26 @@ fn folded(id: &InstanceId) -> String {
 }
 
 impl Held {
+    /// Whether a call whose caller had enough of it has done what is asked for again.
+    fn was_renewed_since(&self, asked: Instant, draft: &Draft) -> bool {
+        let same = self.at.as_ref().is_some_and(|(_, body)| *body == draft.body);
+        let fresh = |renewed: Renewed| {
+            renewed.done > asked && renewed.lapses.saturating_duration_since(asked) > draft.lasts() / 3
+        };
+        same && self.renewed.is_some_and(fresh)
+    }
+
+    /// Registers with one agent, or renews there what is the same.
+    async fn put(&mut self, client: &Client, agent: usize, draft: &Draft, same: bool) -> Result<(), Failure> {
+        let begun = Instant::now();
+        let lapses = begun + draft.lasts();
+        put(client, agent, draft, same, self.renewed.map_or(lapses, |renewed| renewed.lapses)).await?;
+        self.at = Some((agent, draft.body.clone()));
+        self.renewed = Some(Renewed { done: Instant::now(), lapses });
+        self.away_since = None;
+        Ok(())
+    }
+
     fn is_nowhere(&self) -> bool {
         self.at.is_none() && self.strays.is_empty()
     }
@@ -137,13 +212,7 @@ impl Held {
                 // Until it is done, what the agent knows is unknown; the call may also be abandoned.
                 body.clear();
             }
-            let failure = match put(client, agent, draft, same).await {
-                Ok(()) => {
-                    (self.at, self.away_since) = (Some((agent, draft.body.clone())), None);
-                    return Ok(());
-                }
-                Err(failure) => failure,
-            };
+            let Err(failure) = self.put(client, agent, draft, same).await else { return Ok(()) };
             if failure.answered {
                 self.away_since = None;
                 return Err(failure.error);
@@ -168,10 +237,9 @@ impl Held {
         for agent in fresh.into_iter().chain(left) {
             // The call may be abandoned after the agent has heard it.
             let known = !self.strays.insert(agent);
-            match put(client, agent, draft, false).await {
+            match self.put(client, agent, draft, false).await {
                 Ok(()) => {
                     self.strays.remove(&agent);
-                    self.at = Some((agent, draft.body.clone()));
                     return Ok(());
                 }
                 Err(failure) => {
