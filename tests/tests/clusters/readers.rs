@@ -1,12 +1,14 @@
 //! Two readers of one service, and the least they were ever told.
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use futures::StreamExt;
 use switchboard_consul::ConsulRegistry;
 use switchboard_core::{Registry, ServiceName, Snapshot};
 use switchboard_watcher::Directory;
 use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
 
 /// What a reader was told since it was first told everything.
 #[derive(Clone, Copy, Debug)]
@@ -59,8 +61,16 @@ impl Readers {
     }
 
     /// Whether both were told last that so many may be called.
-    pub(crate) fn have(&self, count: usize) -> bool {
+    fn have(&self, count: usize) -> bool {
         self.told().iter().all(|told| told.now == Some(count))
+    }
+
+    pub(crate) async fn until_both_have(&self, count: usize, limit: Duration) {
+        let end = Instant::now() + limit;
+        while !self.have(count) {
+            assert!(Instant::now() < end, "not {count}: {:?}", self.told());
+            sleep(Duration::from_millis(20)).await;
+        }
     }
 
     pub(crate) fn told(&self) -> [Told; 2] {

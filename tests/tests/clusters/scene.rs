@@ -43,7 +43,7 @@ impl Scene {
         let service = ServiceName::new(SERVICE).unwrap();
         let readers = Readers::new(registry(&cluster.agents[0]), registry(&cluster.agents[1]), &service);
         let scene = Self { cluster, writers, readers, running };
-        scene.until_readers_have(2 * EACH, LIMIT).await;
+        scene.readers.until_both_have(2 * EACH, LIMIT).await;
         scene.readers.begin(2 * EACH);
         scene
     }
@@ -54,8 +54,8 @@ impl Scene {
         let (before, all) = (2 * EACH, 2 * EACH + 1);
         self.running.push(registrar(&self.writers[0], before).start_in_background().unwrap());
         let end = begun + WHOLE_WITHIN;
-        for agent in &self.cluster.agents {
-            while self.listed(agent).await != Some(all) {
+        for (agent, own) in self.cluster.agents.iter().zip([EACH + 1, EACH]) {
+            while listed(agent).await != Some(all) || held(agent).await != Some(own) {
                 assert!(
                     Instant::now() < end,
                     "{case}: not whole: {:?}\n{}",
@@ -65,7 +65,7 @@ impl Scene {
                 sleep(Duration::from_millis(50)).await;
             }
         }
-        self.until_readers_have(all, WHOLE_WITHIN).await;
+        self.readers.until_both_have(all, WHOLE_WITHIN).await;
         let whole = begun.elapsed().as_secs_f64();
         let [watch, view] = self.readers.told();
         let told =
@@ -85,22 +85,22 @@ impl Scene {
             sleep(Duration::from_millis(20)).await;
         }
     }
+}
 
-    async fn until_readers_have(&self, count: usize, limit: Duration) {
-        let end = Instant::now() + limit;
-        while !self.readers.have(count) {
-            assert!(Instant::now() < end, "not {count}: {:?}", self.readers.told());
-            sleep(Duration::from_millis(20)).await;
-        }
-    }
+/// How many of the instances Consul itself lists as passing.
+async fn listed(agent: &Agent) -> Option<usize> {
+    let path = format!("/v1/health/service/{SERVICE}?passing=true");
+    look(agent, &path).await?.as_array().map(Vec::len)
+}
 
-    /// How many of the instances Consul itself lists as passing.
-    async fn listed(&self, agent: &Agent) -> Option<usize> {
-        let path = format!("/v1/health/service/{SERVICE}?passing=true");
-        let answer = timeout(LOOK, agent.get(&path)).await.ok()?.ok()?;
-        let found: serde_json::Value = serde_json::from_str(&answer).ok()?;
-        found.as_array().map(Vec::len)
-    }
+/// How many instances the agent itself holds.
+async fn held(agent: &Agent) -> Option<usize> {
+    look(agent, "/v1/agent/services").await?.as_object().map(serde_json::Map::len)
+}
+
+async fn look(agent: &Agent, path: &str) -> Option<serde_json::Value> {
+    let answer = timeout(LOOK, agent.get(path)).await.ok()?.ok()?;
+    serde_json::from_str(&answer).ok()
 }
 
 fn registrar(registry: &Arc<dyn Registry>, number: usize) -> Registrar {

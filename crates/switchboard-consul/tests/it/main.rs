@@ -11,4 +11,5 @@ mod interop;
 mod registering;
 mod scripted;
 mod security;
+mod slow;
 mod support;

@@ -1,6 +1,6 @@
 //! An HTTP server that answers as a test says, for what a real agent cannot be made to do.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -28,6 +28,8 @@ pub(crate) enum Reply {
     },
     /// After a pause.
     Late(Duration, Box<Reply>),
+    /// When this is no longer set.
+    Until(Arc<AtomicBool>, Box<Reply>),
     /// Never.
     Hang,
     /// The connection closes without a word.
@@ -142,9 +144,23 @@ async fn serve(
             log.len() - 1
         };
         let mut reply = script(number, &asked);
-        while let Reply::Late(pause, then) = reply {
-            tokio::time::sleep(pause).await;
-            reply = *then;
+        loop {
+            reply = match reply {
+                Reply::Late(pause, then) => {
+                    tokio::time::sleep(pause).await;
+                    *then
+                }
+                Reply::Until(stuck, then) => {
+                    while stuck.load(Ordering::SeqCst) {
+                        tokio::time::sleep(Duration::from_millis(5)).await;
+                    }
+                    *then
+                }
+                other => {
+                    reply = other;
+                    break;
+                }
+            };
         }
         let (text, ends) = match reply {
             Reply::Full { status, headers, body } => {
@@ -170,7 +186,7 @@ async fn serve(
                 let _ = stream.read_buf(&mut buffer).await;
                 return;
             }
-            Reply::Reset | Reply::Late(..) => return,
+            Reply::Reset | Reply::Late(..) | Reply::Until(..) => return,
         };
         if stream.write_all(text.as_bytes()).await.is_err() || ends {
             return;
