@@ -163,8 +163,9 @@ impl ConsulBuilder {
         self.set(|code| code.wait = Some(wait))
     }
 
-    /// How long the agent may take to answer, beyond the time a blocking query waits. Default 15 s: without a leader
-    /// an agent needs 7 s for what it then does all the same.
+    /// How long the agent may take to answer a read, beyond the time a blocking query waits, and how long it may give no
+    /// sign of life while it does a write. Default 15 s: without a leader it takes 7 to 12 s to say so. A write is waited
+    /// for as long as the agent lives, 5 min at most: without a leader it takes up to 90 s and is done all the same.
     pub fn timeout(self, timeout: Duration) -> Self {
         self.set(|code| code.timeout = Some(timeout))
     }

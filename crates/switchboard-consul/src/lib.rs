@@ -18,6 +18,7 @@
 //!
 //! | fault | calls | watches |
 //! |---|---|---|
+//! | agent alive, without a leader | writes wait, and are done; reads are `Unavailable` | the error, then on with backoff; what was read last stands |
 //! | agent away, reset, hung, 429, 5xx | `Unavailable`, within the time limit; another agent is asked if there is one | the error, then on with backoff; what was read last stands |
 //! | agent restarted and empty | the next renewal puts the instance back | the missing are kept for [`rejoin_grace`](ConsulBuilder::rejoin_grace) |
 //! | token refused | `PermissionDenied`; a token file is read again first | the error, then on with backoff |
