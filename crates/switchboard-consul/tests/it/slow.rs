@@ -90,10 +90,9 @@ async fn of_many_renewals_those_that_lapse_first_come_first() {
     // It comes when all others are waiting already.
     let late = async {
         until("some are under way", || async { (passed(&server).len() > before).then_some(()) }).await;
-        let (renewed, leaving) =
-            tokio::join!(registry.register(&short, &one), async { stuck.store(false, Ordering::SeqCst) });
+        let release = async { stuck.store(false, Ordering::SeqCst) };
+        let (renewed, ()) = tokio::join!(registry.register(&short, &one), release);
         renewed.unwrap();
-        leaving
     };
     let (renewed, ()) = within("all", async { tokio::join!(renewals, late) }).await;
     assert!(renewed.into_iter().all(|renewed| renewed.is_ok()));
