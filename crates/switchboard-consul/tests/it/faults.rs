@@ -242,7 +242,7 @@ async fn without_a_leader_reads_fail_in_words_and_stale_ones_go_on() {
     })
     .await;
     assert_eq!(ids(&stale.lookup(&name("greeter")).await.unwrap()), ["1"]);
-    // An agent keeps what it is told until there is a leader again, after some 7 s.
+    // An agent keeps what it is told until there is a leader again, and says so after 7 to 25 s.
     let changed = greeter.to_builder().tag("x").build().unwrap();
     let (service, options) = (name("greeter"), ttl(30));
     let (error, registered) = tokio::join!(normal.lookup(&service), normal.register(&changed, &options));
