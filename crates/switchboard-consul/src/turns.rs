@@ -12,8 +12,9 @@ use switchboard_core::Error;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-/// How many writes an agent is given at a time. It does one; the others are on their way.
-const UNDER_WAY: usize = 4;
+/// How many writes an agent is given at a time. It does one; the other is on its way, and gets through should the first hang.
+/// With more the time grows from when an agent renews a TTL to when it says so, which comes after all that it was given.
+const UNDER_WAY: usize = 2;
 
 /// The turns of one agent.
 #[derive(Debug, Default)]

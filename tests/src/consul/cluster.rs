@@ -53,8 +53,17 @@ impl Cluster {
 
     /// Which of the servers leads.
     pub async fn leader(&self) -> usize {
-        let leader = self.agents[0].get("/v1/status/leader").await.unwrap();
-        self.servers.iter().position(|server| leader.contains(&server.raft_address())).unwrap()
+        let end = Instant::now() + LIMIT;
+        loop {
+            let leader = self.agents[0].get("/v1/status/leader").await.unwrap_or_default();
+            if let Some(found) =
+                self.servers.iter().position(|server| leader.contains(&server.raft_address()))
+            {
+                return found;
+            }
+            assert!(Instant::now() < end, "no leader: {leader:?}");
+            sleep(std::time::Duration::from_millis(20)).await;
+        }
     }
 
     /// Takes the leader and one more away for good, and waits until the last one knows.

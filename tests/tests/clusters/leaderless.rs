@@ -48,11 +48,11 @@ async fn what_an_agent_takes_long_for_is_waited_for() {
 }
 
 /// Fifty registrars on one agent, whose cluster has no leader for as long as `outage`.
-async fn fifty(interval: Duration, outage: Duration, newcomer: bool) {
+async fn fifty(interval: Duration, ttl: Duration, outage: Duration, newcomer: bool) {
     const COUNT: usize = 50;
     let mut cluster = Cluster::start().await;
     let consul: Arc<dyn Registry> = Arc::new(registry(&cluster.agents[0]));
-    let registrar = |id: String| Registrar::new(consul.clone(), instance(&id)).interval(interval);
+    let registrar = |id: String| Registrar::new(consul.clone(), instance(&id)).interval(interval).ttl(ttl);
     let started = (0..COUNT).map(|number| registrar(number.to_string()).start());
     let running = try_join_all(started).await.unwrap();
     let service = ServiceName::new("greeter").unwrap();
@@ -89,13 +89,12 @@ async fn fifty(interval: Duration, outage: Duration, newcomer: bool) {
 #[ignore = "needs consul"]
 async fn of_fifty_none_lapses_while_there_is_nothing_new() {
     let interval = Duration::from_secs(5);
-    fifty(interval, interval * 6, false).await;
+    fifty(interval, interval * 3, interval * 6, false).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs consul"]
 async fn of_fifty_none_lapses_for_a_new_one_within_what_the_ttl_has_over() {
-    // The TTL is three intervals, and the last renewal is one old.
-    let interval = Duration::from_secs(20);
-    fifty(interval, interval * 3 / 2, true).await;
+    let interval = Duration::from_secs(10);
+    fifty(interval, interval * 9, interval * 3, true).await;
 }
