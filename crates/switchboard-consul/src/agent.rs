@@ -9,7 +9,7 @@ use switchboard_core::Invalid;
 
 use crate::address::AgentAddress;
 use crate::settings::Settings;
-use crate::turns::Turns;
+use crate::writes::Turns;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// A blocking query is silent for long; a dead peer must show all the same.

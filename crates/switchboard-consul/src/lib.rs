@@ -44,8 +44,8 @@ mod record;
 mod registration;
 mod settings;
 mod token;
-mod turns;
 mod watch;
+mod writes;
 
 pub use backend::ConsulRegistry;
 pub use check::Check;
