@@ -4,7 +4,8 @@ use std::num::NonZeroU16;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Address, Endpoint, Health, InstanceId, Invalid, ServiceName};
+use crate::health_reason::HealthReasons;
+use crate::{Address, Endpoint, Health, HealthReason, InstanceId, Invalid, ServiceName};
 
 /// Metadata keys with a meaning that Switchboard's own parts, or go-micro's, share.
 pub mod metadata_keys {
@@ -53,6 +54,8 @@ pub struct Instance {
     #[serde(skip_serializing_if = "Option::is_none")]
     warning_weight: Option<u16>,
     health: Health,
+    #[serde(skip_serializing_if = "HealthReasons::is_empty")]
+    health_reasons: HealthReasons,
 }
 
 impl Instance {
@@ -135,8 +138,22 @@ impl Instance {
         self.health
     }
 
-    /// The same instance with another health, for backends and tests.
+    /// Why it is not passing: the checks that say so, the worst first. Empty for an instance that passes, and where the
+    /// registry does not tell.
+    ///
+    /// Equality of instances, and so what a watch tells, is by which checks fail and how badly, and by whether they put
+    /// out anything, but not by what: many put out something else whenever they run. In a snapshot of a watch the
+    /// output, notes and time are therefore those of when something else about the instance last changed; a
+    /// [`lookup`](crate::Registry::lookup) has the latest.
+    pub fn health_reasons(&self) -> &[HealthReason] {
+        &self.health_reasons.0
+    }
+
+    /// The same instance with another health, for backends and tests. The reasons for the one it had go.
     pub fn with_health(mut self, health: Health) -> Self {
+        if self.health != health {
+            self.health_reasons = HealthReasons::default();
+        }
         self.health = health;
         self
     }
@@ -154,6 +171,7 @@ impl Instance {
             weight,
             warning_weight,
             health,
+            health_reasons,
         } = self.clone();
         let draft = Draft {
             service,
@@ -166,6 +184,7 @@ impl Instance {
             weight: weight.get(),
             warning_weight,
             health,
+            health_reasons,
         };
         InstanceBuilder { draft: Ok(draft) }
     }
@@ -184,6 +203,7 @@ impl fmt::Debug for Instance {
             weight,
             warning_weight,
             health,
+            health_reasons,
         } = self;
         f.debug_struct("Instance")
             .field("service", service)
@@ -196,6 +216,7 @@ impl fmt::Debug for Instance {
             .field("weight", weight)
             .field("warning_weight", warning_weight)
             .field("health", health)
+            .field("health_reasons", &health_reasons.0)
             .finish()
     }
 }
@@ -228,6 +249,8 @@ struct Draft {
     warning_weight: Option<u16>,
     #[serde(default)]
     health: Health,
+    #[serde(default)]
+    health_reasons: HealthReasons,
 }
 
 fn default_weight() -> u16 {
@@ -360,6 +383,22 @@ impl InstanceBuilder {
         })
     }
 
+    /// Adds a reason for the health, for backends; the worst goes first. What a program registers has none.
+    pub fn health_reason(self, reason: HealthReason) -> Self {
+        self.map(|draft| {
+            draft.health_reasons.0.push(reason);
+            Ok(())
+        })
+    }
+
+    /// Forgets the reasons given so far.
+    pub fn clear_health_reasons(self) -> Self {
+        self.map(|draft| {
+            draft.health_reasons.0.clear();
+            Ok(())
+        })
+    }
+
     /// Checks everything and makes the instance.
     ///
     /// # Errors
@@ -378,11 +417,21 @@ impl InstanceBuilder {
     ///
     /// [`Invalid`] for a name, id or address that does not parse, and when there is no address.
     pub fn build_lossy(self) -> Result<Instance, Invalid> {
+        self.build_lossy_noting(|_| ())
+    }
+
+    /// Like [`build_lossy`](Self::build_lossy), and tells `note` of each thing that is left out.
+    ///
+    /// # Errors
+    ///
+    /// As [`build_lossy`](Self::build_lossy).
+    pub fn build_lossy_noting(self, mut note: impl FnMut(Invalid)) -> Result<Instance, Invalid> {
         let mut draft = self.draft?;
-        draft.version = draft.version.filter(|version| check_label("version", version).is_ok());
-        draft.tags.retain(|tag| check_label("tag", tag).is_ok());
-        draft.metadata.retain(|key, _| check_metadata_key(key).is_ok());
-        draft.endpoints.retain(|endpoint| check_label("endpoint name", &endpoint.name).is_ok());
+        let mut valid = |checked: Result<(), Invalid>| checked.map_err(&mut note).is_ok();
+        draft.version = draft.version.filter(|version| valid(check_label("version", version)));
+        draft.tags.retain(|tag| valid(check_label("tag", tag)));
+        draft.metadata.retain(|key, _| valid(check_metadata_key(key)));
+        draft.endpoints.retain(|endpoint| valid(check_label("endpoint name", &endpoint.name)));
         draft.endpoints.sort_by(|a, b| a.name.cmp(&b.name));
         draft.endpoints.dedup_by(|a, b| a.name == b.name);
         draft.weight = draft.weight.max(1);
@@ -403,6 +452,7 @@ impl Draft {
             weight: default_weight(),
             warning_weight: None,
             health: Health::default(),
+            health_reasons: HealthReasons::default(),
         }
     }
 }
@@ -422,6 +472,7 @@ impl TryFrom<Draft> for Instance {
             weight,
             warning_weight,
             health,
+            health_reasons,
         } = draft;
         if addresses.is_empty() {
             return Err(Invalid::new(
@@ -459,6 +510,7 @@ impl TryFrom<Draft> for Instance {
             weight,
             warning_weight,
             health,
+            health_reasons,
         })
     }
 }
@@ -595,7 +647,10 @@ mod tests {
         let base = Instance::builder("a").id("1").address("h:1").tag("ok").metadata("k", "v").endpoint("E");
         let clean = base.clone().build().unwrap();
         let dirty = base.version("").tag("").metadata("a=b", "v").endpoint("E").endpoint("").weight(0);
-        assert_eq!(dirty.build_lossy().unwrap(), clean);
+        let mut left_out = Vec::new();
+        assert_eq!(dirty.build_lossy_noting(|invalid| left_out.push(invalid.to_string())).unwrap(), clean);
+        assert_eq!(left_out.len(), 4, "{left_out:?}");
+        assert_eq!(left_out[1], "tag \"\": is empty");
         assert!(Instance::builder("a").build_lossy().is_err());
     }
 

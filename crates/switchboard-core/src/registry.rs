@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures::stream::BoxStream;
+use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
 
 use crate::{Instance, InstanceKey, Result, ServiceName, Snapshot};
 
@@ -13,6 +13,9 @@ pub type SnapshotStream = BoxStream<'static, Result<Snapshot>>;
 
 /// What [`Registry::watch_services`] gives: the current names, then every newer set.
 pub type NamesStream = BoxStream<'static, Result<BTreeSet<ServiceName>>>;
+
+/// How many lookups [`Registry::snapshots`] has under way at a time.
+const LOOKUPS: usize = 16;
 
 /// A place where instances are registered and found.
 ///
@@ -55,6 +58,17 @@ pub trait Registry: Debug + Display + Send + Sync + 'static {
     ///
     /// Names another program registered that are no valid [`ServiceName`] are left out.
     async fn services(&self) -> Result<BTreeSet<ServiceName>>;
+
+    /// The snapshots of all [`services`](Self::services) now, sorted by name; none is empty.
+    ///
+    /// This default asks for the names and looks each up. A registry that can answer in one request does.
+    async fn snapshots(&self) -> Result<Vec<Snapshot>> {
+        let names = self.services().await?;
+        let looked_up = stream::iter(names).map(|name| async move { self.lookup(&name).await });
+        let found: Vec<Snapshot> = looked_up.buffered(LOOKUPS).try_collect().await?;
+        // A service may have gone between the two questions.
+        Ok(found.into_iter().filter(|snapshot| !snapshot.is_empty()).collect())
+    }
 
     /// A stream of snapshots: the current one first, even if empty, then each newer one.
     ///
@@ -143,6 +157,10 @@ impl<R: Registry + ?Sized> Registry for Arc<R> {
 
     async fn services(&self) -> Result<BTreeSet<ServiceName>> {
         (**self).services().await
+    }
+
+    async fn snapshots(&self) -> Result<Vec<Snapshot>> {
+        (**self).snapshots().await
     }
 
     fn watch(&self, service: &ServiceName) -> SnapshotStream {

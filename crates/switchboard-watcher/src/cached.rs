@@ -69,6 +69,10 @@ impl<R: Registry> Registry for Cached<R> {
         self.registry.services().await
     }
 
+    async fn snapshots(&self) -> Result<Vec<Snapshot>> {
+        self.registry.snapshots().await
+    }
+
     fn watch(&self, service: &ServiceName) -> SnapshotStream {
         match self.directory.passing(service) {
             Ok(view) => follow(view),

@@ -1,0 +1,146 @@
+use std::time::{Duration, SystemTime};
+
+use serde::{Deserialize, Serialize};
+
+use crate::Health;
+
+/// Why an instance is not passing: a check that says so, as its registry tells it.
+///
+/// See [`Instance::health_reasons`](crate::Instance::health_reasons) for when a change of it is told.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct HealthReason {
+    /// The check's name, for people.
+    pub check: String,
+    /// What the check says; the instance is as healthy as the worst of its checks.
+    pub health: Health,
+    /// What the check put out last; empty if nothing. May have lines and, as others wrote it, any character.
+    #[serde(default)]
+    pub output: String,
+    /// What the operator noted beside the check; empty if nothing.
+    #[serde(default)]
+    pub notes: String,
+    /// Since when, at the latest, the check says so: when the reader of this instance first saw it. Registries such as
+    /// Consul tell no time of day, so it may have been so for longer. `None` for a single look, which saw no more than
+    /// this moment. In JSON, seconds since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "seconds")]
+    pub seen_since: Option<SystemTime>,
+}
+
+impl HealthReason {
+    /// A reason without output, notes and time.
+    pub fn new(check: impl Into<String>, health: Health) -> Self {
+        Self { check: check.into(), health, output: String::new(), notes: String::new(), seen_since: None }
+    }
+
+    /// With what the check put out.
+    pub fn output(mut self, output: impl Into<String>) -> Self {
+        self.output = output.into();
+        self
+    }
+
+    /// With the operator's notes.
+    pub fn notes(mut self, notes: impl Into<String>) -> Self {
+        self.notes = notes.into();
+        self
+    }
+
+    /// With the time at which it was first seen so.
+    pub fn seen_since(mut self, since: Option<SystemTime>) -> Self {
+        self.seen_since = since;
+        self
+    }
+}
+
+/// All reasons of an instance, equal by what is news.
+///
+/// Which checks fail is news, and that one says why after it did not; what they say is none, as many put out something
+/// else whenever they run, and no watcher is to be woken for each.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct HealthReasons(pub(crate) Vec<HealthReason>);
+
+impl HealthReasons {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn news(&self) -> impl Iterator<Item = (&str, Health, bool)> {
+        self.0.iter().map(|reason| (&*reason.check, reason.health, reason.output.is_empty()))
+    }
+}
+
+impl PartialEq for HealthReasons {
+    fn eq(&self, other: &Self) -> bool {
+        self.news().eq(other.news())
+    }
+}
+
+impl Eq for HealthReasons {}
+
+impl std::hash::Hash for HealthReasons {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        state.write_usize(self.0.len());
+        self.news().for_each(|news| news.hash(state));
+    }
+}
+
+mod seconds {
+    use super::{Duration, SystemTime};
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    #[allow(clippy::ref_option, reason = "as serde calls it")]
+    pub(super) fn serialize<S: Serializer>(time: &Option<SystemTime>, to: S) -> Result<S::Ok, S::Error> {
+        let since = time.map(|time| time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default());
+        since.map(|since| since.as_secs()).serialize(to)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<SystemTime>, D::Error> {
+        let seconds = Option::<u64>::deserialize(from)?;
+        // A number beyond the clock's range is no time.
+        Ok(seconds.and_then(|seconds| SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Instance;
+
+    fn failing(reason: HealthReason) -> Instance {
+        let builder = Instance::builder("a").id("1").address("h:1").health(Health::Critical);
+        builder.health_reason(reason).build().unwrap()
+    }
+
+    #[test]
+    fn another_output_is_no_other_instance_but_a_first_one_and_another_check_are() {
+        let reason = || HealthReason::new("http", Health::Critical);
+        let said = failing(reason().output("at 12:01").notes("ask ops"));
+        assert_eq!(said, failing(reason().output("at 12:02").seen_since(Some(SystemTime::UNIX_EPOCH))));
+        assert_ne!(said, failing(reason()));
+        assert_ne!(said, failing(HealthReason::new("disk", Health::Critical).output("at 12:01")));
+        assert_ne!(said, failing(HealthReason::new("http", Health::Warning).output("at 12:01")));
+        assert_ne!(said, said.to_builder().clear_health_reasons().build().unwrap());
+    }
+
+    #[test]
+    fn survives_json_and_the_builder_to_the_second() {
+        let since = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
+        let reason = HealthReason::new("http", Health::Critical).output("a\nb").notes("n").seen_since(Some(since));
+        let instance = failing(reason.clone());
+        let json = serde_json::to_string(&instance).unwrap();
+        assert!(json.contains(r#""seen_since":1700000000"#), "{json}");
+        let back: Instance = serde_json::from_str(&json).unwrap();
+        assert_eq!(back.health_reasons(), [reason.clone()]);
+        assert_eq!(back.to_builder().build().unwrap().health_reasons(), [reason]);
+        let far = r#"{"check":"c","health":"critical","seen_since":18446744073709551615}"#;
+        assert_eq!(serde_json::from_str::<HealthReason>(far).unwrap().seen_since, None);
+    }
+
+    #[test]
+    fn another_health_has_other_reasons() {
+        let instance = failing(HealthReason::new("http", Health::Critical));
+        assert_eq!(instance.clone().with_health(Health::Critical).health_reasons().len(), 1);
+        assert!(instance.with_health(Health::Passing).health_reasons().is_empty());
+    }
+}
