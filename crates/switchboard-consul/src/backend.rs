@@ -201,7 +201,7 @@ impl Registry for ConsulRegistry {
 
     fn watch(&self, service: &ServiceName) -> SnapshotStream {
         match check_addressable("service name", service.as_str()) {
-            Ok(()) => self.watches.follow("watch", self.reads.instances(service)),
+            Ok(()) => self.watches.follow("watch", self.reads.instances(service).dating()),
             Err(invalid) => self.watches.refuse("watch", Error::invalid(BACKEND, "watch", &invalid)),
         }
     }

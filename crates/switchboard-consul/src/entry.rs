@@ -4,9 +4,9 @@ use std::borrow::{Borrow, Cow};
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
-use switchboard_core::{Address, Health, Instance, Invalid};
+use switchboard_core::{Address, Health, HealthReason, Instance, Invalid};
 
-use crate::go_micro;
+use crate::{go_micro, notice, reason};
 use crate::record::{ADDRESS, EXTRA, Extra, KRATOS_VERSION, TaggedAddress, VERSION, Weights};
 
 /// One entry of a health answer (<https://developer.hashicorp.com/consul/api-docs/health#list-service-instances-for-service>).
@@ -60,6 +60,12 @@ struct CheckState<'a> {
     id: Text<'a>,
     #[serde(borrow)]
     status: Text<'a>,
+    #[serde(borrow, default)]
+    name: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    output: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    notes: Option<Text<'a>>,
 }
 
 /// Text that borrows from the answer where it holds no escape.
@@ -93,10 +99,14 @@ fn instance(entry: Entry<'_>) -> Result<Instance, Invalid> {
         .flatten()
         .find(|host| !host.0.is_empty())
         .ok_or_else(|| Invalid::quoting("instance", &service.id.0, "has no address, nor has its node"))?;
+    let reasons = reasons(checks.unwrap_or_default());
     let mut builder = Instance::builder(&*service.name.0)
         .id(&*service.id.0)
         .address(address(&host.0, service.port)?)
-        .health(health(&checks.unwrap_or_default()));
+        .health(reasons.first().map_or(Health::Passing, |worst| worst.health));
+    for reason in reasons {
+        builder = builder.health_reason(reason);
+    }
 
     let mut further: Vec<_> = service
         .tagged_addresses
@@ -108,6 +118,11 @@ fn instance(entry: Entry<'_>) -> Result<Instance, Invalid> {
     further.sort_by_key(|(number, _)| *number);
     for (_, address) in further {
         builder = builder.address(address);
+    }
+    for (name, tagged) in service.tagged_addresses.iter().flatten() {
+        if !is_consuls_own(&name.0) && !name.0.starts_with(ADDRESS) {
+            builder = builder.metadata(format!("{TAGGED}{}", name.0), foreign_address(tagged));
+        }
     }
 
     let mut meta = service.meta.unwrap_or_default();
@@ -151,7 +166,29 @@ fn instance(entry: Entry<'_>) -> Result<Instance, Invalid> {
     if let Some(warning) = extra.warning_weight {
         builder = builder.warning_weight(warning);
     }
-    builder.build_lossy()
+    builder.build_lossy_noting(|why| notice::left_out(&service.name.0, &service.id.0, &why))
+}
+
+/// Metadata `address.grpc` holds the tagged address `grpc` that another program registered. It is no address of the
+/// instance: nobody knows what is spoken there.
+const TAGGED: &str = "address.";
+
+/// Tagged addresses that Consul adds or reads itself, all of the same port.
+fn is_consuls_own(name: &str) -> bool {
+    let known = ["lan", "wan", "lan_ipv4", "lan_ipv6", "wan_ipv4", "wan_ipv6", "virtual"];
+    known.contains(&name) || name.starts_with("consul-")
+}
+
+/// kratos writes a URL with the port in it.
+fn foreign_address(tagged: &TaggedAddress) -> String {
+    let TaggedAddress { address, port } = tagged;
+    if address.contains("://") || *port == 0 {
+        address.clone()
+    } else if address.contains(':') {
+        format!("[{address}]:{port}")
+    } else {
+        format!("{address}:{port}")
+    }
 }
 
 /// Takes our own pieces out of the Meta and puts them together.
@@ -175,16 +212,22 @@ fn take_extra(meta: &mut BTreeMap<Text<'_>, Text<'_>>, id: &str) -> Extra {
     })
 }
 
-/// The worst of the checks, of the instance and of its node; maintenance before all.
-fn health(checks: &[CheckState<'_>]) -> Health {
-    let of_check = |check: &CheckState<'_>| {
-        if check.id.0 == "_node_maintenance" || check.id.0.starts_with("_service_maintenance:") {
+/// What the checks of the instance and of its node say that do not pass, the worst first; maintenance before all.
+fn reasons(checks: Vec<CheckState<'_>>) -> Vec<HealthReason> {
+    let text = |text: Option<Text<'_>>| text.map(|text| text.0.into_owned()).unwrap_or_default();
+    let of_check = |check: CheckState<'_>| {
+        let health = if check.id.0 == "_node_maintenance" || check.id.0.starts_with("_service_maintenance:") {
             Health::Maintenance
         } else {
             check.status.0.parse().unwrap_or(Health::Critical)
-        }
+        };
+        let name = check.name.filter(|name| !name.0.is_empty()).unwrap_or(check.id);
+        // Of checks that pass nothing is copied.
+        (health != Health::Passing).then(|| {
+            HealthReason::new(name.0, health).output(text(check.output)).notes(text(check.notes))
+        })
     };
-    checks.iter().map(of_check).max().unwrap_or(Health::Passing)
+    reason::sorted(checks.into_iter().filter_map(of_check).collect())
 }
 
 fn address(host: &str, port: i64) -> Result<Address, Invalid> {

@@ -4,6 +4,7 @@ use std::collections::hash_map::RandomState;
 use std::collections::{BTreeSet, HashMap};
 use std::hash::BuildHasher;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
@@ -13,6 +14,7 @@ use crate::Consistency;
 use crate::client::{Request, segment};
 use crate::entry;
 use crate::settings::Settings;
+use crate::{notice, reason};
 
 /// Something that can be read once, or watched.
 pub(crate) trait Query: Send + 'static {
@@ -80,7 +82,13 @@ impl ReadOptions {
         if let Some(near) = &self.near {
             request = request.query("near", near);
         }
-        Instances { service: service.clone(), request, seen: HashMap::new(), hasher: RandomState::new() }
+        Instances {
+            service: service.clone(),
+            request,
+            seen: HashMap::new(),
+            hasher: RandomState::new(),
+            last: None,
+        }
     }
 
     /// The names of all services (<https://developer.hashicorp.com/consul/api-docs/catalog#list-services>).
@@ -96,6 +104,16 @@ pub(crate) struct Instances {
     seen: HashMap<u64, Seen>,
     /// Keyed at random: nobody can choose entries that collide.
     hasher: RandomState,
+    /// What a watch read last, for since when an instance is as it is; `None` for a single look.
+    last: Option<Snapshot>,
+}
+
+impl Instances {
+    /// For more than a single look: notes since when instances are as they are.
+    pub(crate) fn dating(mut self) -> Self {
+        self.last = Some(Snapshot::empty(self.service.clone()));
+        self
+    }
 }
 
 #[derive(Clone)]
@@ -129,7 +147,11 @@ impl Query for Instances {
         // One id on two nodes, because its registration moved: the healthier counts, then the newer, and the last of
         // equal ids is the one a snapshot keeps.
         found.sort_by_key(|(instance, modified)| (instance.health().is_healthy(), *modified));
-        Ok(Snapshot::new(self.service.clone(), found.into_iter().map(|(instance, _)| instance)))
+        let snapshot = Snapshot::new(self.service.clone(), found.into_iter().map(|(instance, _)| instance));
+        if self.last.is_some() {
+            self.last = Some(snapshot.clone());
+        }
+        Ok(snapshot)
     }
 
     fn is_empty(item: &Snapshot) -> bool {
@@ -145,9 +167,19 @@ impl Instances {
     fn read(&self, json: &str) -> serde_json::Result<Seen> {
         let read = entry::decode(json)?;
         let instance = match read.instance {
-            Ok(instance) => Some(Arc::new(instance)),
+            Ok(instance) if *instance.service() != self.service => {
+                notice::other_case(self.service.as_str(), instance.service().as_str());
+                None
+            }
+            Ok(instance) => {
+                let dated = self.last.as_ref().map(|last| last.get(instance.id()).map(|known| &**known));
+                Some(Arc::new(match dated {
+                    Some(before) => reason::dated(instance, before, SystemTime::now()),
+                    None => instance,
+                }))
+            }
             Err(invalid) => {
-                tracing::warn!(service = %self.service, %invalid, "leaving out an instance that cannot be used");
+                notice::left_out(self.service.as_str(), "", &invalid);
                 None
             }
         };

@@ -101,6 +101,8 @@ fn reads_what_others_register() {
     let kratos = r#"{"Service":{"ID":"a","Service":"a","Tags":["version=v1.2"],"Address":"10.0.0.1","Port":80,"TaggedAddresses":{"http":{"Address":"http://10.0.0.1:80","Port":80},"lan_ipv4":{"Address":"10.0.0.1","Port":80}}}}"#;
     assert_eq!(read(kratos).version(), Some("v1.2"));
     assert_eq!(read(kratos).addresses().len(), 1);
+    assert_eq!(read(kratos).metadata()["address.http"], "http://10.0.0.1:80");
+    assert_eq!(read(kratos).metadata().len(), 1, "Consul's own are left out");
     // Spring: labels in Meta.
     let spring = r#"{"Service":{"ID":"a-8080","Service":"a","Tags":[],"Address":"host","Port":8080,"Meta":{"secure":"false","version":"3"}}}"#;
     assert_eq!((read(spring).version(), read(spring).metadata()["secure"].as_str()), (Some("3"), "false"));
