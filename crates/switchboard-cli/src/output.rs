@@ -6,7 +6,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 use anstyle::{AnsiColor, Style};
 use comfy_table::{Table, presets};
 use serde::Serialize;
-use switchboard::{Address, Endpoint, Health, Instance};
+use switchboard::{Address, Endpoint, Health, HealthReason, Instance};
 use tracing_subscriber::filter::LevelFilter;
 
 const HEADING: Style = Style::new().bold();
@@ -166,6 +166,49 @@ pub(crate) struct InstanceJson<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     warning_weight: Option<u16>,
     health: Health,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    health_reasons: Vec<ReasonJson<'a>>,
+}
+
+/// Why an instance is not passing.
+#[derive(Debug, Serialize)]
+struct ReasonJson<'a> {
+    check: &'a str,
+    health: Health,
+    output: &'a str,
+    notes: &'a str,
+    /// For how long at least, where a watch has seen it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seen_for_seconds: Option<u64>,
+}
+
+impl<'a> From<&'a HealthReason> for ReasonJson<'a> {
+    fn from(reason: &'a HealthReason) -> Self {
+        Self {
+            check: &reason.check,
+            health: reason.health,
+            output: &reason.output,
+            notes: &reason.notes,
+            seen_for_seconds: reason.seen_since.map(|since| since.elapsed().as_secs()),
+        }
+    }
+}
+
+/// Why an instance is not passing, in a part of a line; empty where nothing is told.
+pub(crate) fn why(instance: &Instance) -> String {
+    /// Some checks put out a whole page.
+    const LONGEST: usize = 100;
+    let [reason, others @ ..] = instance.health_reasons() else { return String::new() };
+    let line = |text: &str| -> String {
+        let text = text.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default();
+        let cut: String = text.chars().take(LONGEST).collect();
+        if cut.len() < text.len() { format!("{cut}…") } else { cut }
+    };
+    // Of maintenance the notes tell the operator's reason.
+    let said = [line(&reason.output), line(&reason.notes)].into_iter().find(|line| !line.is_empty());
+    let said = said.map(|said| format!(": {said}")).unwrap_or_default();
+    let others = if others.is_empty() { String::new() } else { format!(" (and {} more)", others.len()) };
+    format!("{}{said}{others}", line(&reason.check))
 }
 
 impl<'a> From<&'a Instance> for InstanceJson<'a> {
@@ -181,6 +224,7 @@ impl<'a> From<&'a Instance> for InstanceJson<'a> {
             weight: instance.weight().get(),
             warning_weight: instance.warning_weight(),
             health: instance.health(),
+            health_reasons: instance.health_reasons().iter().map(ReasonJson::from).collect(),
         }
     }
 }
@@ -213,6 +257,31 @@ mod tests {
     fn foreign_text_cannot_steer_the_terminal() {
         assert_eq!(clean("plain é 漢"), "plain é 漢");
         assert_eq!(clean("a\x1b[2Jb\nc\u{202e}d"), "a\\u{1b}[2Jb\\nc\\u{202e}d");
+    }
+
+    #[test]
+    fn why_is_a_short_part_of_a_line_and_all_of_it_in_json() {
+        let reason =
+            |output: &str| HealthReason::new("http", Health::Critical).output(output).notes("ask ops");
+        let base = || Instance::builder("a").id("1").address("h:1").health(Health::Critical);
+        let says = |output: &str| why(&base().health_reason(reason(output)).build().unwrap());
+        assert_eq!(why(&base().build().unwrap()), "");
+        assert_eq!(says("\n refused \nmore"), "http: refused");
+        assert_eq!(says(""), "http: ask ops");
+        assert_eq!(says(&"é".repeat(200)), format!("http: {}…", "é".repeat(100)));
+        let two = base().health_reason(reason("a\nb")).health_reason(reason("c")).build().unwrap();
+        assert_eq!(why(&two), "http: a (and 1 more)");
+        let json = serde_json::to_value(InstanceJson::from(&two)).unwrap();
+        assert_eq!(
+            json["health_reasons"][0],
+            serde_json::json!({"check": "http", "health": "critical", "output": "a\nb", "notes": "ask ops"})
+        );
+        assert!(
+            serde_json::to_value(InstanceJson::from(&base().build().unwrap()))
+                .unwrap()
+                .get("health_reasons")
+                .is_none()
+        );
     }
 
     #[test]

@@ -2,16 +2,21 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::{Certificate, Identity, redirect};
 use switchboard_core::Invalid;
 
 use crate::address::AgentAddress;
+use crate::budget::Budget;
 use crate::settings::Settings;
 use crate::writes::Turns;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// Connections that wait for nothing are few, as the agent counts them too.
+const IDLE: usize = 4;
+const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// A blocking query is silent for long; a dead peer must show all the same.
 const KEEPALIVE: Duration = Duration::from_secs(15);
 
@@ -24,6 +29,8 @@ pub(crate) struct Agent {
     pub(crate) name: String,
     /// Whose write it gets next.
     pub(crate) turns: Turns,
+    /// What the watches of this process may hold of it.
+    pub(crate) budget: Arc<Budget>,
 }
 
 impl Agent {
@@ -31,6 +38,8 @@ impl Agent {
         let (mut base, name, tls) = address.base(settings.tls.unwrap_or(false));
         let mut builder = reqwest::Client::builder()
             .connect_timeout(CONNECT_TIMEOUT)
+            .pool_max_idle_per_host(IDLE)
+            .pool_idle_timeout(IDLE_TIMEOUT)
             .tcp_nodelay(true)
             .tcp_keepalive(KEEPALIVE)
             .tcp_keepalive_interval(KEEPALIVE / 3)
@@ -61,7 +70,9 @@ impl Agent {
         let http = builder.build().map_err(|error| {
             Invalid::new(format!("HTTP client for {name}"), format!("cannot be set up: {}", chain(&error)))
         })?;
-        Ok(Self { http, base, name, turns: Turns::default() })
+        // A socket has no address of its own in its URLs.
+        let budget = Budget::of(&name);
+        Ok(Self { http, base, name, turns: Turns::default(), budget })
     }
 }
 

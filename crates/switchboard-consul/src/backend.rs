@@ -8,9 +8,9 @@ use futures::StreamExt;
 use futures::stream;
 use switchboard_core::{
     Error, ErrorKind, Instance, InstanceKey, Invalid, NamesStream, RegisterOptions, Registry, RegistryUrl,
-    Result, ServiceName, Snapshot, SnapshotStream,
+    Result, ServiceName, Snapshot, SnapshotStream, look_up_all,
 };
-use tokio::sync::{OnceCell, Semaphore, watch};
+use tokio::sync::{OnceCell, watch};
 use tokio::time::{Instant, timeout_at};
 
 use crate::agent::Agent;
@@ -22,7 +22,8 @@ use crate::query::ReadOptions;
 use crate::registration::Registrations;
 use crate::settings::Settings;
 use crate::token::Token;
-use crate::watch::{MAX_BLOCKING, Watches};
+use crate::turns::Crowd;
+use crate::watch::Watches;
 use crate::{BACKEND, MAX_SECONDS, Wire, record};
 
 /// How many deregistrations `close` has under way at a time.
@@ -93,17 +94,19 @@ impl ConsulRegistry {
         let scope = [("ns", settings.ns.clone()), ("partition", settings.partition.clone())];
         let scope = scope.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
         let client = Arc::new(Client::new(agents, token, scope, timeout));
+        let reads = ReadOptions::new(&settings);
         Ok(Self {
             watches: Arc::new(Watches {
                 client: client.clone(),
                 closed: watch::Sender::new(false),
-                blocking: Arc::new(Semaphore::new(MAX_BLOCKING)),
+                sources: reads.sources(),
+                crowd: Crowd::default(),
                 wait,
                 rejoin_grace: grace,
             }),
             client,
             registrations: Arc::default(),
-            reads: ReadOptions::new(&settings),
+            reads,
             wire: settings.wire.unwrap_or_default(),
             policy: CheckPolicy {
                 check: settings.check,
@@ -125,6 +128,30 @@ impl ConsulRegistry {
             known.get_or_try_init(|| knows_partitions(&self.client, operation)).await?;
         }
         Ok(())
+    }
+
+    /// All snapshots by one request; `None` if they cannot be had so.
+    async fn everything(&self) -> Option<Result<Vec<Snapshot>>> {
+        let everything = self.reads.everything()?;
+        let answer = match self.client.read("snapshots", everything.request()).await {
+            Ok(answer) => answer,
+            Err(failure) if failure.error.kind() == ErrorKind::Unavailable => {
+                return Some(Err(failure.error));
+            }
+            Err(failure) => {
+                tracing::debug!(error = %failure.error, "asking for each service instead");
+                return None;
+            }
+        };
+        match everything.decode(&answer.body) {
+            // What access rules have emptied is told as the names are.
+            Ok(snapshots) if snapshots.is_empty() => None,
+            Ok(snapshots) => Some(Ok(snapshots)),
+            Err(error) => {
+                tracing::debug!(%error, "asking for each service instead");
+                None
+            }
+        }
     }
 
     fn draft(&self, instance: &Instance, options: &RegisterOptions) -> Result<Draft, Invalid> {
@@ -197,6 +224,14 @@ impl Registry for ConsulRegistry {
     async fn services(&self) -> Result<BTreeSet<ServiceName>> {
         self.ready("services").await?;
         self.watches.once("services", self.reads.names()).await
+    }
+
+    async fn snapshots(&self) -> Result<Vec<Snapshot>> {
+        self.ready("snapshots").await?;
+        match self.everything().await {
+            Some(read) => read,
+            None => look_up_all(self).await,
+        }
     }
 
     fn watch(&self, service: &ServiceName) -> SnapshotStream {

@@ -1,5 +1,6 @@
 //! The wire: requests to agents and their answers, checked before anything is read from them.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use tokio::time::{sleep, timeout};
 use crate::BACKEND;
 use crate::agent::Agent;
 use crate::answer::{Answer, Failure};
+use crate::budget::Budget;
 use crate::token::Token;
 
 const TOKEN_HEADER: &str = "x-consul-token";
@@ -111,6 +113,11 @@ impl Client {
             untouched: true,
             answered: false,
         }))
+    }
+
+    /// What watches may hold of the agent that last answered.
+    pub(crate) fn budget(&self) -> Arc<Budget> {
+        self.agents[self.preferred.load(Ordering::Relaxed)].budget.clone()
     }
 
     /// Asks the agent that last answered, and no other.

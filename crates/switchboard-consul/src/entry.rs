@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use switchboard_core::{Address, Health, HealthReason, Instance, Invalid};
 
-use crate::{go_micro, notice, reason};
 use crate::record::{ADDRESS, EXTRA, Extra, KRATOS_VERSION, TaggedAddress, VERSION, Weights};
+use crate::{go_micro, notice, reason};
 
 /// One entry of a health answer (<https://developer.hashicorp.com/consul/api-docs/health#list-service-instances-for-service>).
 ///
@@ -223,9 +223,8 @@ fn reasons(checks: Vec<CheckState<'_>>) -> Vec<HealthReason> {
         };
         let name = check.name.filter(|name| !name.0.is_empty()).unwrap_or(check.id);
         // Of checks that pass nothing is copied.
-        (health != Health::Passing).then(|| {
-            HealthReason::new(name.0, health).output(text(check.output)).notes(text(check.notes))
-        })
+        (health != Health::Passing)
+            .then(|| HealthReason::new(name.0, health).output(text(check.output)).notes(text(check.notes)))
     };
     reason::sorted(checks.into_iter().filter_map(of_check).collect())
 }

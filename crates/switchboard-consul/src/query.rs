@@ -4,15 +4,17 @@ use std::collections::hash_map::RandomState;
 use std::collections::{BTreeSet, HashMap};
 use std::hash::BuildHasher;
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use switchboard_core::{Instance, ServiceName, Snapshot};
+use tokio::time::Instant;
 
 use crate::Consistency;
 use crate::client::{Request, segment};
+use crate::dump::{self, Everything};
 use crate::entry;
+use crate::feed::Sources;
 use crate::settings::Settings;
 use crate::{notice, reason};
 
@@ -22,6 +24,11 @@ pub(crate) trait Query: Send + 'static {
 
     /// The request, without index and wait.
     fn request(&self) -> &Request;
+
+    /// The service that is asked about, if it is one.
+    fn service(&self) -> Option<&ServiceName> {
+        None
+    }
 
     /// Reads a good answer. Reading many in a row may be cheaper than each alone.
     fn decode(&mut self, body: &[u8]) -> serde_json::Result<Self::Item>;
@@ -91,6 +98,21 @@ impl ReadOptions {
         }
     }
 
+    /// What tells which services change, among all.
+    pub(crate) fn sources(&self) -> Sources {
+        Sources {
+            checks: self.read("/v1/health/state/any".into()),
+            catalog: self.read("/v1/catalog/services".into()),
+            lagging: matches!(self.consistency, Consistency::Stale | Consistency::Cached),
+        }
+    }
+
+    /// All instances of all services, if nothing is to be read but all.
+    pub(crate) fn everything(&self) -> Option<Everything<'_>> {
+        let all = self.tags.is_empty() && self.filter.is_none() && !self.passing;
+        all.then(|| Everything::new(self.read(dump::PATH.into()), self))
+    }
+
     /// The names of all services (<https://developer.hashicorp.com/consul/api-docs/catalog#list-services>).
     pub(crate) fn names(&self) -> Names {
         Names { request: self.read("/v1/catalog/services".into()), tags: self.tags.clone() }
@@ -128,6 +150,10 @@ impl Query for Instances {
 
     fn request(&self) -> &Request {
         &self.request
+    }
+
+    fn service(&self) -> Option<&ServiceName> {
+        Some(&self.service)
     }
 
     fn decode(&mut self, body: &[u8]) -> serde_json::Result<Snapshot> {
@@ -174,7 +200,7 @@ impl Instances {
             Ok(instance) => {
                 let dated = self.last.as_ref().map(|last| last.get(instance.id()).map(|known| &**known));
                 Some(Arc::new(match dated {
-                    Some(before) => reason::dated(instance, before, SystemTime::now()),
+                    Some(before) => reason::dated(instance, before, Instant::now()),
                     None => instance,
                 }))
             }

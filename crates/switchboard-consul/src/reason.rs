@@ -1,8 +1,7 @@
 //! Why an instance is not passing, and since when a watch has seen that.
 
-use std::time::SystemTime;
-
 use switchboard_core::{Health, HealthReason, Instance};
+use tokio::time::Instant;
 
 /// The reasons in the order in which they are told: the worst first.
 pub(crate) fn sorted(mut reasons: Vec<HealthReason>) -> Vec<HealthReason> {
@@ -13,7 +12,7 @@ pub(crate) fn sorted(mut reasons: Vec<HealthReason>) -> Vec<HealthReason> {
 
 /// `instance` with its reasons dated: as in `before`, the same one when it was last read, or `now` where that had none
 /// of the kind.
-pub(crate) fn dated(instance: Instance, before: Option<&Instance>, now: SystemTime) -> Instance {
+pub(crate) fn dated(instance: Instance, before: Option<&Instance>, now: Instant) -> Instance {
     if instance.health_reasons().is_empty() {
         return instance;
     }
@@ -28,7 +27,11 @@ pub(crate) fn dated(instance: Instance, before: Option<&Instance>, now: SystemTi
         .collect();
     let undated = instance.to_builder().clear_health_reasons();
     // What was valid still is.
-    dated.into_iter().fold(undated, switchboard_core::InstanceBuilder::health_reason).build().unwrap_or(instance)
+    dated
+        .into_iter()
+        .fold(undated, switchboard_core::InstanceBuilder::health_reason)
+        .build()
+        .unwrap_or(instance)
 }
 
 #[cfg(test)]
@@ -45,7 +48,7 @@ mod tests {
 
     #[test]
     fn a_reason_keeps_its_time_for_as_long_as_its_check_says_so() {
-        let [first, later] = [1, 2].map(|hours| SystemTime::UNIX_EPOCH + Duration::from_secs(hours * 3600));
+        let [first, later] = [0, 1].map(|hours| Instant::now() + Duration::from_secs(hours * 3600));
         let one = dated(failing("a", &["http"]), None, first);
         assert_eq!(one.health_reasons()[0].seen_since, Some(first));
         let two = dated(failing("b", &["disk", "http"]), Some(&one), later);
@@ -53,6 +56,9 @@ mod tests {
         assert_eq!(times, [Some(later), Some(first)]);
         assert_eq!(two.health_reasons()[1].output, "b");
         let passed = failing("", &[]);
-        assert_eq!(dated(failing("c", &["http"]), Some(&passed), later).health_reasons()[0].seen_since, Some(later));
+        assert_eq!(
+            dated(failing("c", &["http"]), Some(&passed), later).health_reasons()[0].seen_since,
+            Some(later)
+        );
     }
 }

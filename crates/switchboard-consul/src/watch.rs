@@ -11,26 +11,25 @@ use futures::StreamExt;
 use futures::future::{Either, select};
 use futures::stream::{self, BoxStream, unfold};
 use switchboard_core::{Error, ErrorKind, Result};
-use tokio::sync::{Semaphore, watch};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
 
 use crate::BACKEND;
 use crate::answer::Answer;
 use crate::client::Client;
+use crate::feed::Sources;
 use crate::pace::{Backoff, Pace};
 use crate::query::Query;
-
-/// How many blocking queries one handle has under way. Consul takes 200 connections from one address; watches beyond
-/// this ask every few seconds instead.
-pub(crate) const MAX_BLOCKING: usize = 128;
-const POLL_EVERY: Duration = Duration::from_secs(3);
+use crate::turns::{Crowd, Turn, Turns, block};
 
 /// What all watches of a handle share.
 #[derive(Debug)]
 pub(crate) struct Watches {
     pub(crate) client: Arc<Client>,
     pub(crate) closed: watch::Sender<bool>,
-    pub(crate) blocking: Arc<Semaphore>,
+    /// What tells which services change, for a handle that follows many.
+    pub(crate) sources: Sources,
+    pub(crate) crowd: Crowd,
     pub(crate) wait: Duration,
     pub(crate) rejoin_grace: Duration,
 }
@@ -53,6 +52,7 @@ impl Watches {
         query: Q,
     ) -> BoxStream<'static, Result<Q::Item>> {
         let watch = Watch {
+            turns: Turns::new(self, query.service()),
             shared: self.clone(),
             operation,
             query,
@@ -100,6 +100,7 @@ impl Watches {
 struct Watch<Q: Query> {
     shared: Arc<Watches>,
     operation: &'static str,
+    turns: Turns,
     query: Q,
     /// The index to wait beyond; 0 asks for what is now.
     index: u64,
@@ -146,26 +147,16 @@ impl<Q: Query> Watch<Q> {
 
     async fn ask(&mut self) -> Result<Answer> {
         let (client, operation) = (&self.shared.client, self.operation);
-        let mut permit = None;
-        if self.index > 0 {
-            permit = self.shared.blocking.clone().try_acquire_owned().ok();
-            if permit.is_none() {
-                sleep(POLL_EVERY.mul_f64(0.75 + fastrand::f64() / 2.0)).await;
+        let grace = self.grace_ends.map(|end| end.saturating_duration_since(Instant::now()));
+        let request = self.query.request();
+        match self.turns.next(&self.shared, self.index, grace).await {
+            Err(failure) => Err(failure),
+            Ok(Turn::Read(_permit)) => client.read(operation, request).await,
+            Ok(Turn::Block(_permit)) => {
+                let wait = grace.map_or(self.shared.wait, |left| left.min(self.shared.wait));
+                let request = block(request.clone(), self.index, wait.max(Duration::from_millis(1)));
+                client.read_preferred(operation, &request).await
             }
-        }
-        let mut request = self.query.request().clone();
-        if permit.is_some() {
-            let grace = self.grace_ends.map(|end| end.saturating_duration_since(Instant::now()));
-            let wait = grace.map_or(self.shared.wait, |left| left.min(self.shared.wait));
-            let wait = wait.max(Duration::from_millis(1));
-            request = request
-                .query("index", self.index.to_string())
-                .query("wait", crate::check::go_duration(wait))
-                // The server adds up to a sixteenth.
-                .patience(wait + wait / 16);
-            client.read_preferred(operation, &request).await
-        } else {
-            client.read(operation, &request).await
         }
         .map_err(|failure| {
             // An answer with an error says that the server still knows what it knew.
@@ -184,6 +175,7 @@ impl<Q: Query> Watch<Q> {
         // An index that went back, or is missing, is not waited for.
         self.index = if index < self.index || answer.index.is_none() { 0 } else { index };
         self.backoff.reset();
+        self.turns.done();
 
         let now = Instant::now();
         if std::mem::take(&mut self.shaken) && !self.shared.rejoin_grace.is_zero() {

@@ -1,6 +1,5 @@
-use std::time::{Duration, SystemTime};
-
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 
 use crate::Health;
 
@@ -20,11 +19,11 @@ pub struct HealthReason {
     /// What the operator noted beside the check; empty if nothing.
     #[serde(default)]
     pub notes: String,
-    /// Since when, at the latest, the check says so: when the reader of this instance first saw it. Registries such as
-    /// Consul tell no time of day, so it may have been so for longer. `None` for a single look, which saw no more than
-    /// this moment. In JSON, seconds since 1970.
-    #[serde(default, skip_serializing_if = "Option::is_none", with = "seconds")]
-    pub seen_since: Option<SystemTime>,
+    /// Since when, at the latest, the check says so: when the watch that told of this instance first saw it. Registries
+    /// such as Consul tell no time of day, so it may have been so for longer. `None` for a lookup, which sees no more than
+    /// the moment. Not in JSON.
+    #[serde(skip)]
+    pub seen_since: Option<Instant>,
 }
 
 impl HealthReason {
@@ -46,7 +45,7 @@ impl HealthReason {
     }
 
     /// With the time at which it was first seen so.
-    pub fn seen_since(mut self, since: Option<SystemTime>) -> Self {
+    pub fn seen_since(mut self, since: Option<Instant>) -> Self {
         self.seen_since = since;
         self
     }
@@ -85,23 +84,6 @@ impl std::hash::Hash for HealthReasons {
     }
 }
 
-mod seconds {
-    use super::{Duration, SystemTime};
-    use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
-    #[allow(clippy::ref_option, reason = "as serde calls it")]
-    pub(super) fn serialize<S: Serializer>(time: &Option<SystemTime>, to: S) -> Result<S::Ok, S::Error> {
-        let since = time.map(|time| time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default());
-        since.map(|since| since.as_secs()).serialize(to)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<SystemTime>, D::Error> {
-        let seconds = Option::<u64>::deserialize(from)?;
-        // A number beyond the clock's range is no time.
-        Ok(seconds.and_then(|seconds| SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds))))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -116,7 +98,7 @@ mod tests {
     fn another_output_is_no_other_instance_but_a_first_one_and_another_check_are() {
         let reason = || HealthReason::new("http", Health::Critical);
         let said = failing(reason().output("at 12:01").notes("ask ops"));
-        assert_eq!(said, failing(reason().output("at 12:02").seen_since(Some(SystemTime::UNIX_EPOCH))));
+        assert_eq!(said, failing(reason().output("at 12:02").seen_since(Some(Instant::now()))));
         assert_ne!(said, failing(reason()));
         assert_ne!(said, failing(HealthReason::new("disk", Health::Critical).output("at 12:01")));
         assert_ne!(said, failing(HealthReason::new("http", Health::Warning).output("at 12:01")));
@@ -124,17 +106,14 @@ mod tests {
     }
 
     #[test]
-    fn survives_json_and_the_builder_to_the_second() {
-        let since = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
-        let reason = HealthReason::new("http", Health::Critical).output("a\nb").notes("n").seen_since(Some(since));
-        let instance = failing(reason.clone());
+    fn survives_json_but_for_the_time_and_the_builder() {
+        let reason = HealthReason::new("http", Health::Critical).output("a\nb").notes("n");
+        let since = reason.clone().seen_since(Some(Instant::now()));
+        let instance = failing(since.clone());
         let json = serde_json::to_string(&instance).unwrap();
-        assert!(json.contains(r#""seen_since":1700000000"#), "{json}");
         let back: Instance = serde_json::from_str(&json).unwrap();
-        assert_eq!(back.health_reasons(), [reason.clone()]);
-        assert_eq!(back.to_builder().build().unwrap().health_reasons(), [reason]);
-        let far = r#"{"check":"c","health":"critical","seen_since":18446744073709551615}"#;
-        assert_eq!(serde_json::from_str::<HealthReason>(far).unwrap().seen_since, None);
+        assert_eq!(back.health_reasons(), [reason]);
+        assert_eq!(instance.to_builder().build().unwrap().health_reasons(), [since]);
     }
 
     #[test]

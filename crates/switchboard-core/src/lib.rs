@@ -52,7 +52,7 @@ pub use health_reason::HealthReason;
 pub use instance::{Instance, InstanceBuilder, InstanceKey, metadata_keys};
 pub use memory::MemoryRegistry;
 pub use name::{InstanceId, ServiceName};
-pub use registry::{NamesStream, RegisterOptions, Registry, SnapshotStream};
+pub use registry::{NamesStream, RegisterOptions, Registry, SnapshotStream, look_up_all};
 pub use snapshot::{Change, Snapshot};
 pub use store::Store;
 pub use url::{Params, RegistryUrl};

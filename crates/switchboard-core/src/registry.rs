@@ -63,11 +63,7 @@ pub trait Registry: Debug + Display + Send + Sync + 'static {
     ///
     /// This default asks for the names and looks each up. A registry that can answer in one request does.
     async fn snapshots(&self) -> Result<Vec<Snapshot>> {
-        let names = self.services().await?;
-        let looked_up = stream::iter(names).map(|name| async move { self.lookup(&name).await });
-        let found: Vec<Snapshot> = looked_up.buffered(LOOKUPS).try_collect().await?;
-        // A service may have gone between the two questions.
-        Ok(found.into_iter().filter(|snapshot| !snapshot.is_empty()).collect())
+        look_up_all(self).await
     }
 
     /// A stream of snapshots: the current one first, even if empty, then each newer one.
@@ -102,6 +98,19 @@ pub trait Registry: Debug + Display + Send + Sync + 'static {
     /// same, and the error says what may be left behind. Dropping a handle without closing it does what can be done
     /// without waiting.
     async fn close(&self) -> Result<()>;
+}
+
+/// What [`Registry::snapshots`] does unless a registry knows better: asks for the names, and looks each up, 16 at a time.
+///
+/// # Errors
+///
+/// The first of any of them.
+pub async fn look_up_all<R: Registry + ?Sized>(registry: &R) -> Result<Vec<Snapshot>> {
+    let names = registry.services().await?;
+    let looked_up = stream::iter(names).map(|name| async move { registry.lookup(&name).await });
+    let found: Vec<Snapshot> = looked_up.buffered(LOOKUPS).try_collect().await?;
+    // A service may have gone between the two questions.
+    Ok(found.into_iter().filter(|snapshot| !snapshot.is_empty()).collect())
 }
 
 /// How to register an instance.

@@ -43,7 +43,7 @@ pub(crate) async fn run(session: &Session, args: &args::Instances) -> Result<Exi
 }
 
 fn list(instances: &[&Arc<Instance>]) -> Listing {
-    let heads = ["ID", "HEALTH", "ADDRESS", "VERSION", "WEIGHT", "TAGS", "METADATA", "ENDPOINTS"];
+    let heads = ["ID", "HEALTH", "ADDRESS", "VERSION", "WEIGHT", "TAGS", "METADATA", "ENDPOINTS", "WHY"];
     let mut listing = Listing::new(&heads);
     let weighted = instances.iter().any(|instance| instance.weight().get() != 1);
     for instance in instances {
@@ -57,6 +57,7 @@ fn list(instances: &[&Arc<Instance>]) -> Listing {
             output::list(instance.tags()),
             output::list(metadata),
             output::list(instance.endpoints().iter().map(|endpoint| &endpoint.name)),
+            output::why(instance),
         ];
         listing.row(Look::of(instance.health()), cells);
     }

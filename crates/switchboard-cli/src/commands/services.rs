@@ -2,16 +2,12 @@
 
 use std::process::ExitCode;
 
-use futures::{StreamExt, TryStreamExt, stream};
 use serde::Serialize;
 use switchboard::Snapshot;
 
 use crate::failure::Failure;
 use crate::output::{self, Listing, Look};
 use crate::session::Session;
-
-/// So many services are looked up at once.
-const AT_ONCE: usize = 16;
 
 #[derive(Serialize)]
 struct Row<'a> {
@@ -27,13 +23,7 @@ impl<'a> From<&'a Snapshot> for Row<'a> {
 
 pub(crate) async fn run(session: &Session) -> Result<ExitCode, Failure> {
     let registry = session.connect().await?;
-    let ask = async {
-        let names = registry.services().await?;
-        stream::iter(&names).map(|name| registry.lookup(name)).buffered(AT_ONCE).try_collect().await
-    };
-    let found: Vec<Snapshot> = session.limited("services", ask).await?;
-    // A service may have gone between the two questions.
-    let found: Vec<Snapshot> = found.into_iter().filter(|snapshot| !snapshot.is_empty()).collect();
+    let found = session.limited("services", registry.snapshots()).await?;
     if session.json {
         let rows: Vec<Row<'_>> = found.iter().map(Row::from).collect();
         output::json(&rows)?;

@@ -61,7 +61,9 @@ fn show(session: &Session, change: &Change) -> Result<(), Failure> {
 pub(crate) fn about(change: &Change) -> String {
     let state = |instance: &Instance| {
         let version = instance.version().map(|version| format!(" version {version}")).unwrap_or_default();
-        format!(" at {}{version} {}", output::list(instance.addresses()), instance.health())
+        let why = output::why(instance);
+        let why = if why.is_empty() { why } else { format!(", {why}") };
+        format!(" at {}{version} {}{why}", output::list(instance.addresses()), instance.health())
     };
     match change {
         Change::Added(instance) => state(instance),

@@ -11,7 +11,7 @@ use switchboard::{Change, Health, Instance};
 
 use super::model::Model;
 use crate::commands::watch::about;
-use crate::output::{clean, list};
+use crate::output::{clean, list, why};
 
 const HEADING: Style = Style::new().add_modifier(Modifier::BOLD);
 const FAINT: Style = Style::new().add_modifier(Modifier::DIM);
@@ -62,9 +62,10 @@ fn draw_instances(frame: &mut Frame<'_>, area: Rect, model: &mut Model) {
         Constraint::Length(11),
         Constraint::Fill(2),
         Constraint::Length(10),
+        Constraint::Fill(4),
     ];
     let table = Table::new(rows.skip(model.offset).take(room), widths)
-        .header(Row::new(["SERVICE", "ID", "HEALTH", "ADDRESS", "VERSION"]).style(HEADING));
+        .header(Row::new(["SERVICE", "ID", "HEALTH", "ADDRESS", "VERSION", "WHY"]).style(HEADING));
     frame.render_widget(table, area);
 }
 
@@ -81,8 +82,16 @@ fn row(instance: &Instance, first: bool) -> Row<'static> {
         instance.health().to_string(),
         list(instance.addresses()),
         clean(instance.version().unwrap_or_default()),
+        clean(&reason(instance)),
     ])
     .style(style)
+}
+
+/// Why it is not passing, and for how long that was seen.
+fn reason(instance: &Instance) -> String {
+    let since = instance.health_reasons().first().and_then(|reason| reason.seen_since);
+    let age = since.map(|since| format!("{}+ ", age(since.elapsed()))).unwrap_or_default();
+    format!("{age}{}", why(instance))
 }
 
 fn draw_changes(frame: &mut Frame<'_>, area: Rect, model: &Model) {
@@ -116,6 +125,22 @@ mod tests {
     use ratatui::Terminal;
     use ratatui::backend::TestBackend;
     use std::sync::Arc;
+
+    #[tokio::test(start_paused = true)]
+    async fn it_says_why_and_since_when() {
+        let reason = switchboard::HealthReason::new("http", Health::Critical)
+            .output("refused")
+            .seen_since(Some(tokio::time::Instant::now()));
+        let builder = Instance::builder("a").id("1").address("h:1").health(Health::Critical);
+        let mut model = Model::new("memory:".into());
+        let instance = Arc::new(builder.health_reason(reason).build().unwrap());
+        model.take(Event::Changed(Change::Added(instance)));
+        tokio::time::advance(Duration::from_secs(180)).await;
+        let mut terminal = Terminal::new(TestBackend::new(120, 24)).unwrap();
+        terminal.draw(|frame| draw(frame, &mut model)).unwrap();
+        let shown = terminal.backend().to_string();
+        assert!(shown.contains("3m+ http: refused"), "{shown}");
+    }
 
     #[test]
     fn any_size_can_be_drawn() {
