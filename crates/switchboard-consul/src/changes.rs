@@ -15,6 +15,8 @@ pub(crate) struct Changes {
     pub(crate) services: BTreeSet<String>,
     /// Whether instances have come, gone or been registered anew, and not only changed their health.
     pub(crate) registered: bool,
+    /// At which of Consul's indexes they did, as far as the answer says.
+    pub(crate) at: BTreeSet<u64>,
     /// Whether a check of a node changed, which is one of every service on it.
     pub(crate) nodes: bool,
 }
@@ -63,6 +65,8 @@ struct Check<'a> {
     service_tags: Option<&'a RawValue>,
     #[serde(default)]
     create_index: u64,
+    #[serde(default)]
+    modify_index: u64,
 }
 
 impl Checks {
@@ -79,18 +83,17 @@ impl Checks {
                 registered: self.hasher.hash_one((&check.service_id, tags, check.create_index)),
                 health: self.hasher.hash_one((&check.status, &check.name, check.output.is_empty())),
             };
-            match self.known.remove(&key) {
-                Some(old) if old.service == now.service => {
-                    let registered = old.registered != now.registered;
-                    if registered || old.health != now.health {
-                        changes.note(now.service.clone(), registered);
-                    }
-                }
-                Some(old) => {
-                    changes.note(old.service, true);
-                    changes.note(now.service.clone(), true);
-                }
-                None => changes.note(now.service.clone(), true),
+            let old = self.known.remove(&key);
+            let registered =
+                old.as_ref().is_none_or(|old| old.service != now.service || old.registered != now.registered);
+            if registered {
+                changes.at.extend([check.create_index, check.modify_index]);
+            }
+            if let Some(old) = old.as_ref().filter(|old| old.service != now.service) {
+                changes.note(old.service.clone(), true);
+            }
+            if registered || old.is_some_and(|old| old.health != now.health) {
+                changes.note(now.service.clone(), registered);
             }
             known.insert(key, now);
         }
@@ -147,19 +150,24 @@ mod tests {
 
     fn check(node: &str, service: &str, id: &str, status: &str, output: &str) -> String {
         format!(
-            r#"{{"Node":"{node}","CheckID":"service:{id}","Name":"c","Status":"{status}","Output":"{output}","ServiceID":"{id}","ServiceName":"{service}","ServiceTags":["a"],"CreateIndex":5}}"#
+            r#"{{"Node":"{node}","CheckID":"service:{id}","Name":"c","Status":"{status}","Output":"{output}","ServiceID":"{id}","ServiceName":"{service}","ServiceTags":["a"],"CreateIndex":5,"ModifyIndex":6}}"#
         )
     }
 
     fn changes(services: &[&str], registered: bool, nodes: bool) -> Changes {
         let services = services.iter().map(ToString::to_string).collect();
-        Changes { services, registered, nodes }
+        Changes { services, registered, nodes, at: BTreeSet::new() }
     }
 
     #[test]
     fn checks_tell_which_services_changed_and_how() {
         let mut checks = Checks::default();
-        let mut take = |list: &[String]| checks.take(format!("[{}]", list.join(",")).as_bytes()).unwrap();
+        let mut take = |list: &[String]| {
+            let changes = checks.take(format!("[{}]", list.join(",")).as_bytes()).unwrap();
+            // The index of what came is known, and of what went it is that of the answer.
+            assert!(changes.at.iter().all(|at| [5, 6, 0].contains(at)), "{changes:?}");
+            Changes { at: BTreeSet::new(), ..changes }
+        };
         let a = |status: &str, output: &str| check("n1", "A", "1", status, output);
         let b = |node: &str| check(node, "b", "1", "passing", "ok");
         assert_eq!(take(&[a("passing", "ok"), b("n2")]), changes(&["a", "b"], true, false));

@@ -250,7 +250,7 @@ impl Run {
                 // Neither ends.
                 None => return (over(), heard),
             };
-            let Told { changes, moved, anew } = told;
+            let Told { changes, index, moved, anew } = told;
             self.readers.0.tell(&changes.services);
             if self.sources.lagging && !changes.services.is_empty() {
                 let (_, services) = echo.get_or_insert_with(|| (Instant::now() + ECHO, BTreeSet::new()));
@@ -260,9 +260,10 @@ impl Run {
                 sweep.now();
             }
             match which {
-                Which::Checks if changes.registered => sweep.explain(),
-                Which::Catalog if changes.registered => sweep.explain(),
-                Which::Catalog if moved => sweep.unexplained(),
+                Which::Checks if changes.registered => sweep.explain(changes.at.into_iter().chain([index])),
+                // The names say what it was.
+                Which::Catalog if changes.registered => sweep.explain([index]),
+                Which::Catalog if moved => sweep.moved(index),
                 Which::Checks | Which::Catalog => {}
             }
         }
@@ -295,6 +296,7 @@ enum Which {
 /// What an answer tells.
 struct Told {
     changes: Changes,
+    index: u64,
     /// Whether the index is another.
     moved: bool,
     /// Whether Consul began anew.
@@ -349,7 +351,7 @@ impl<S: Source> Side<S> {
         #[allow(clippy::cast_precision_loss, reason = "a length; a byte more or less does not matter")]
         let pause = Duration::from_secs_f64(answer.body.len() as f64 / BYTES_A_SECOND).min(LONGEST_PAUSE);
         self.not_before = Instant::now() + pause;
-        Ok(Told { changes, moved, anew })
+        Ok(Told { changes, index, moved, anew })
     }
 
     async fn ask(&self) -> Result<Answer, Failure> {

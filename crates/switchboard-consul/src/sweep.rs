@@ -1,9 +1,11 @@
 //! When to read everything again, because something changed and nothing said what.
 //!
-//! The catalog's index moves with every registration. Where an instance with a check comes or goes, the checks say which
-//! service that was, and where a name or a tag does, the names. Anything else (other metadata, an instance without
-//! checks beside others) shows nowhere, and neither does one that happens in the same moment as something that shows.
+//! The catalog's index moves with every registration. Where an instance with a check comes or goes, the state of the
+//! checks says which service that was, and at which index; where a name or a tag does, the names do. Anything else (other
+//! metadata, an instance without checks beside others) shows nowhere, and neither does one that one answer about the
+//! catalog tells together with something that shows.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -11,7 +13,9 @@ use tokio::time::Instant;
 /// How far apart the two answers that tell of one registration come at most, or the index is not explained.
 const TOGETHER: Duration = Duration::from_millis(250);
 /// How long what was explained may have hidden something else.
-const HIDDEN: Duration = Duration::from_secs(30);
+const HIDDEN: Duration = Duration::from_secs(10);
+/// So many explanations are remembered.
+const REMEMBERED: usize = 1000;
 /// What each service costs: in the long run 100 reads a second.
 const EACH: Duration = Duration::from_millis(10);
 
@@ -23,33 +27,52 @@ pub(crate) struct Sweep {
     late: Option<Instant>,
     /// When the last one is paid for.
     paid: Instant,
-    /// When the checks last told of a registration.
-    explained: Option<Instant>,
+    /// Indexes that the checks explained, lately.
+    explained: BTreeSet<u64>,
+    /// Those of the catalog that nothing has explained yet, and when it is too late for that.
+    open: BTreeSet<u64>,
+    settled: Option<Instant>,
 }
 
 impl Sweep {
     pub(crate) fn new() -> Self {
-        Self { soon: None, late: None, paid: Instant::now(), explained: None }
-    }
-
-    /// The catalog's index moved, and the names do not say why.
-    pub(crate) fn unexplained(&mut self) {
-        let now = Instant::now();
-        if self.explained.is_some_and(|at| now < at + TOGETHER) {
-            self.explain();
-        } else {
-            self.soon.get_or_insert(now + TOGETHER);
+        Self {
+            soon: None,
+            late: None,
+            paid: Instant::now(),
+            explained: BTreeSet::new(),
+            open: BTreeSet::new(),
+            settled: None,
         }
     }
 
-    /// The checks, or the names, told of a registration.
-    pub(crate) fn explain(&mut self) {
-        let now = Instant::now();
-        self.explained = Some(now);
-        self.late.get_or_insert(now + HIDDEN);
-        if self.soon.is_some_and(|due| due > now) {
-            self.soon = None;
+    /// The catalog's index moved to `index`, and the names do not say why.
+    pub(crate) fn moved(&mut self, index: u64) {
+        if self.explained.contains(&index) {
+            self.late();
+        } else if self.open.len() < REMEMBERED {
+            self.open.insert(index);
+            self.settled.get_or_insert(Instant::now() + TOGETHER);
         }
+    }
+
+    /// The checks told of registrations at these indexes.
+    pub(crate) fn explain(&mut self, indexes: impl IntoIterator<Item = u64>) {
+        for index in indexes {
+            self.open.remove(&index);
+            self.explained.insert(index);
+        }
+        while self.explained.len() > REMEMBERED {
+            self.explained.pop_first();
+        }
+        if self.open.is_empty() {
+            self.settled = None;
+        }
+        self.late();
+    }
+
+    fn late(&mut self) {
+        self.late.get_or_insert(Instant::now() + HIDDEN);
     }
 
     /// Everything may have changed.
@@ -59,13 +82,14 @@ impl Sweep {
 
     /// When everything is to be read again.
     pub(crate) fn due(&self) -> Option<Instant> {
-        let due = self.soon.into_iter().chain(self.late).min()?;
+        let due = [self.soon, self.late, self.settled].into_iter().flatten().min()?;
         Some(due.max(self.paid))
     }
 
     /// Everything is read, so many services.
     pub(crate) fn done(&mut self, services: usize) {
-        (self.soon, self.late) = (None, None);
+        (self.soon, self.late, self.settled) = (None, None, None);
+        self.open.clear();
         self.paid = Instant::now() + EACH.saturating_mul(u32::try_from(services).unwrap_or(u32::MAX));
     }
 }
@@ -80,19 +104,20 @@ mod tests {
         let start = Instant::now();
         let mut sweep = Sweep::new();
         assert_eq!(sweep.due(), None);
-        sweep.unexplained();
+        sweep.moved(7);
         assert_eq!(sweep.due(), Some(start + TOGETHER));
+        sweep.moved(9);
         advance(TOGETHER / 2).await;
-        sweep.explain();
-        assert_eq!(sweep.due(), Some(start + TOGETHER / 2 + HIDDEN), "in whichever order they come");
-        sweep.unexplained();
+        sweep.explain([7]);
+        assert_eq!(sweep.due(), Some(start + TOGETHER), "of two, one is open");
+        sweep.explain([8, 9]);
         assert_eq!(sweep.due(), Some(start + TOGETHER / 2 + HIDDEN));
-
-        advance(TOGETHER).await;
-        sweep.unexplained();
-        advance(TOGETHER).await;
-        sweep.explain();
-        assert_eq!(sweep.due(), Some(start + TOGETHER * 5 / 2), "too late to explain it");
+        sweep.moved(8);
+        assert_eq!(sweep.due(), Some(start + TOGETHER / 2 + HIDDEN), "in whichever order they come");
+        sweep.done(0);
+        assert_eq!(sweep.due(), None);
+        sweep.moved(10);
+        assert_eq!(sweep.due(), Some(Instant::now() + TOGETHER));
     }
 
     #[tokio::test(start_paused = true)]

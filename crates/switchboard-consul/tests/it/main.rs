@@ -6,8 +6,10 @@
 #![allow(clippy::unwrap_used)]
 
 mod conformance;
+mod crowd;
 mod faults;
 mod interop;
+mod reasons;
 mod registering;
 mod scripted;
 mod security;

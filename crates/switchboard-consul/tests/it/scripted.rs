@@ -453,26 +453,6 @@ async fn options_reach_the_wire() {
 }
 
 #[tokio::test]
-async fn beyond_the_limit_of_connections_watches_ask_now_and_then() {
-    let server = quiet().await;
-    let registry = registry(&server.address);
-    let mut watches: Vec<_> = (0..140).map(|_| registry.watch(&name("a"))).collect();
-    for watch in &mut watches {
-        within("first", watch.next()).await.unwrap().unwrap();
-    }
-    let mut all = futures::stream::select_all(watches);
-    let waiting = async {
-        loop {
-            all.next().await.unwrap().unwrap();
-        }
-    };
-    let _ = tokio::time::timeout(Duration::from_secs(5), waiting).await;
-    let asked = server.asked();
-    assert_eq!(asked.iter().filter(|asked| is_blocking(&asked.target)).count(), 128);
-    assert!(asked.len() > 140 + 128, "the others asked again: {}", asked.len());
-}
-
-#[tokio::test]
 async fn a_dropped_watch_ends_its_query_and_a_closed_one_says_so() {
     let server = quiet().await;
     let registry = registry(&server.address);
