@@ -16,7 +16,7 @@ pub(crate) const PATH: &str = "/v1/internal/ui/nodes";
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct Node<'a> {
+struct Dumped<'a> {
     #[serde(rename = "ID", borrow, default)]
     id: Option<&'a RawValue>,
     #[serde(borrow, default)]
@@ -61,7 +61,7 @@ impl<'a> Everything<'a> {
 
     /// Each service as an answer about that one service would have it, so that both are read alike.
     pub(crate) fn decode(&self, body: &[u8]) -> serde_json::Result<Vec<Snapshot>> {
-        let nodes: Vec<Node<'_>> = serde_json::from_slice(body)?;
+        let nodes: Vec<Dumped<'_>> = serde_json::from_slice(body)?;
         let mut answers: BTreeMap<String, String> = BTreeMap::new();
         for node in &nodes {
             let checks =

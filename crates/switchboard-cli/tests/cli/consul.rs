@@ -58,3 +58,23 @@ fn doctor_names_a_refused_token_and_a_missing_leader() {
     let said = until(&format!("{}?token=root", acl.url()), &["doctor", "web"], |said| said.code == Some(0));
     assert!(said.out.contains("service \"web\" can be found and registered"), "{said:?}");
 }
+
+#[test]
+#[ignore = "needs consul"]
+fn it_says_why_an_instance_is_not_passing() {
+    let agent = Agent::dev();
+    let check = r#"{"CheckID":"ttl","Name":"disk","Notes":"ask storage","TTL":"1h","Status":"critical"}"#;
+    let body = format!(r#"{{"ID":"1","Name":"web","Address":"10.0.0.1","Port":80,"Check":{check}}}"#);
+    agent.put("/v1/agent/service/register", &body);
+    agent.put("/v1/agent/check/update/ttl", r#"{"Status":"critical","Output":"97 % full\nof 1 TB"}"#);
+    agent.until("/v1/health/service/web", |answer| answer.contains("97 % full"));
+    let said = run(&agent.url(), &["instances", "web"]);
+    assert!(said.out.contains("disk: 97 % full\n"), "{said:?}");
+    let said = run(&agent.url(), &["instances", "web", "--json"]);
+    let reasons = r#""health_reasons":[{"check":"disk","health":"critical","output":"97 % full\nof 1 TB","notes":"ask storage"}]"#;
+    assert!(said.out.contains(reasons), "{said:?}");
+    let watch = Running::start(switchboard(&agent.url(), &["watch", "web"]));
+    assert_eq!(watch.line(), "+ web/1 at 10.0.0.1:80 critical, disk: 97 % full");
+    let said = run(&agent.url(), &["services", "--json"]);
+    assert!(said.out.contains(r#"{"name":"web","instances":1}"#), "{said:?}");
+}
