@@ -63,8 +63,12 @@ impl ReadOptions {
     }
 
     fn read(&self, path: String) -> Request {
+        self.read_as(self.consistency, path)
+    }
+
+    fn read_as(&self, consistency: Consistency, path: String) -> Request {
         let mut request = Request::get(path);
-        if let Some(mode) = self.consistency.parameter() {
+        if let Some(mode) = consistency.parameter() {
             request = request.query(mode, "");
         }
         if let Some(dc) = &self.dc {
@@ -100,11 +104,11 @@ impl ReadOptions {
 
     /// What tells which services change, among all.
     pub(crate) fn sources(&self) -> Sources {
-        Sources {
-            checks: self.read("/v1/health/state/any".into()),
-            catalog: self.read("/v1/catalog/services".into()),
-            lagging: matches!(self.consistency, Consistency::Stale | Consistency::Cached),
-        }
+        let lagging = matches!(self.consistency, Consistency::Stale | Consistency::Cached);
+        // Not from the agent's cache: it must tell of what has changed, and the state of all checks is in none.
+        let consistency = if lagging { Consistency::Stale } else { self.consistency };
+        let source = |path: &str| self.read_as(consistency, path.into());
+        Sources { checks: source("/v1/health/state/any"), catalog: source("/v1/catalog/services"), lagging }
     }
 
     /// All instances of all services, if nothing is to be read but all.

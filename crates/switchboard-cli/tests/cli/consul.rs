@@ -63,7 +63,7 @@ fn doctor_names_a_refused_token_and_a_missing_leader() {
 #[ignore = "needs consul"]
 fn it_says_why_an_instance_is_not_passing() {
     let agent = Agent::dev();
-    let check = r#"{"CheckID":"ttl","Name":"disk","Notes":"ask storage","TTL":"1h","Status":"critical"}"#;
+    let check = r#"{"CheckID":"ttl","Name":"disk","Notes":"ask storage","TTL":"1h","Status":"passing"}"#;
     let body = format!(r#"{{"ID":"1","Name":"web","Address":"10.0.0.1","Port":80,"Check":{check}}}"#);
     agent.put("/v1/agent/service/register", &body);
     agent.put("/v1/agent/check/update/ttl", r#"{"Status":"critical","Output":"97 % full\nof 1 TB"}"#);

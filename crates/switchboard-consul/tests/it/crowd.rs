@@ -57,14 +57,17 @@ impl Crowd {
     async fn of(registry: &ConsulRegistry, services: usize) -> Self {
         let watches = select_all((0..services).map(|number| registry.watch(&service(number))));
         let mut crowd = Self { watches, known: BTreeMap::new(), told: 0 };
-        while crowd.known.len() < services {
-            crowd.hear().await.unwrap();
-        }
+        within("the first of each", async {
+            while crowd.known.len() < services {
+                crowd.hear().await.unwrap();
+            }
+        })
+        .await;
         crowd
     }
 
     async fn hear(&mut self) -> Result<()> {
-        let snapshot = within("news", self.watches.next()).await.unwrap()?;
+        let snapshot = self.watches.next().await.unwrap()?;
         self.told += 1;
         self.known.insert(snapshot.service().clone(), snapshot);
         Ok(())
