@@ -145,6 +145,16 @@ impl Agent {
         Cluster::servers().await
     }
 
+    /// A server of its own, with its state on disk.
+    pub async fn server_on_disk() -> Self {
+        let mut agent = Self::new();
+        agent.arguments.extend(["-server".into(), "-bootstrap-expect=1".into()]);
+        agent.keep_on_disk();
+        agent.start();
+        agent.ready().await;
+        agent
+    }
+
     /// A server that waits for two more, which never come.
     pub async fn without_leader() -> Self {
         let mut agent = Self::new();

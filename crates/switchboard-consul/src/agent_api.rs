@@ -18,6 +18,7 @@ const DEREGISTER: &str = "deregister";
 const WITHOUT_TTL: Duration = Duration::from_secs(60);
 
 /// An instance ready to be sent.
+#[derive(Clone)]
 pub(crate) struct Draft {
     pub(crate) key: InstanceKey,
     pub(crate) body: Vec<u8>,
@@ -33,19 +34,27 @@ impl Draft {
     pub(crate) fn lasts(&self) -> Duration {
         self.ttl.unwrap_or(WITHOUT_TTL)
     }
+
+    /// The same with a note at its first check, which is news to an agent; `None` without a check.
+    pub(crate) fn noted(&self, note: &str) -> Option<Self> {
+        let mut body: serde_json::Value = serde_json::from_slice(&self.body).ok()?;
+        body["Checks"].get_mut(0)?["Notes"] = note.into();
+        Some(Self { body: serde_json::to_vec(&body).ok()?, ..self.clone() })
+    }
 }
 
-/// Registers, or only renews if the agent was told the `same` before; to be done by `due`.
+/// Registers, or only renews if the agent was told the `same` before; to be done by `due`. The agent's name in the catalog,
+/// if it said so: it does when it was told something.
 pub(crate) async fn put(
     client: &Client,
     agent: usize,
     draft: &Draft,
     same: bool,
     due: Instant,
-) -> Result<(), Failure> {
+) -> Result<Option<String>, Failure> {
     in_turn(client, agent, due, async {
         if same && renew(client, agent, draft).await? {
-            return Ok(());
+            return Ok(None);
         }
         let request = Request::put("/v1/agent/service/register").body(draft.body.clone());
         let answer = client.write(REGISTER, agent, request).await?;
@@ -57,12 +66,12 @@ pub(crate) async fn put(
 }
 
 /// Does a write when it is its turn with the agent.
-async fn in_turn(
+async fn in_turn<T>(
     client: &Client,
     agent: usize,
     due: Instant,
-    write: impl Future<Output = Result<(), Failure>>,
-) -> Result<(), Failure> {
+    write: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
     let turn = client.agents[agent].turns.take(due).await;
     let turn = turn.map_err(|error| Failure { error, untouched: true, answered: false })?;
     let done = write.await;
@@ -73,7 +82,7 @@ async fn in_turn(
 }
 
 /// Sees to the checks: the agent keeps those of an earlier registration, and the status that a check had.
-async fn finish(client: &Client, agent: usize, draft: &Draft) -> Result<(), Failure> {
+async fn finish(client: &Client, agent: usize, draft: &Draft) -> Result<Option<String>, Failure> {
     let path = format!("/v1/agent/health/service/id/{}", segment(draft.key.id().as_str()));
     // Its status says how the instance is, and not how the request went.
     let answer = client.write(REGISTER, agent, Request::get(path)).await?;
@@ -88,7 +97,9 @@ async fn finish(client: &Client, agent: usize, draft: &Draft) -> Result<(), Fail
     if to_pass && !renew(client, agent, draft).await? {
         return Err(lost());
     }
-    remove_old_checks(client, agent, draft, checks).await
+    let node = checks.first().map(|check| check.node.clone()).filter(|node| !node.is_empty());
+    remove_old_checks(client, agent, draft, checks).await?;
+    Ok(node)
 }
 
 fn lost() -> Failure {
@@ -132,6 +143,8 @@ struct AgentCheck {
     id: String,
     #[serde(rename = "Status", default)]
     status: String,
+    #[serde(rename = "Node", default)]
+    node: String,
 }
 
 /// Passes the TTL check, or looks whether the instance is there; `false` if the agent does not know it.

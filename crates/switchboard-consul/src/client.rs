@@ -64,6 +64,12 @@ impl Request {
         self
     }
 
+    /// To the datacenter that the other one is to.
+    pub(crate) fn in_datacenter_of(mut self, other: &Self) -> Self {
+        self.query.extend(other.query.iter().filter(|(name, _)| *name == "dc").cloned());
+        self
+    }
+
     pub(crate) fn body(mut self, json: Vec<u8>) -> Self {
         self.body = Some(json);
         self
@@ -128,6 +134,15 @@ impl Client {
     ) -> Result<Answer, Failure> {
         let agent = self.preferred.load(Ordering::Relaxed);
         self.send_for_success(operation, agent, request).await
+    }
+
+    /// Asks the agent that last answered; an answer of any status is an answer.
+    pub(crate) async fn send_preferred(
+        &self,
+        operation: &'static str,
+        request: &Request,
+    ) -> Result<Answer, Failure> {
+        self.send(operation, self.preferred.load(Ordering::Relaxed), request).await
     }
 
     /// Has one agent do something with what is registered there, and waits for it for as long as the agent lives.

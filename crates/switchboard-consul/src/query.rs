@@ -35,8 +35,8 @@ pub(crate) trait Query: Send + 'static {
 
     fn is_empty(item: &Self::Item) -> bool;
 
-    /// `newer`, and what it lacks of `older`.
-    fn union(older: &Self::Item, newer: &Self::Item) -> Self::Item;
+    /// `newer`, and what it may only have forgotten of `older`.
+    fn kept(older: &Self::Item, newer: &Self::Item) -> Self::Item;
 }
 
 /// How reads are made, from the settings.
@@ -188,8 +188,15 @@ impl Query for Instances {
         item.is_empty()
     }
 
-    fn union(older: &Snapshot, newer: &Snapshot) -> Snapshot {
-        Snapshot::new(newer.service().clone(), older.all().iter().chain(newer.all()).cloned())
+    fn kept(older: &Snapshot, newer: &Snapshot) -> Snapshot {
+        let forgotten = |old: &&Arc<Instance>| match newer.get(old.id()) {
+            None => true,
+            // Who could not renew may be well.
+            Some(now) => old.health().is_healthy() && reason::has_only_lapsed(now),
+        };
+        // The last of equal ids is the one that a snapshot keeps.
+        let all = newer.all().iter().chain(older.all().iter().filter(forgotten));
+        Snapshot::new(newer.service().clone(), all.cloned())
     }
 }
 
@@ -241,7 +248,7 @@ impl Query for Names {
         item.is_empty()
     }
 
-    fn union(older: &BTreeSet<ServiceName>, newer: &BTreeSet<ServiceName>) -> BTreeSet<ServiceName> {
+    fn kept(older: &BTreeSet<ServiceName>, newer: &BTreeSet<ServiceName>) -> BTreeSet<ServiceName> {
         older | newer
     }
 }

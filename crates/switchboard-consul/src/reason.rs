@@ -34,6 +34,21 @@ pub(crate) fn dated(instance: Instance, before: Option<&Instance>, now: Instant)
         .unwrap_or(instance)
 }
 
+/// Whether nobody says that it fails: TTLs have ended, or were not renewed since the agent began anew, and the agent's own
+/// checks have not run since.
+pub(crate) fn has_only_lapsed(instance: &Instance) -> bool {
+    let critical = |reason: &&HealthReason| reason.health == Health::Critical;
+    instance.health() == Health::Critical
+        && instance
+            .health_reasons()
+            .iter()
+            .filter(critical)
+            .all(|reason| reason.output.is_empty() || reason.output.starts_with(TTL_ENDED))
+}
+
+/// What Consul puts out for a check whose TTL has ended.
+const TTL_ENDED: &str = "TTL expired";
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -44,6 +59,16 @@ mod tests {
         let builder = Instance::builder("a").id("1").address("h:1").health(Health::Critical);
         let reasons = checks.iter().map(|check| HealthReason::new(*check, Health::Critical).output(output));
         reasons.fold(builder, switchboard_core::InstanceBuilder::health_reason).build().unwrap()
+    }
+
+    #[test]
+    fn a_ttl_that_ended_is_told_from_a_check_that_failed() {
+        for output in ["", "TTL expired", "TTL expired (last output before timeout follows): ok"] {
+            assert!(has_only_lapsed(&failing(output, &["TTL"])), "{output}");
+        }
+        assert!(!has_only_lapsed(&failing("refused", &["http"])));
+        let maintenance = failing("", &["TTL"]).with_health(Health::Maintenance);
+        assert!(!has_only_lapsed(&maintenance));
     }
 
     #[test]

@@ -11,6 +11,7 @@ use tokio::time::{Instant, timeout};
 use crate::BACKEND;
 use crate::agent_api::{Draft, REGISTER, deregister_foreign, put, remove};
 use crate::answer::Failure;
+use crate::catalog::Listing;
 use crate::client::Client;
 
 /// How long a renewal is held up by an agent that the instance has left.
@@ -56,6 +57,8 @@ struct Held {
     at: Option<(usize, Vec<u8>)>,
     /// When it was last renewed, and until when that lasts.
     renewed: Option<Renewed>,
+    /// What the catalog has of it, if that can be found out.
+    listing: Option<Listing>,
     /// Since when that agent has not answered.
     away_since: Option<Instant>,
     /// Other agents that may have it, to be rid of it when they are back.
@@ -194,7 +197,10 @@ impl Held {
     async fn put(&mut self, client: &Client, agent: usize, draft: &Draft, same: bool) -> Result<(), Failure> {
         let begun = Instant::now();
         let lapses = begun + draft.lasts();
-        put(client, agent, draft, same, self.renewed.map_or(lapses, |renewed| renewed.lapses)).await?;
+        let due = self.renewed.map_or(lapses, |renewed| renewed.lapses);
+        if let Some(node) = put(client, agent, draft, same, due).await? {
+            self.listing = draft.ttl_check.as_ref().map(|_| Listing::new(node, draft));
+        }
         self.at = Some((agent, draft.body.clone()));
         self.renewed = Some(Renewed { done: Instant::now(), lapses });
         self.away_since = None;
@@ -212,7 +218,12 @@ impl Held {
                 // Until it is done, what the agent knows is unknown; the call may also be abandoned.
                 body.clear();
             }
-            let Err(failure) = self.put(client, agent, draft, same).await else { return Ok(()) };
+            let Err(failure) = self.put(client, agent, draft, same).await else {
+                return match &mut self.listing {
+                    Some(listing) => listing.look(client, agent, draft).await,
+                    None => Ok(()),
+                };
+            };
             if failure.answered {
                 self.away_since = None;
                 return Err(failure.error);

@@ -18,8 +18,10 @@ use crate::BACKEND;
 use crate::answer::Answer;
 use crate::client::Client;
 use crate::feed::Sources;
+use crate::grace::Grace;
 use crate::pace::{Backoff, Pace};
 use crate::query::Query;
+use crate::rights;
 use crate::turns::{Crowd, Turn, Turns, block};
 
 /// What all watches of a handle share.
@@ -42,7 +44,11 @@ impl Watches {
     /// One read.
     pub(crate) async fn once<Q: Query>(&self, operation: &'static str, mut query: Q) -> Result<Q::Item> {
         let answer = self.client.read(operation, query.request()).await.map_err(|failure| failure.error)?;
-        read(&mut query, &answer, operation)
+        let item = read(&mut query, &answer, operation)?;
+        if Q::is_empty(&item) {
+            rights::check(&self.client, operation, &query).await?;
+        }
+        Ok(item)
     }
 
     /// What is read, first and on every change.
@@ -62,8 +68,7 @@ impl Watches {
             not_before: Instant::now(),
             pace: Pace::new(),
             backoff: Backoff::default(),
-            shaken: false,
-            grace_ends: None,
+            grace: Grace::new(self.rejoin_grace),
         };
         let closed = self.closed.subscribe();
         unfold(Some((watch, closed)), move |state| async move {
@@ -112,10 +117,7 @@ struct Watch<Q: Query> {
     not_before: Instant,
     pace: Pace,
     backoff: Backoff,
-    /// Consul was away or began anew since its last good answer: it may have forgotten what still lives.
-    shaken: bool,
-    /// Until when what is missing after that is kept.
-    grace_ends: Option<Instant>,
+    grace: Grace,
 }
 
 impl<Q: Query> Watch<Q> {
@@ -124,8 +126,12 @@ impl<Q: Query> Watch<Q> {
             sleep_until(self.not_before.max(self.pace.next())).await;
             match self.ask().await {
                 Ok(answer) => {
-                    let item = match read(&mut self.query, &answer, self.operation) {
-                        Ok(item) => item,
+                    let read = match read(&mut self.query, &answer, self.operation) {
+                        Ok(item) if self.is_doubtful(&item) => self.make_sure().await,
+                        read => read.map(|item| (answer, item)),
+                    };
+                    let (answer, item) = match read {
+                        Ok(read) => read,
                         Err(error) => return Err(self.failed(error)),
                     };
                     if let Some(item) = self.answered(&answer, item) {
@@ -147,7 +153,7 @@ impl<Q: Query> Watch<Q> {
 
     async fn ask(&mut self) -> Result<Answer> {
         let (client, operation) = (&self.shared.client, self.operation);
-        let grace = self.grace_ends.map(|end| end.saturating_duration_since(Instant::now()));
+        let grace = self.grace.left(Instant::now());
         let request = self.query.request();
         match self.turns.next(&self.shared, self.index, grace).await {
             Err(failure) => Err(failure),
@@ -159,42 +165,40 @@ impl<Q: Query> Watch<Q> {
             }
         }
         .map_err(|failure| {
-            // An answer with an error says that the server still knows what it knew.
-            self.shaken |= !failure.answered;
+            // Behind an agent that answers with an error its servers may have lost everything.
+            if !failure.answered || failure.error.is_transient() {
+                self.grace.shake();
+            }
             failure.error
         })
+    }
+
+    /// Whether it is news that there is nobody.
+    fn is_doubtful(&self, item: &Q::Item) -> bool {
+        Q::is_empty(item) && self.last.as_ref().is_none_or(|last| !Q::is_empty(last))
+    }
+
+    /// Asks again before it is told that there is nobody: who loses the right to read during a blocking query is told so by
+    /// an answer without anything in it, and by nothing else.
+    async fn make_sure(&mut self) -> Result<(Answer, Q::Item)> {
+        let (client, operation) = (&self.shared.client, self.operation);
+        let answer = client.read(operation, self.query.request()).await.map_err(|failure| failure.error)?;
+        let item = read(&mut self.query, &answer, operation)?;
+        if Q::is_empty(&item) {
+            rights::check(client, operation, &self.query).await?;
+        }
+        Ok((answer, item))
     }
 
     /// Takes note of a good answer; what there is to publish.
     fn answered(&mut self, answer: &Answer, item: Q::Item) -> Option<Q::Item> {
         let index = answer.index.unwrap_or(0).max(1);
-        if index < self.index {
-            tracing::debug!(was = self.index, now = index, "Consul's index went back: it began anew");
-            self.shaken = true;
-        }
         // An index that went back, or is missing, is not waited for.
         self.index = if index < self.index || answer.index.is_none() { 0 } else { index };
         self.backoff.reset();
         self.turns.done();
 
-        let now = Instant::now();
-        if std::mem::take(&mut self.shaken) && !self.shared.rejoin_grace.is_zero() {
-            self.grace_ends = Some(now + self.shared.rejoin_grace);
-        }
-        let item = match (&self.last, self.grace_ends) {
-            (Some(last), Some(end)) if now < end => {
-                let kept = Q::union(last, &item);
-                if kept == item {
-                    // All are back.
-                    self.grace_ends = None;
-                }
-                kept
-            }
-            _ => {
-                self.grace_ends = None;
-                item
-            }
-        };
+        let item = self.grace.keep::<Q>(index, self.last.as_ref(), item, Instant::now());
         let news = self.last.as_ref() != Some(&item);
         self.pace.spend(news);
         let recovered = std::mem::take(&mut self.erred);
@@ -207,7 +211,7 @@ impl<Q: Query> Watch<Q> {
     fn failed(&mut self, error: Error) -> Error {
         self.index = 0;
         if error.kind() == ErrorKind::Protocol {
-            self.shaken = true;
+            self.grace.shake();
         }
         self.not_before = Instant::now() + self.backoff.next();
         self.erred = true;
@@ -219,8 +223,10 @@ impl<Q: Query> Watch<Q> {
 fn read<Q: Query>(query: &mut Q, answer: &Answer, operation: &'static str) -> Result<Q::Item> {
     let item = query.decode(&answer.body).map_err(|error| answer.malformed(operation, error))?;
     if answer.filtered && Q::is_empty(&item) {
-        let why = "the token may not read what was asked for, and Consul left it all out";
-        return Err(Error::new(ErrorKind::PermissionDenied, BACKEND, operation, why));
+        return Err(rights::denied(
+            operation,
+            "the token may not read what was asked for, and Consul left it all out",
+        ));
     }
     Ok(item)
 }

@@ -9,6 +9,7 @@ mod conformance;
 mod crowd;
 mod faults;
 mod interop;
+mod lost;
 mod reasons;
 mod registering;
 mod scripted;

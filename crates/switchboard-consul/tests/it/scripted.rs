@@ -110,14 +110,21 @@ async fn an_index_that_went_back_is_not_waited_for() {
 
 #[tokio::test]
 async fn what_is_missing_after_an_outage_is_kept_for_a_while_and_scale_to_zero_is_not() {
-    let server = Server::start(|number, _| match number {
-        0 => Reply::ok(33, &found(&["1", "2"])),
-        // Began anew and empty, then one is back, then it is only one for good.
-        1 | 2 => Reply::ok(5, "[]"),
-        3 => Reply::ok(6, &found(&["1", "3"])),
-        4 => Reply::Late(Duration::from_millis(1500), Box::new(Reply::ok(6, &found(&["1", "3"])))),
-        5 => Reply::ok(7, "[]"),
-        _ => Reply::Hang,
+    let health = AtomicUsize::new(0);
+    let server = Server::start(move |_, asked| {
+        if asked.target.contains("/v1/config/") {
+            return Reply::status(404, "Config entry not found");
+        }
+        match health.fetch_add(1, Ordering::SeqCst) {
+            0 => Reply::ok(33, &found(&["1", "2"])),
+            // Began anew and empty, asked twice; then one is back, then it is only one for good.
+            1 | 2 => Reply::ok(5, "[]"),
+            3 => Reply::ok(6, &found(&["1", "3"])),
+            // Beyond three times the grace.
+            4 => Reply::Late(Duration::from_millis(3500), Box::new(Reply::ok(6, &found(&["1", "3"])))),
+            5 | 6 => Reply::ok(7, "[]"),
+            _ => Reply::Hang,
+        }
     })
     .await;
     let registry = builder(&server.address).rejoin_grace(Duration::from_secs(1)).build().unwrap();

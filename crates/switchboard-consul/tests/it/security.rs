@@ -93,15 +93,65 @@ async fn a_deleted_token_is_told_and_a_new_one_in_the_file_is_taken_up() {
 
 #[tokio::test]
 #[ignore = "needs consul"]
-async fn without_a_token_consul_1_8_shows_nothing_and_says_nothing() {
+async fn who_may_not_read_is_told_so_and_not_that_there_is_nobody() {
     let agent = Agent::acl().await;
     let (_, secret) = token(&agent, POLICY).await;
     let registry = builder(&agent.address()).token(secret).build().unwrap();
     registry.register(&instance("greeter", "1"), &ttl(30)).await.unwrap();
+    // Without a token Consul shows nothing and says nothing.
     let nobody = crate::support::registry(&agent.address());
-    assert!(nobody.lookup(&name("greeter")).await.unwrap().is_empty());
+    for service in ["greeter", "nothing"] {
+        let error = nobody.lookup(&name(service)).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{error}");
+        let error = within("first", nobody.watch(&name(service)).next()).await.unwrap().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{error}");
+    }
     let error = nobody.register(&instance("greeter", "2"), &ttl(30)).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{error}");
+    // Who may read sees that there is nobody.
+    assert!(registry.lookup(&name("nothing")).await.unwrap().is_empty());
+    assert!(within("first", registry.watch(&name("nothing")).next()).await.unwrap().unwrap().is_empty());
+}
+
+#[tokio::test]
+#[ignore = "needs consul"]
+async fn rights_lost_in_the_middle_of_a_watch_are_told_and_not_that_everybody_left() {
+    const READ: &str = r#"service_prefix "" { policy = "read" } node_prefix "" { policy = "read" }"#;
+    let agent = Agent::acl().await;
+    let (_, secret) = token(&agent, POLICY).await;
+    let registry = builder(&agent.address()).token(secret).build().unwrap();
+    registry.register(&instance("greeter", "1"), &ttl(600)).await.unwrap();
+    let policy = serde_json::json!({ "Name": "reader", "Rules": READ }).to_string();
+    let made: Value = serde_json::from_str(&agent.put("/v1/acl/policy", &policy).await).unwrap();
+    let body = serde_json::json!({ "Policies": [{ "Name": "reader" }] }).to_string();
+    let reader: Value = serde_json::from_str(&agent.put("/v1/acl/token", &body).await).unwrap();
+    let reader = builder(&agent.address())
+        .token(reader["SecretID"].as_str().unwrap())
+        .wait(std::time::Duration::from_secs(1))
+        .build()
+        .unwrap();
+    let mut watch = reader.watch(&name("greeter"));
+    assert_eq!(ids(&within("first", watch.next()).await.unwrap().unwrap()), ["1"]);
+
+    let id = made["ID"].as_str().unwrap();
+    let less =
+        serde_json::json!({ "ID": id, "Name": "reader", "Rules": r#"node_prefix "" { policy = "read" }"# });
+    agent.put(&format!("/v1/acl/policy/{id}"), &less.to_string()).await;
+    let error = within("the refusal", watch.next()).await.unwrap().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{error}");
+
+    agent
+        .put(
+            &format!("/v1/acl/policy/{id}"),
+            &serde_json::json!({ "ID": id, "Name": "reader", "Rules": READ }).to_string(),
+        )
+        .await;
+    let again = loop {
+        if let Ok(snapshot) = within("on again", watch.next()).await.unwrap() {
+            break snapshot;
+        }
+    };
+    assert_eq!(ids(&again), ["1"]);
 }
 
 /// Certificates as `consul tls` makes them.
