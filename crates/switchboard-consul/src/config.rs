@@ -203,8 +203,9 @@ impl ConsulBuilder {
         self.set(|code| code.move_after = Some(time))
     }
 
-    /// How long watches keep an instance that is missing when Consul comes back after an outage: an agent that has
-    /// forgotten everything knows its instances again when they next renew. Default 45 s; 0 is off.
+    /// How long watches keep an instance that is missing, or whose TTL has ended, when Consul comes back after an outage: an
+    /// agent that has forgotten everything knows its instances again when they next renew. Three times as long when the
+    /// servers lost their state. Default 45 s; 0 is off.
     pub fn rejoin_grace(self, time: Duration) -> Self {
         self.set(|code| code.rejoin_grace = Some(time))
     }

@@ -7,8 +7,8 @@ use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 /// The first pause after a failure.
 const RETRY_FROM: Duration = Duration::from_millis(100);
 
-/// The longest pause between tries that fail, unless the interval is shorter.
-pub(crate) const LONGEST_RETRY: Duration = Duration::from_secs(30);
+/// The longest pause between tries that fail, unless the interval is shorter: who comes back is to be found again soon.
+pub(crate) const LONGEST_RETRY: Duration = Duration::from_secs(3);
 
 /// A random moment in the last `1 / part` of the interval; never after it.
 pub(crate) fn early(interval: Duration, part: u32) -> Duration {
