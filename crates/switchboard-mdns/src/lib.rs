@@ -62,6 +62,7 @@ mod faults;
 pub mod fuzz;
 mod interface;
 mod record;
+mod registrations;
 mod requery;
 mod restarts;
 mod txt;
