@@ -1,6 +1,7 @@
 //! What this registry announces: laid out, announced, kept up when interfaces change, withdrawn when a TTL lapses.
 
-use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use crate::browse::Browse;
 use crate::daemon::Daemon;
 use crate::interface::Selection;
 use crate::record::{Announcement, ServiceType};
+use crate::registrations::{Registered, Registrations};
 use crate::restarts::Restarts;
 use crate::txt::ONE_FRAME;
 
@@ -27,6 +29,13 @@ const HEARD_BY_OTHERS: Duration = Duration::from_millis(50);
 /// How long to wait to hear ourselves once an announcement is out; some links do not loop multicast back.
 const HEAR_OURSELVES: Duration = Duration::from_millis(500);
 
+/// How many announcements go out at once. More would not fit the receive buffers of others, nor the daemon's channel of
+/// events, which holds 100.
+const BATCH: u64 = 32;
+
+/// How long nobody gets through to the daemon until all that wait are told so.
+const STALLED: Duration = Duration::from_secs(20);
+
 /// How soon a goodbye that failed is tried again.
 const WITHDRAW_AGAIN: Duration = Duration::from_secs(1);
 
@@ -34,37 +43,46 @@ const WITHDRAW_AGAIN: Duration = Duration::from_secs(1);
 pub(crate) struct Announcer {
     daemon: Daemon,
     selection: Selection,
-    registered: Mutex<BTreeMap<InstanceKey, Registered>>,
-    /// Held while commands about registrations are given, so that the daemon gets them in the order of the map.
-    order: tokio::sync::Mutex<()>,
-    /// Told whenever a registration was announced.
-    announced: watch::Sender<()>,
-    /// Told whenever a TTL was set.
+    registered: Mutex<Registrations>,
+    /// Held while commands about registrations are given, so that the daemon gets them in the order of the map. Their
+    /// answers are awaited without it: the daemon runs many commands for the price of one.
+    order: tokio::sync::Mutex<Turn>,
+    /// Held while finding out how many commands the daemon has run: one question is for all that wait.
+    run: tokio::sync::Mutex<(Turn, u64)>,
+    /// How many announcements the daemon was told to make.
+    given: AtomicU64,
+    /// How many withdrawals there were.
+    withdrawals: AtomicU64,
+    /// Told when a TTL was set that lapses before the one that `run` waits for.
     leased: Notify,
+    awaited: Mutex<Option<Instant>>,
 }
 
-struct Registered {
-    instance: Instance,
-    announcement: Announcement,
-    host: String,
-    /// The full name given to the daemon, escaped: the one `unregister` wants.
-    fullname: String,
-    /// The full name it goes by after a conflict.
-    renamed: Option<String>,
-    announced: bool,
-    /// Whether the first announcement has been waited for, so that a renewal need not.
-    confirmed: bool,
-    /// Whether it was asked to go. Until the daemon has confirmed that, it must not be announced again.
-    leaving: bool,
-    lapses: Option<Instant>,
+/// Whose turn it is to wait for the daemon. When nobody has got an answer for long, those that waited for their turn
+/// meanwhile are given up too: had each of them to wait as long, one after another, none would be told for hours.
+#[derive(Default)]
+struct Turn {
+    /// When waiting was first and last in vain since it last was not, and why.
+    stalled: Option<(Instant, Instant, Error)>,
 }
 
-impl Registered {
-    /// The label it goes by after a conflict.
-    fn renamed_label(&self) -> Option<String> {
-        let suffix = self.announcement.kind.domain().len() + 1;
-        let name = self.renamed.as_ref()?;
-        Some(name.get(..name.len().checked_sub(suffix)?)?.to_owned())
+impl Turn {
+    /// Waits for `done`, for a caller who has waited since `begun`.
+    async fn wait<T>(&mut self, begun: Instant, done: impl Future<Output = Result<T>>) -> Result<T> {
+        if let Some((first, last, error)) = &self.stalled {
+            if *last >= begun && *last - *first >= STALLED {
+                return Err(error.clone());
+            }
+        }
+        let done = done.await;
+        self.stalled = match (&done, self.stalled.take()) {
+            (Ok(_), _) => None,
+            (Err(error), before) => {
+                let now = Instant::now();
+                Some((before.map_or(now, |(first, ..)| first), now, error.clone()))
+            }
+        };
+        done
     }
 }
 
@@ -75,8 +93,11 @@ impl Announcer {
             selection,
             registered: Mutex::default(),
             order: tokio::sync::Mutex::default(),
-            announced: watch::Sender::new(()),
+            run: tokio::sync::Mutex::default(),
+            given: AtomicU64::default(),
+            withdrawals: AtomicU64::default(),
             leased: Notify::new(),
+            awaited: Mutex::default(),
         })
     }
 
@@ -90,7 +111,7 @@ impl Announcer {
         if self.renew(instance, ttl) {
             return Ok(());
         }
-        let known = self.registered().contains_key(&instance.key());
+        let known = self.registered().get(&instance.key()).is_some();
         let done = self.announce_whole(instance, ttl, own).await;
         if done.is_err() && !known {
             // What was refused must not come up later. If this fails, `run` goes on with it.
@@ -101,26 +122,19 @@ impl Announcer {
 
     async fn announce_whole(&self, instance: &Instance, ttl: Option<Duration>, own: &Browse) -> Result<()> {
         let key = instance.key();
-        let mut announced = self.announced.subscribe();
-        let kind = {
-            let _order = self.order.lock().await;
-            let info = self.enter(instance, lapse(ttl))?;
-            self.daemon.register(info).await?;
-            self.leased.notify_one();
-            ServiceType::of(instance.service())
-        };
-        let out = async { while !self.is_announced(&key) && announced.changed().await.is_ok() {} };
+        let (kind, announced, number) = self.give(instance, lapse(ttl)).await?;
+        self.has_run(number).await?;
         let done = async {
-            if kind != Ok(ServiceType::Own) {
-                out.await;
+            if kind != ServiceType::Own {
+                out(announced).await;
                 return Ok(());
             }
             let out_but_not_looped_back = async {
-                out.await;
+                out(announced.clone()).await;
                 sleep(HEAR_OURSELVES).await;
             };
             tokio::select! {
-                heard = heard(own, instance) => heard,
+                heard = self.heard(own, instance, announced.clone()) => heard,
                 () = out_but_not_looped_back => Ok(()),
             }
         };
@@ -143,34 +157,44 @@ impl Announcer {
     }
 
     async fn withdraw_if(&self, key: &InstanceKey, due: impl Fn(&Registered) -> bool) -> Result<()> {
-        let _order = self.order.lock().await;
-        let fullname = match self.registered().get_mut(key) {
-            Some(entry) if due(entry) => {
-                // From here on it may be half gone, which no renewal mends.
-                entry.confirmed = false;
-                entry.leaving = true;
-                entry.lapses = Some(Instant::now() + WITHDRAW_AGAIN);
-                entry.fullname.clone()
-            }
-            _ => return Ok(()),
+        let begun = Instant::now();
+        let (number, done) = {
+            let mut order = self.order.lock().await;
+            let lapses = Instant::now() + WITHDRAW_AGAIN;
+            let number = self.withdrawals.fetch_add(1, Ordering::Relaxed);
+            let fullname = match self.registered().get_mut(key) {
+                Some(entry) if due(entry) => {
+                    // From here on it may be half gone, which no renewal mends.
+                    entry.confirmed = false;
+                    entry.leaving = Some(number);
+                    entry.lapses = Some(lapses);
+                    entry.fullname.clone()
+                }
+                _ => return Ok(()),
+            };
+            self.lease(Some(lapses));
+            (number, order.wait(begun, self.daemon.begin_unregister(&fullname)).await?)
         };
-        self.leased.notify_one();
-        self.daemon.unregister(&fullname).await?;
-        self.registered().remove(key);
+        self.daemon.unregistered(&done).await?;
+        let mut registered = self.registered();
+        // Registered again meanwhile, it stays.
+        if registered.get(key).is_some_and(|entry| entry.leaving == Some(number)) {
+            registered.remove(key);
+        }
         Ok(())
     }
 
-    /// Withdraws everything; how many could not be.
-    pub(crate) async fn withdraw_all(&self) -> usize {
-        let keys: Vec<InstanceKey> = self.registered().keys().cloned().collect();
-        join_all(keys.iter().map(|key| self.withdraw(key))).await.iter().filter(|done| done.is_err()).count()
+    /// Withdraws everything, within `limit` in all; how many could not be.
+    pub(crate) async fn withdraw_all(&self, limit: Duration) -> usize {
+        let keys = self.registered().keys(|_| true);
+        let _ = timeout(limit, join_all(keys.iter().map(|key| self.withdraw(key)))).await;
+        let registered = self.registered();
+        keys.iter().filter(|key| registered.get(key).is_some()).count()
     }
 
     /// The instance label an instance goes by, which differs from its id when another host had that label first.
     pub(crate) fn label(&self, key: &InstanceKey) -> Option<String> {
-        let registered = self.registered();
-        let registered = registered.get(key)?;
-        Some(registered.renamed_label().unwrap_or_else(|| registered.announcement.label.clone()))
+        self.registered().get(key).map(Registered::label)
     }
 
     /// Follows the daemon's events and the leases until the daemon is shut down.
@@ -180,8 +204,8 @@ impl Announcer {
         own: std::sync::Weak<Browse>,
     ) {
         let mut restarts = Restarts::default();
+        let mut next = None;
         loop {
-            let next = self.registered().values().filter_map(|registered| registered.lapses).min();
             let lapse = async {
                 match next {
                     Some(at) => sleep_until(at).await,
@@ -194,7 +218,7 @@ impl Announcer {
                     Ok(DaemonEvent::NameChange(change)) => self.note_renamed(&change),
                     Ok(DaemonEvent::IpAdd(ip) | DaemonEvent::IpDel(ip)) => {
                         tracing::debug!(%ip, "an address came or went");
-                        self.announce_anew(|entry| !entry.leaving).await;
+                        self.announce_anew(|entry| entry.leaving.is_none()).await;
                         if let Some(own) = own.upgrade() {
                             own.ask_again(std::time::Instant::now());
                         }
@@ -206,8 +230,11 @@ impl Announcer {
                         None => return,
                     },
                 },
-                () = lapse => self.withdraw_lapsed().await,
-                () = self.leased.notified() => {}
+                () = lapse => {
+                    self.withdraw_lapsed().await;
+                    next = self.await_next_lapse();
+                }
+                () = self.leased.notified() => next = self.await_next_lapse(),
             }
         }
     }
@@ -228,9 +255,9 @@ impl Announcer {
             }
             match self.daemon.monitor().await {
                 Ok(events) if restarted => {
-                    self.forget_renaming();
+                    self.registered().forget_renaming();
                     // What leaves and has been heard of needs a goodbye, and only what is announced gets one.
-                    self.announce_anew(|entry| entry.announced || !entry.leaving).await;
+                    self.announce_anew(|entry| *entry.announced.borrow() || entry.leaving.is_none()).await;
                     return Some(events);
                 }
                 Ok(events) => return Some(events),
@@ -243,18 +270,49 @@ impl Announcer {
         }
     }
 
-    /// A new daemon knows of no conflicts, so it is given the names that resulted from them.
-    fn forget_renaming(&self) {
-        for entry in self.registered().values_mut() {
-            if let Some(label) = entry.renamed_label() {
-                entry.announcement.label = label;
-                entry.renamed = None;
-            }
+    /// Enters the instance and tells the daemon to announce it; how it is announced, and whether it has been.
+    async fn give(
+        &self,
+        instance: &Instance,
+        lapses: Option<Instant>,
+    ) -> Result<(ServiceType, watch::Receiver<bool>, u64)> {
+        let begun = Instant::now();
+        let mut order = self.order.lock().await;
+        let (info, kind, announced) = self.enter(instance, lapses)?;
+        self.lease(lapses);
+        let number = self.register(&mut order, begun, info).await?;
+        Ok((kind, announced, number))
+    }
+
+    /// Has the daemon announce this, not too many at once; the number of the command.
+    async fn register(&self, order: &mut Turn, begun: Instant, info: ServiceInfo) -> Result<u64> {
+        order.wait(begun, self.daemon.begin_register(info)).await?;
+        let number = self.given.fetch_add(1, Ordering::Relaxed) + 1;
+        if number % BATCH == 0 {
+            order.wait(begun, self.daemon.catch_up("register")).await?;
         }
+        Ok(number)
+    }
+
+    /// Returns when the daemon has run the command of this number.
+    async fn has_run(&self, number: u64) -> Result<()> {
+        let begun = Instant::now();
+        let mut run = self.run.lock().await;
+        let (turn, known) = &mut *run;
+        if *known < number {
+            let given = self.given.load(Ordering::Relaxed);
+            turn.wait(begun, self.daemon.catch_up("register")).await?;
+            *known = given;
+        }
+        Ok(())
     }
 
     /// Puts the instance into the map and gives what to register.
-    fn enter(&self, instance: &Instance, lapses: Option<Instant>) -> Result<ServiceInfo> {
+    fn enter(
+        &self,
+        instance: &Instance,
+        lapses: Option<Instant>,
+    ) -> Result<(ServiceInfo, ServiceType, watch::Receiver<bool>)> {
         let links = self.selection.links();
         let layout = Announcement::new(instance, |ip| links.contain(ip));
         let mut announcement = layout.map_err(|invalid| Error::invalid(BACKEND, "register", &invalid))?;
@@ -265,8 +323,6 @@ impl Announcer {
         let probe = before.is_none() && !announcement.is_unique();
         if let Some(before) = before {
             announcement.label.clone_from(&before.announcement.label);
-        } else {
-            find_free_label(&mut announcement, &registered);
         }
         if announcement.txt_len() > ONE_FRAME {
             let bytes = announcement.txt_len();
@@ -277,22 +333,28 @@ impl Announcer {
         let same_ips = before.filter(|before| before.announcement.ips == announcement.ips);
         let random = || format!("sb-{}.local.", uuid::Uuid::new_v4().simple());
         let host = same_ips.map_or_else(random, |before| before.host.clone());
-        let info = announcement.service_info(&host, probe).map_err(|error| {
-            Error::new(ErrorKind::Invalid, BACKEND, "register", "mDNS cannot carry this").with_source(error)
-        })?;
+        let info = service_info(&mut announcement, &host, probe, |name| registered.is_taken(name, &key))
+            .map_err(|error| {
+                Error::new(ErrorKind::Invalid, BACKEND, "register", "mDNS cannot carry this")
+                    .with_source(error)
+            })?;
+        let announced = before.map(|before| before.announced.clone()).unwrap_or_default();
+        announced.send_replace(false);
+        let kind = announcement.kind.clone();
+        let receiver = announced.subscribe();
         let entry = Registered {
             instance: instance.clone(),
             announcement,
             host,
             fullname: info.get_fullname().to_owned(),
             renamed: before.and_then(|before| before.renamed.clone()),
-            announced: false,
+            announced,
             confirmed: false,
-            leaving: false,
+            leaving: None,
             lapses,
         };
         registered.insert(key, entry);
-        Ok(info)
+        Ok((info, kind, receiver))
     }
 
     /// Moves the deadline of an instance that is announced as it is; whether it is.
@@ -301,18 +363,36 @@ impl Announcer {
         let same = registered
             .get_mut(&instance.key())
             .filter(|entry| entry.confirmed && entry.instance == *instance);
-        let renewed = same.map(|entry| entry.lapses = lapse(ttl));
-        if renewed.is_some() {
+        let lapses = lapse(ttl);
+        let renewed = same.map(|entry| entry.lapses = lapses);
+        self.lease(lapses);
+        renewed.is_some()
+    }
+
+    /// Has `run` wake at this time, if it would wake later.
+    fn lease(&self, lapses: Option<Instant>) {
+        let awaited = *self.awaited();
+        if lapses.is_some_and(|at| awaited.is_none_or(|awaited| at < awaited)) {
             self.leased.notify_one();
         }
-        renewed.is_some()
+    }
+
+    fn await_next_lapse(&self) -> Option<Instant> {
+        // Noted under the lock of the map: what is entered after that compares itself to it.
+        let registered = self.registered();
+        let next = registered.next_lapse();
+        *self.awaited() = next;
+        next
+    }
+
+    fn awaited(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.awaited.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn withdraw_lapsed(&self) {
         let now = Instant::now();
         let lapsed = move |entry: &Registered| entry.lapses.is_some_and(|at| at <= now);
-        let keys: Vec<InstanceKey> =
-            self.registered().iter().filter(|(_, entry)| lapsed(entry)).map(|(key, _)| key.clone()).collect();
+        let keys = self.registered().keys(lapsed);
         for key in keys {
             tracing::info!(instance = %key, "its TTL lapsed without a renewal, or its goodbye failed before");
             if let Err(error) = self.withdraw_if(&key, lapsed).await {
@@ -323,70 +403,82 @@ impl Announcer {
 
     /// Announces these again, for the interfaces there are now.
     async fn announce_anew(&self, which: impl Fn(&Registered) -> bool) {
-        let _order = self.order.lock().await;
-        let keys: Vec<InstanceKey> =
-            self.registered().iter().filter(|(_, entry)| which(entry)).map(|(key, _)| key.clone()).collect();
+        let begun = Instant::now();
+        let mut order = self.order.lock().await;
+        let keys = self.registered().keys(which);
         for key in keys {
-            if let Err(error) = self.announce_one_anew(&key).await {
+            if let Err(error) = self.announce_one_anew(&key, begun, &mut order).await {
                 tracing::warn!(instance = %key, %error, "could not be announced again");
             }
         }
     }
 
-    async fn announce_one_anew(&self, key: &InstanceKey) -> Result<()> {
+    async fn announce_one_anew(&self, key: &InstanceKey, begun: Instant, order: &mut Turn) -> Result<()> {
         let before = self
             .registered()
             .get(key)
             .map(|entry| (entry.instance.clone(), entry.lapses, entry.confirmed, entry.leaving));
         let Some((instance, lapses, confirmed, leaving)) = before else { return Ok(()) };
-        let info = self.enter(&instance, lapses)?;
+        let (info, ..) = self.enter(&instance, lapses)?;
         if let Some(entry) = self.registered().get_mut(key) {
             (entry.confirmed, entry.leaving) = (confirmed, leaving);
         }
-        self.daemon.register(info).await
+        self.register(order, begun, info).await.map(drop)
     }
 
     fn note_announced(&self, fullname: &str) {
-        for entry in self.registered().values_mut() {
-            let renamed =
-                entry.renamed.as_deref().is_some_and(|renamed| renamed.eq_ignore_ascii_case(fullname));
-            entry.announced |= renamed || entry.fullname.eq_ignore_ascii_case(fullname);
+        if let Some(entry) = self.registered().named(fullname) {
+            entry.announced.send_replace(true);
         }
-        self.announced.send_replace(());
     }
 
     fn note_renamed(&self, change: &DnsNameChange) {
-        for entry in self.registered().values_mut() {
-            let known = [Some(&entry.fullname), entry.renamed.as_ref()];
-            let ours = known.into_iter().flatten().any(|name| name.eq_ignore_ascii_case(&change.original));
-            if ours && entry.renamed.as_ref() != Some(&change.new_name) {
-                tracing::warn!(instance = %entry.instance.key(), name = change.new_name, "another host has this label; renamed");
-                entry.renamed = Some(change.new_name.clone());
+        if let Some(key) = self.registered().rename(&change.original, &change.new_name) {
+            tracing::warn!(instance = %key, name = change.new_name, "another host has this label; renamed");
+        }
+    }
+
+    /// Returns when `instance` is heard as it is, and others have had a moment to hear it too.
+    async fn heard(
+        &self,
+        own: &Browse,
+        instance: &Instance,
+        mut announced: watch::Receiver<bool>,
+    ) -> Result<()> {
+        let mut changed = own.changed();
+        loop {
+            changed.borrow_and_update();
+            // By the name it goes by: another program may have the same id.
+            let name = self.registered().get(&instance.key()).map(Registered::heard_as);
+            let heard = name.and_then(|name| own.instance_named(instance.service(), &name));
+            if heard.is_some_and(|heard| says_the_same(&heard, instance)) {
+                sleep(HEARD_BY_OTHERS).await;
+                return Ok(());
+            }
+            if own.store().is_closed() {
+                return Err(Error::closed(BACKEND, "register"));
+            }
+            if let Some(error) = own.store().failure() {
+                return Err(error);
+            }
+            tokio::select! {
+                // It may have been renamed before that.
+                Ok(()) = announced.changed() => {}
+                told = changed.changed() => if told.is_err() {
+                    return Err(Error::closed(BACKEND, "register"));
+                },
             }
         }
     }
 
-    fn is_announced(&self, key: &InstanceKey) -> bool {
-        self.registered().get(key).is_none_or(|entry| entry.announced)
-    }
-
-    fn registered(&self) -> MutexGuard<'_, BTreeMap<InstanceKey, Registered>> {
+    fn registered(&self) -> MutexGuard<'_, Registrations> {
         self.registered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Returns when `instance` is heard as it is, and others have had a moment to hear it too.
-async fn heard(own: &Browse, instance: &Instance) -> Result<()> {
-    use futures::StreamExt;
-
-    let mut snapshots = own.store().watch(instance.service());
-    while let Some(snapshot) = snapshots.next().await {
-        if snapshot?.get(instance.id()).is_some_and(|heard| says_the_same(heard, instance)) {
-            sleep(HEARD_BY_OTHERS).await;
-            return Ok(());
-        }
-    }
-    Err(Error::closed(BACKEND, "register"))
+/// Returns when it has been announced, or is registered no more.
+async fn out(mut announced: watch::Receiver<bool>) {
+    let _ = announced.wait_for(|announced| *announced).await;
 }
 
 /// Whether `heard` is all of `instance` that a TXT record can carry.
@@ -409,15 +501,21 @@ fn lapse(ttl: Option<Duration>) -> Option<Instant> {
     ttl.and_then(|ttl| Instant::now().checked_add(ttl))
 }
 
-/// Puts a number behind the label if this host already has another instance under it.
-fn find_free_label(announcement: &mut Announcement, registered: &BTreeMap<InstanceKey, Registered>) {
+/// What to register, with a number behind the label if this host already has another instance under it.
+fn service_info(
+    announcement: &mut Announcement,
+    host: &str,
+    probe: bool,
+    is_taken: impl Fn(&str) -> bool,
+) -> mdns_sd::Result<ServiceInfo> {
     let wanted = announcement.clone();
-    for number in 2.. {
-        let mut others = registered.values().map(|other| &other.announcement);
-        if !others.any(|other| other.kind == announcement.kind && other.label == announcement.label) {
-            return;
-        }
+    let mut info = announcement.service_info(host, probe)?;
+    let mut number = 2;
+    while is_taken(info.get_fullname()) {
         announcement.clone_from(&wanted);
         announcement.relabel(number);
+        info = announcement.service_info(host, probe)?;
+        number += 1;
     }
+    Ok(info)
 }

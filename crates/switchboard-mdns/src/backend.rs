@@ -26,6 +26,9 @@ use crate::watch;
 /// How long a suspected instance has to answer. Shorter would drop one that was announced within the last second.
 const VERIFY_WITHIN: Duration = Duration::from_secs(3);
 
+/// How long `close` gives all goodbyes together. The daemon says those that are left when it ends.
+const WITHDRAW_WITHIN: Duration = Duration::from_secs(5);
+
 /// The second goodbye follows the first after 120 ms.
 const GOODBYES: Duration = Duration::from_millis(150);
 
@@ -70,8 +73,17 @@ impl MdnsRegistry {
         config.open().await
     }
 
+    /// How many bytes of [receive buffer](MdnsBuilder::receive_buffer) the system granted. `None` where it does not tell:
+    /// on other systems than Linux, and where `pidfd_getfd(2)` is refused.
+    pub fn receive_buffer(&self) -> Option<usize> {
+        self.shared.daemon.receive_buffer()
+    }
+
     /// The DNS-SD instance label under which an instance registered here is announced: its id in lower case, or a name
     /// with a number behind it when that was taken. `None` if it is not registered here.
+    ///
+    /// Where it was taken by a living program that registered the same id for the same service, the label is the id
+    /// under which readers find this one, for as long as the other is there.
     pub fn label(&self, key: &InstanceKey) -> Option<String> {
         self.shared.announcer.label(key)
     }
@@ -184,7 +196,7 @@ impl Registry for MdnsRegistry {
         if self.shared.closed.swap(true, Ordering::AcqRel) {
             return Ok(());
         }
-        let left = self.shared.announcer.withdraw_all().await;
+        let left = self.shared.announcer.withdraw_all(WITHDRAW_WITHIN).await;
         sleep(GOODBYES).await;
         self.shared.browses.close();
         self.task.abort();

@@ -110,7 +110,12 @@ impl Browse {
 
     /// The full name under which an instance was last heard.
     pub(crate) fn fullname(&self, key: &InstanceKey) -> Option<String> {
-        self.shared.heard().fullname(key)
+        self.shared.heard().fullname(&self.shared.kind, key)
+    }
+
+    /// The instance heard under this full name.
+    pub(crate) fn instance_named(&self, service: &ServiceName, fullname: &str) -> Option<Arc<Instance>> {
+        self.shared.heard().services.get(service)?.get(fullname).cloned()
     }
 
     /// Asks the network again, about a second after `at`.
@@ -282,7 +287,7 @@ impl Shared {
     /// Makes the changes to these services known.
     fn publish(&self, touched: &mut HashSet<ServiceName>) {
         let heard = self.heard();
-        self.store.publish(touched.drain().map(|service| heard.snapshot(service)));
+        self.store.publish(touched.drain().map(|service| heard.snapshot(&self.kind, service)));
         self.changed.send_replace(Instant::now());
     }
 
@@ -360,14 +365,16 @@ impl Heard {
         touched.insert(service);
     }
 
-    fn fullname(&self, key: &InstanceKey) -> Option<String> {
+    fn fullname(&self, kind: &ServiceType, key: &InstanceKey) -> Option<String> {
         let entries = self.services.get(key.service())?;
-        entries.iter().find(|(_, instance)| instance.id() == key.id()).map(|(fullname, _)| fullname.clone())
+        record::tell_apart(kind, entries)
+            .find(|(_, instance)| instance.id() == key.id())
+            .map(|(fullname, _)| fullname.clone())
     }
 
-    fn snapshot(&self, service: ServiceName) -> Snapshot {
+    fn snapshot(&self, kind: &ServiceType, service: ServiceName) -> Snapshot {
         let entries = self.services.get(&service).into_iter().flatten();
-        Snapshot::new(service, entries.map(|(_, instance)| instance.clone()))
+        Snapshot::new(service, record::tell_apart(kind, entries).map(|(_, instance)| instance))
     }
 
     /// A new subscription begins: what it does not say is gone. A daemon that has just begun has to hear it first.

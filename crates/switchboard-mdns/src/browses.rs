@@ -49,14 +49,32 @@ impl Browses {
     }
 
     /// For a browse that nobody holds any more: has the daemon forget what was heard of its type.
-    pub(crate) fn forget(&self, browse: &Browse) {
+    pub(crate) fn forget(self: &Arc<Self>, browse: &Browse) {
         let mut running = self.running();
-        let Some(running) = running.as_mut() else { return };
+        let Some(map) = running.as_mut() else { return };
         // Another one of the same type may have begun. It has taken over the daemon's subscription, which must stay.
-        if running.get(browse.kind()).is_some_and(|running| std::ptr::eq(running.as_ptr(), browse)) {
-            running.remove(browse.kind());
-            self.daemon.stop_browse(&browse.kind().domain());
+        if map.get(browse.kind()).is_none_or(|running| !std::ptr::eq(running.as_ptr(), browse)) {
+            return;
         }
+        map.remove(browse.kind());
+        let domain = browse.kind().domain();
+        if self.daemon.try_stop_browse(&domain) {
+            return;
+        }
+        drop(running);
+        // The queue is full and nobody may wait here: a short-lived thread waits instead.
+        let (browses, kind) = (self.clone(), browse.kind().clone());
+        let waiter = move || {
+            for _ in 0..1000 {
+                std::thread::sleep(Duration::from_millis(5));
+                let running = browses.running();
+                let begun_again = running.as_ref().is_none_or(|map| map.contains_key(&kind));
+                if begun_again || browses.daemon.try_stop_browse(&domain) {
+                    return;
+                }
+            }
+        };
+        let _ = std::thread::Builder::new().name("mdns-forget".into()).spawn(waiter);
     }
 
     fn running(&self) -> MutexGuard<'_, Option<BTreeMap<ServiceType, Weak<Browse>>>> {

@@ -5,13 +5,30 @@
 //! this process: `pidfd_getfd(2)` (Linux 5.6) duplicates one by its number, and an option set on the duplicate is
 //! set on the socket.
 
+use std::sync::Once;
+
 #[cfg(target_os = "linux")]
 pub(crate) use linux::enlarge;
 
 /// Elsewhere the system's default stays: macOS and the BSDs start at several times Linux's.
 #[cfg(not(target_os = "linux"))]
-pub(crate) fn enlarge(_port: u16, _bytes: usize) -> std::io::Result<usize> {
-    Ok(0)
+pub(crate) fn enlarge(_port: u16, _bytes: usize) -> std::io::Result<Option<usize>> {
+    Ok(None)
+}
+
+/// Says once, for all registries of this process, what to do about a buffer smaller than was asked for.
+pub(crate) fn warn_if_small(granted: usize, wanted: usize) {
+    static SAID: Once = Once::new();
+    if granted < wanted {
+        SAID.call_once(|| {
+            tracing::warn!(
+                granted,
+                wanted,
+                "the receive buffer is small: of many answers at once, as from a thousand instances, some are lost; \
+                 a larger one takes `sysctl -w net.core.rmem_max={wanted}` or CAP_NET_ADMIN"
+            );
+        });
+    }
 }
 
 #[cfg(target_os = "linux")]
@@ -23,11 +40,11 @@ mod linux {
     use rustix::net::{SocketType, getsockname, sockopt};
     use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
 
-    /// Asks for `bytes` on every UDP socket of this process that is bound to `port` on the unspecified address; how
-    /// many there were.
-    pub(crate) fn enlarge(port: u16, bytes: usize) -> io::Result<usize> {
+    /// Asks for `bytes` on every UDP socket of this process that is bound to `port` on the unspecified address; the
+    /// least that one was granted.
+    pub(crate) fn enlarge(port: u16, bytes: usize) -> io::Result<Option<usize>> {
         let process = pidfd_open(getpid(), PidfdFlags::empty())?;
-        let mut enlarged = 0;
+        let mut granted = None;
         for entry in std::fs::read_dir("/proc/self/fd")? {
             let Some(number) = entry?.file_name().to_str().and_then(|name| name.parse().ok()) else {
                 continue;
@@ -38,10 +55,12 @@ mod linux {
                 // The first needs CAP_NET_ADMIN, the second is capped by net.core.rmem_max.
                 sockopt::set_socket_recv_buffer_size_force(&socket, bytes)
                     .or_else(|_| sockopt::set_socket_recv_buffer_size(&socket, bytes))?;
-                enlarged += 1;
+                // The kernel doubles what it is asked for, and tells the double.
+                let bytes = sockopt::socket_recv_buffer_size(&socket)? / 2;
+                granted = Some(granted.map_or(bytes, |least: usize| least.min(bytes)));
             }
         }
-        Ok(enlarged)
+        Ok(granted)
     }
 
     fn is_mdns(socket: &OwnedFd, port: u16) -> bool {
@@ -59,8 +78,7 @@ mod linux {
             let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
             let bystander = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
             let before = sockopt::socket_recv_buffer_size(&bystander).unwrap();
-            assert_eq!(enlarge(socket.local_addr().unwrap().port(), before).unwrap(), 1);
-            // The kernel doubles what it is asked for.
+            assert_eq!(enlarge(socket.local_addr().unwrap().port(), before).unwrap(), Some(before));
             assert!(sockopt::socket_recv_buffer_size(&socket).unwrap() > before);
             assert_eq!(sockopt::socket_recv_buffer_size(&bystander).unwrap(), before);
         }

@@ -94,7 +94,8 @@ impl MdnsBuilder {
     /// at once.
     ///
     /// On Linux only; elsewhere the system's default stays. The kernel caps it at `net.core.rmem_max` unless the
-    /// process has the capability `CAP_NET_ADMIN`.
+    /// process has the capability `CAP_NET_ADMIN`; [`MdnsRegistry::receive_buffer`] says what was granted, and less than
+    /// was asked for is warned of once.
     pub fn receive_buffer(mut self, bytes: usize) -> Self {
         self.receive_buffer = bytes;
         self

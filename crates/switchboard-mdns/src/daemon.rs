@@ -4,7 +4,9 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use mdns_sd::{DaemonEvent, DaemonStatus, IfKind, Receiver, ServiceDaemon, ServiceEvent, ServiceInfo};
+use mdns_sd::{
+    DaemonEvent, DaemonStatus, IfKind, Receiver, ServiceDaemon, ServiceEvent, ServiceInfo, UnregisterStatus,
+};
 use socket2::{Domain, Protocol, Socket, Type};
 use switchboard_core::{Error, ErrorKind, Result};
 use tokio::time::{sleep, timeout};
@@ -67,30 +69,34 @@ impl Daemon {
         Ok(())
     }
 
-    pub(crate) async fn register(&self, info: ServiceInfo) -> Result<()> {
-        self.command("register", |inner| inner.register(info.clone())).await?;
-        self.catch_up("register").await
+    /// Has the service announced; that it was is told as an event.
+    pub(crate) async fn begin_register(&self, info: ServiceInfo) -> Result<()> {
+        self.command("register", |inner| inner.register(info.clone())).await
     }
 
-    /// Sends goodbyes for the service of this full name (escaped, as in `ServiceInfo`); nothing if there is none.
-    pub(crate) async fn unregister(&self, fullname: &str) -> Result<()> {
-        let done = self.command("deregister", |inner| inner.unregister(fullname)).await?;
-        self.answer("deregister", &done).await.map(drop)
+    /// Has goodbyes sent for the service of this full name (escaped, as in `ServiceInfo`); nothing if there is none.
+    pub(crate) async fn begin_unregister(&self, fullname: &str) -> Result<Receiver<UnregisterStatus>> {
+        self.command("deregister", |inner| inner.unregister(fullname)).await
+    }
+
+    /// Returns when they were sent.
+    pub(crate) async fn unregistered(&self, begun: &Receiver<UnregisterStatus>) -> Result<()> {
+        self.answer("deregister", begun).await.map(drop)
     }
 
     /// Browses without waiting; `None` while the queue is full.
     pub(crate) fn try_browse(&self, ty_domain: &str) -> Result<Option<Subscription>> {
         let running = self.running();
-        match running.thread.0.browse(ty_domain) {
+        match running.thread.inner.browse(ty_domain) {
             Ok(events) => Ok(Some(Subscription { events, generation: running.generation })),
             Err(mdns_sd::Error::Again) => Ok(None),
             Err(error) => Err(running.failure("watch", error)),
         }
     }
 
-    /// Forgets what was heard of a type. Best effort: a full queue means that it is forgotten with the daemon.
-    pub(crate) fn stop_browse(&self, ty_domain: &str) {
-        let _ = self.inner().stop_browse(ty_domain);
+    /// Forgets what was heard of a type, without waiting; `false` while the queue is full.
+    pub(crate) fn try_stop_browse(&self, ty_domain: &str) -> bool {
+        self.inner().stop_browse(ty_domain) != Err(mdns_sd::Error::Again)
     }
 
     pub(crate) async fn monitor(&self) -> Result<Receiver<DaemonEvent>> {
@@ -117,6 +123,10 @@ impl Daemon {
         let mut running = self.running();
         running.shut_down = true;
         running.thread.begin_shut_down();
+    }
+
+    pub(crate) fn receive_buffer(&self) -> Option<usize> {
+        self.running().thread.receive_buffer
     }
 
     /// Whether the thread has ended by itself.
@@ -148,7 +158,7 @@ impl Daemon {
     }
 
     pub(crate) fn inner(&self) -> ServiceDaemon {
-        self.running().thread.0.clone()
+        self.running().thread.inner.clone()
     }
 
     fn running(&self) -> MutexGuard<'_, Running> {
@@ -166,7 +176,11 @@ impl Running {
 }
 
 /// mdns-sd's thread, which does not end by itself when nobody holds it any more.
-struct Thread(ServiceDaemon);
+struct Thread {
+    inner: ServiceDaemon,
+    /// What the system granted, where it tells.
+    receive_buffer: Option<usize>,
+}
 
 impl Thread {
     async fn start(config: &MdnsBuilder, selection: &Selection) -> Result<Self> {
@@ -175,15 +189,18 @@ impl Thread {
             Error::new(ErrorKind::Unavailable, BACKEND, "connect", "the mDNS thread did not start")
                 .with_source(error)
         });
-        let thread = Self(started?);
+        let mut thread = Self { inner: started?, receive_buffer: None };
         thread.command(|inner| inner.disable_interface(IfKind::All)).await?;
         thread.command(|inner| inner.enable_interface(selection.kind())).await?;
         thread.command(|inner| inner.set_ip_check_interval(INTERFACE_CHECK)).await?;
         // Its sockets exist when it has answered.
-        caught_up(|| thread.0.status()).await.map_err(|error| failure("connect", error))?;
+        caught_up(|| thread.inner.status()).await.map_err(|error| failure("connect", error))?;
         match buffer::enlarge(config.port, config.receive_buffer) {
-            Ok(sockets) => {
-                tracing::debug!(sockets, bytes = config.receive_buffer, "enlarged the receive buffers");
+            Ok(granted) => {
+                thread.receive_buffer = granted;
+                if let Some(granted) = granted {
+                    buffer::warn_if_small(granted, config.receive_buffer);
+                }
             }
             Err(error) => tracing::debug!(%error, "the receive buffers keep the system's size"),
         }
@@ -191,21 +208,21 @@ impl Thread {
     }
 
     async fn command<T>(&self, mut give: impl FnMut(&ServiceDaemon) -> mdns_sd::Result<T>) -> Result<T> {
-        patiently(|| give(&self.0)).await.map_err(|error| failure("connect", error))
+        patiently(|| give(&self.inner)).await.map_err(|error| failure("connect", error))
     }
 
     fn has_ended(&self) -> bool {
         // Of a thread that has ended it answers by itself, at once.
-        match self.0.status() {
+        match self.inner.status() {
             Ok(status) => matches!(status.try_recv(), Ok(DaemonStatus::Shutdown)),
             Err(error) => error == mdns_sd::Error::DaemonShutdown,
         }
     }
 
     fn begin_shut_down(&self) {
-        if let Err(mdns_sd::Error::Again) = self.0.shutdown() {
+        if let Err(mdns_sd::Error::Again) = self.inner.shutdown() {
             // The queue is full and nobody may wait here: a short-lived thread waits instead.
-            let daemon = self.0.clone();
+            let daemon = self.inner.clone();
             let waiter = move || {
                 for _ in 0..1000 {
                     match daemon.shutdown() {

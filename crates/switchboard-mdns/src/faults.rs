@@ -53,6 +53,12 @@ fn instance(service: &str, id: &str) -> Instance {
     Instance::builder(service).id(id).address("127.0.0.1:80").build().unwrap()
 }
 
+/// With an id that needs no probing.
+fn random(service: &str, number: u16) -> Instance {
+    let builder = Instance::builder(service).address(format!("127.0.0.1:{}", 8000 + number));
+    builder.build().unwrap()
+}
+
 async fn next(watch: &mut SnapshotStream) -> switchboard_core::Result<Snapshot> {
     timeout(LIMIT, watch.next()).await.expect("something is told in time").expect("it goes on")
 }
@@ -181,6 +187,50 @@ async fn a_goodbye_that_failed_is_said_by_the_next_try() {
     here.deregister(&instance.key()).await.unwrap();
     assert!(next(&mut watch).await.unwrap().is_empty());
     here.deregister(&instance.key()).await.unwrap();
+}
+
+#[tokio::test]
+async fn closing_is_bounded_in_whole_when_the_daemon_takes_no_command() {
+    let here = open(free_port()).await;
+    let all: Vec<Instance> = (0..20).map(|n| random("greeter", n)).collect();
+    for instance in &all {
+        here.register(instance, &RegisterOptions::new()).await.unwrap();
+    }
+    here.task.abort();
+    let _stalled = here.shared.daemon.stall();
+    // From here on the clock jumps while nothing happens. Each goodbye alone would wait for 5 s.
+    tokio::time::pause();
+    let begun = tokio::time::Instant::now();
+    assert_eq!(here.close().await.unwrap_err().kind(), ErrorKind::Unavailable);
+    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn a_type_is_forgotten_though_the_queue_was_full_when_its_last_reader_left() {
+    let port = free_port();
+    let (here, there) = (open(port).await, open(port).await);
+    let web = instance("_http._tcp", "web");
+    there.register(&web, &RegisterOptions::new()).await.unwrap();
+    let mut watch = here.watch(web.service());
+    assert_eq!(next(&mut watch).await.unwrap().len(), 1);
+    let stalled = here.shared.daemon.stall();
+    drop(watch);
+    drop(stalled);
+    let forgotten = async {
+        loop {
+            let metrics = here.shared.daemon.inner().get_metrics();
+            let counts = match metrics {
+                Ok(counts) => counts.recv_async().await.unwrap(),
+                Err(_) => Default::default(),
+            };
+            // Every record of it is dropped with its type.
+            if counts.get("cached-srv") == Some(&0) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(LIMIT, forgotten).await.expect("nothing is kept of a type that nobody reads");
 }
 
 #[tokio::test]

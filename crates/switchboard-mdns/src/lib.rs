@@ -42,6 +42,13 @@
 //!   [`suspect`](switchboard_core::Registry::suspect)s it. A `ttl` given on registering is kept by the registering
 //!   process itself: without renewal it says goodbye.
 //!
+//! - One id that two living programs registered for one service is two instances. The second goes by another label,
+//!   such as `web (2)` ([`MdnsRegistry::label`]), which readers take for its id until the first is gone. A program that was
+//!   killed has no claim: the one that registers its id next has it at once, on another port or host too.
+//! - Of many answers at once those are lost that do not fit the sockets' [receive buffer](MdnsBuilder::receive_buffer),
+//!   and heard later. Linux grants the 4 MiB asked for to processes with `CAP_NET_ADMIN`, or to all after
+//!   `sysctl -w net.core.rmem_max=4194304`; with less, a warning says so once.
+//!
 //! # Trust
 //!
 //! Multicast DNS has no authentication. Anyone on the link can announce any name with any address, and everything read
@@ -62,6 +69,7 @@ mod faults;
 pub mod fuzz;
 mod interface;
 mod record;
+mod registrations;
 mod requery;
 mod restarts;
 mod txt;

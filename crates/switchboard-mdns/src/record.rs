@@ -1,9 +1,11 @@
 //! An instance as DNS-SD records, and back.
 
+use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
+use std::sync::Arc;
 
 use mdns_sd::{ResolvedService, ScopedIp, ServiceInfo, TxtProperty};
-use switchboard_core::{Address, Host, Instance, InstanceBuilder, Invalid, ServiceName};
+use switchboard_core::{Address, Host, Instance, InstanceBuilder, InstanceId, Invalid, ServiceName};
 
 use crate::txt::{self, Heard, Property};
 
@@ -89,12 +91,7 @@ impl Announcement {
         // SRV has one port, address records have no order, and neither can name another network's host.
         let spell = ips.len() != 1 || instance.addresses().len() != 1;
         let (txt, label) = match &kind {
-            ServiceType::Own => {
-                // A dot or capital in a label is legal, but costs the second announcement and the renaming on conflict.
-                // The id itself is in the TXT record.
-                let label = instance.id().as_str().to_lowercase().replace(['.', '\\'], "-");
-                (txt::encode(instance, spell)?, label)
-            }
+            ServiceType::Own => (txt::encode(instance, spell)?, own_label(instance.id())),
             ServiceType::Plain(_) => {
                 if ips.len() != instance.addresses().len() {
                     let why = "cannot be announced: a plain DNS-SD type has one port, and addresses of this link only";
@@ -144,6 +141,49 @@ impl Announcement {
         info.set_requires_probe(probe);
         Ok(info)
     }
+}
+
+/// The label of an instance of ours, unless another has it. A dot or capital in a label is legal, but costs the second
+/// announcement and the renaming on conflict. The id itself is in the TXT record.
+fn own_label(id: &InstanceId) -> String {
+    id.as_str().to_lowercase().replace(['.', '\\'], "-")
+}
+
+/// The instances of one service, each heard under a full name, with ids that tell them apart.
+///
+/// Two programs that live at the same time may have registered one id. They are two instances all the same: the one that
+/// has the label of the id keeps it, and the label that another was given is its id, for as long as both are there.
+pub(crate) fn tell_apart<'a>(
+    kind: &ServiceType,
+    heard: impl IntoIterator<Item = (&'a String, &'a Arc<Instance>)>,
+) -> impl Iterator<Item = (&'a String, Arc<Instance>)> {
+    let mut keepers: HashMap<&'a InstanceId, (&'a String, &'a Arc<Instance>)> = HashMap::new();
+    let mut others = Vec::new();
+    for mut heard in heard {
+        if let Some(kept) = keepers.get_mut(heard.1.id()) {
+            // Only here, where it is rare: of equal ids the one with the label of the id, or the first by label.
+            let rank = |(name, instance): &(&String, &Arc<Instance>)| {
+                let label = label_of(kind, name);
+                (label != own_label(instance.id()), label)
+            };
+            if rank(&heard) < rank(kept) {
+                std::mem::swap(kept, &mut heard);
+            }
+            others.push(heard);
+        } else {
+            keepers.insert(heard.1.id(), heard);
+        }
+    }
+    let others: Vec<_> = others
+        .into_iter()
+        .filter_map(|(name, instance)| {
+            let renamed = instance.to_builder().id(label_of(kind, name)).build_lossy();
+            Some((name, Arc::new(renamed.ok()?)))
+        })
+        .collect();
+    let keepers = keepers.into_values().map(|(name, instance)| (name, instance.clone()));
+    // Given last, they win where a label is yet another's id.
+    others.into_iter().chain(keepers)
 }
 
 /// The instance that `resolved` announces, or why it is none of ours.
@@ -261,6 +301,30 @@ mod tests {
         let found = decode(&ServiceType::Own, &resolved(&instance)).unwrap();
         assert_eq!(found.addresses()[0].to_string(), "127.0.0.1:80");
         assert_eq!(found.addresses()[1].to_string(), "10.9.9.9:80");
+    }
+
+    #[test]
+    fn one_id_heard_under_two_labels_is_two_instances() {
+        let named = |label: &str| format!("{label}._switchboard._tcp.local.");
+        let instance = |port: u16| {
+            let built =
+                Instance::builder("greeter").id("Node.1").address(format!("127.0.0.1:{port}").as_str());
+            Arc::new(built.build().unwrap())
+        };
+        let told = |heard: &[(String, Arc<Instance>)]| {
+            let told = tell_apart(&ServiceType::Own, heard.iter().map(|(name, instance)| (name, instance)));
+            let mut told: Vec<_> = told
+                .map(|(name, instance)| (instance.id().to_string(), instance.address().port(), name.clone()))
+                .collect();
+            told.sort();
+            told
+        };
+        let (first, second) = ((named("node-1"), instance(80)), (named("node-1 (2)"), instance(81)));
+        let both =
+            [("Node.1".to_owned(), 80, first.0.clone()), ("node-1 (2)".to_owned(), 81, second.0.clone())];
+        assert_eq!(told(&[first.clone(), second.clone()]), both);
+        assert_eq!(told(&[second.clone(), first]), both);
+        assert_eq!(told(&[second.clone()]), [("Node.1".to_owned(), 81, second.0)], "alone it is who it says");
     }
 
     #[test]

@@ -4,7 +4,9 @@
 use std::time::Duration;
 
 use futures::StreamExt;
-use switchboard_core::{ErrorKind, Instance, InstanceBuilder, RegisterOptions, Registry, ServiceName};
+use switchboard_core::{
+    ErrorKind, Instance, InstanceBuilder, RegisterOptions, Registry, ServiceName, Snapshot,
+};
 use switchboard_mdns::MdnsRegistry;
 use tokio::time::timeout;
 
@@ -103,6 +105,33 @@ async fn a_taken_label_is_renamed_reported_and_no_obstacle() {
     assert_eq!(watch.next().await.unwrap().unwrap().len(), 1);
     there.deregister(&other.key()).await.unwrap();
     assert!(timeout(LIMIT, watch.next()).await.unwrap().unwrap().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn one_id_of_two_programs_is_two_instances_until_one_goes() {
+    let port = free_port();
+    let (here, there) = (open(port).await, open(port).await);
+    let first = greeter("Same").build().unwrap();
+    let second = Instance::builder("greeter").id("Same").address("127.0.0.1:9090").build().unwrap();
+    here.register(&first, &RegisterOptions::new()).await.unwrap();
+    there.register(&second, &RegisterOptions::new()).await.unwrap();
+    assert_eq!(there.label(&second.key()).as_deref(), Some("same (2)"));
+    let renamed = second.to_builder().id("same (2)").build().unwrap();
+    let both = Snapshot::new(name("greeter"), [first.clone(), renamed.clone()]);
+    for registry in [&here, &there] {
+        let mut watch = registry.watch(first.service());
+        let told = async { while watch.next().await.unwrap().unwrap() != both {} };
+        timeout(LIMIT, told).await.expect("both are told, by ids that tell them apart");
+    }
+    // The program that leaves takes nothing of the other's along, and the other has the id for itself.
+    let mut watch = there.watch(first.service());
+    here.deregister(&first.key()).await.unwrap();
+    let left = Snapshot::new(name("greeter"), [second.clone()]);
+    let told = async { while watch.next().await.unwrap().unwrap() != left {} };
+    timeout(LIMIT, told).await.expect("one is left");
+    there.deregister(&second.key()).await.unwrap();
+    let told = async { while !watch.next().await.unwrap().unwrap().is_empty() {} };
+    timeout(LIMIT, told).await.expect("none is left");
 }
 
 #[tokio::test]

@@ -157,6 +157,48 @@ fn a_killed_process_that_returns_on_another_port_is_never_missed() {
 
 #[test]
 #[ignore = "needs root"]
+fn a_killed_process_that_returns_on_another_host_has_its_id() {
+    let world = World::new();
+    let (here, there) = (world.machine("here", "10.0.0.1/24"), world.machine("there", "10.0.0.2/24"));
+    let elsewhere = world.machine("elsewhere", "10.0.0.3/24");
+    let (mut server, mut client) = (node(&here), node(&there));
+    register(&mut server, &greeter("1", "10.0.0.1:80"));
+    client.tell("watch greeter");
+    until_seen(&mut client, "greeter", "1", LIMIT);
+    thread::sleep(Duration::from_secs(2));
+    server.kill();
+    let mut server = node(&elsewhere);
+    register(&mut server, &greeter("1", "10.0.0.3:80"));
+    until_at(&mut client, "greeter", "1", "10.0.0.3:80", LIMIT);
+    let mut told = client.log().iter().filter_map(|event| instances(&event.value, "greeter"));
+    assert!(told.all(|all| all.len() == 1), "there was a gap, or the old one too: {:?}", client.log());
+}
+
+#[test]
+#[ignore = "needs root"]
+fn one_id_on_two_hosts_is_two_instances() {
+    let world = World::new();
+    let (one, two) = (world.machine("one", "10.0.0.1/24"), world.machine("two", "10.0.0.2/24"));
+    let reader = world.machine("reader", "10.0.0.3/24");
+    let (mut first, mut second, mut client) = (node(&one), node(&two), node(&reader));
+    register(&mut first, &greeter("1", "10.0.0.1:80"));
+    register(&mut second, &greeter("1", "10.0.0.2:80"));
+    client.tell("watch greeter");
+    let both = |event: &Value| {
+        let told = instances(event, "greeter")?.iter();
+        let told: Vec<_> = told.map(|all| [all["id"].clone(), all["addresses"][0].clone()]).collect();
+        (told == [["1", "10.0.0.1:80"], ["1 (2)", "10.0.0.2:80"]]).then_some(())
+    };
+    client.until("both", LIMIT, both);
+    // The one that is renamed goes on under its id when the other has gone.
+    first.tell("close");
+    let left = |event: &Value| instances(event, "greeter").filter(|all| all.len() == 1).cloned();
+    let (left, _) = client.until("one", LIMIT, left);
+    assert_eq!((&left[0]["id"], &left[0]["addresses"][0]), (&"1".into(), &"10.0.0.2:80".into()));
+}
+
+#[test]
+#[ignore = "needs root"]
 fn an_orderly_end_is_told_at_once() {
     let world = World::new();
     let (here, there) = (world.machine("here", "10.0.0.1/24"), world.machine("there", "10.0.0.2/24"));

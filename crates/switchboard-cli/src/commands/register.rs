@@ -24,7 +24,7 @@ pub(crate) async fn run(session: &Session, args: args::Register) -> Result<ExitC
     let check = HealthCheck::new(&details, &address, false)?;
 
     let registry = session.connect().await?;
-    let report = Report { session, key: instance.key(), address, to: To::Output };
+    let report = Report { session, registry: &registry, key: instance.key(), address, to: To::Output };
     let registrar = details.registrar(session, registry.clone(), instance);
     let running = tokio::select! {
         started = spinning("registering", check.attach(registrar).start()) => started?,
@@ -123,6 +123,7 @@ pub(crate) enum To {
 #[derive(Debug)]
 pub(crate) struct Report<'a> {
     pub(crate) session: &'a Session,
+    pub(crate) registry: &'a Arc<dyn Registry>,
     pub(crate) key: InstanceKey,
     pub(crate) address: Address,
     pub(crate) to: To,
@@ -146,7 +147,8 @@ impl Report<'_> {
             let now = state(&status.borrow_and_update());
             if now.is_some() && now != last {
                 if let Some((word, why)) = &now {
-                    self.say(word, why.as_deref())?;
+                    let other = if *word == "registered" { self.other_id().await } else { None };
+                    self.say(word, other.as_deref().or(why.as_deref()))?;
                 }
                 last = now;
             }
@@ -156,8 +158,22 @@ impl Report<'_> {
         }
     }
 
+    /// Says so where the registry lists the instance under another id, since another program has this one.
+    async fn other_id(&self) -> Option<String> {
+        let lookup = self.registry.lookup(self.key.service());
+        let found = self.session.limited("lookup", lookup).await.ok()?;
+        let ids: Vec<_> = found
+            .all()
+            .iter()
+            .filter(|instance| instance.addresses().contains(&self.address))
+            .map(|instance| instance.id())
+            .collect();
+        let other = ids.first().filter(|_| !ids.contains(&self.key.id()))?;
+        Some(format!("found as {other:?}, for another program has this id", other = other.as_str()))
+    }
+
     pub(crate) fn say(&self, word: &str, why: Option<&str>) -> Result<(), Failure> {
-        let Self { session, key, address, to } = self;
+        let Self { session, key, address, to, .. } = self;
         if session.json {
             let (service, id) = (key.service().as_str(), key.id().as_str());
             let line = Line { status: word, service, id, address, why };

@@ -110,7 +110,7 @@ impl<'a> Place<'a> {
         let check = HealthCheck::new(details, &address, true)?;
         let registrar = details.registrar(self.session, self.registry.clone(), instance);
         let running = check.attach(registrar).start_in_background()?;
-        Ok((running, Report { session: self.session, key, address, to: To::Error }))
+        Ok((running, Report { session: self.session, registry: self.registry, key, address, to: To::Error }))
     }
 }
 

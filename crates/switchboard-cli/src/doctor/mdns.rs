@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use if_addrs::IfAddr;
 use socket2::{Domain, Protocol, Socket, Type};
-use switchboard::RegistryUrl;
+use switchboard::mdns::MdnsRegistry;
+use switchboard::{Registry, RegistryUrl};
 use tokio::net::UdpSocket;
 use tokio::time::timeout;
 
@@ -17,6 +18,9 @@ use super::{Finding, port};
 const GROUP_V4: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 251);
 const GROUP_V6: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0xfb);
 const MDNS_PORT: u16 = 5353;
+
+/// What the registry asks for when its URL does not say.
+const RECEIVE_BUFFER: usize = 4 << 20;
 
 /// On one machine a datagram takes microseconds.
 const COMES_BACK_WITHIN: Duration = Duration::from_secs(1);
@@ -68,8 +72,28 @@ pub(crate) async fn examine(url: &RegistryUrl) -> Vec<Finding> {
         for interface in interfaces.iter().filter(|interface| interface.multicast || interface.loopback) {
             findings.extend(examine_paths(interface, port).await);
         }
+        findings.extend(examine_buffer(url).await);
     }
     findings
+}
+
+/// What the system grants the registry; where it does not say, there is nothing to advise.
+async fn examine_buffer(url: &RegistryUrl) -> Option<Finding> {
+    let wanted = url.params("mdns").take("receive_buffer").ok().flatten().unwrap_or(RECEIVE_BUFFER);
+    // A mistake in the URL is told by the registry itself.
+    let registry = MdnsRegistry::from_url(url).await.ok()?;
+    let granted = registry.receive_buffer();
+    // Nothing is registered that its end could leave behind.
+    let _ = registry.close().await;
+    let granted = granted?;
+    if granted >= wanted {
+        return Some(Finding::ok("buffer", format!("{granted} bytes of answers wait while others are read")));
+    }
+    Some(Finding::warning(
+        "buffer",
+        format!("{granted} of {wanted} bytes granted: of thousands of instances some are heard late"),
+        format!("sysctl -w net.core.rmem_max={wanted}, or give the program CAP_NET_ADMIN"),
+    ))
 }
 
 fn interfaces(chosen: &[String]) -> io::Result<Vec<Interface>> {
