@@ -28,8 +28,8 @@
 //! - It renews every interval, a little early and at a random moment, so that many registrations in one process, or many
 //!   processes started together, do not burst.
 //! - A renewal is a full registration. A registry that has lost the instance has it back within one interval; after a failed
-//!   renewal it is tried again with jittered exponential backoff, from 100 ms up to the interval, and 30 s at most. A call that
-//!   panics has failed. Only a registry that was closed is not tried again.
+//!   renewal it is tried again with jittered exponential backoff, from 100 ms up to 3 s, or 30 s after what trying again
+//!   does not mend, and never longer than the interval. A call that panics has failed. Only a registry that was closed is not tried again.
 //! - It runs the check at an interval of its own, beside the renewals. Several failures in a row withdraw the instance, which
 //!   stays withdrawn until the check passes; a single one is only told in the [`Status`].
 //! - [`update`](Running::update) changes what is registered: weight, metadata, tags, addresses.

@@ -10,6 +10,9 @@ const RETRY_FROM: Duration = Duration::from_millis(100);
 /// The longest pause between tries that fail, unless the interval is shorter: who comes back is to be found again soon.
 pub(crate) const LONGEST_RETRY: Duration = Duration::from_secs(3);
 
+/// The same after what trying again does not mend.
+pub(crate) const AT_LEISURE: Duration = Duration::from_secs(30);
+
 /// A random moment in the last `1 / part` of the interval; never after it.
 pub(crate) fn early(interval: Duration, part: u32) -> Duration {
     interval.saturating_sub((interval / part).mul_f64(fastrand::f64()))

@@ -10,7 +10,7 @@ use std::pin::{Pin, pin};
 use std::time::Duration;
 
 use backon::ExponentialBackoff;
-use switchboard_core::{ErrorKind, Instance, InstanceKey, Result};
+use switchboard_core::{Error, ErrorKind, Instance, InstanceKey, Result};
 use tokio::select;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, Sleep, sleep, timeout};
@@ -18,7 +18,7 @@ use tokio::time::{Instant, Sleep, sleep, timeout};
 use crate::calls::is_refusal;
 use crate::check::Health;
 use crate::leave::Stop;
-use crate::pause::{LONGEST_RETRY, early, retries};
+use crate::pause::{AT_LEISURE, LONGEST_RETRY, early, retries};
 use crate::{CheckFailures, Registrar, Status};
 
 /// Renewals come in the last half of the interval.
@@ -77,7 +77,7 @@ struct Keeper<'a> {
     health: watch::Receiver<Health>,
     /// When the registry is told again.
     due: Pin<Box<Sleep>>,
-    retries: Option<ExponentialBackoff>,
+    retries: Option<(Duration, ExponentialBackoff)>,
 }
 
 impl Keeper<'_> {
@@ -164,7 +164,7 @@ impl Keeper<'_> {
     fn registered(&mut self, tried: &Result<()>, begun: Instant) {
         let ends = self.registrar.effective_ttl().and_then(|ttl| begun.checked_add(ttl));
         self.status.send_if_modified(|status| status.tried(tried, ends, &self.health.borrow()));
-        self.schedule(tried.is_ok());
+        self.schedule(tried.as_ref().err());
         let Err(error) = tried else { return };
         match error.kind() {
             ErrorKind::Closed => {
@@ -191,21 +191,26 @@ impl Keeper<'_> {
         if self.status.send_if_modified(|status| status.withdrawn(failures)) {
             tracing::warn!(instance = %self.key, why = %failures.why, "withdrawn by its check");
         }
-        self.schedule(tried.is_ok());
+        self.schedule(tried.as_ref().err());
     }
 
     /// Has the registry told again: in time for the TTL, or soon after a failure.
-    fn schedule(&mut self, done: bool) {
+    fn schedule(&mut self, failure: Option<&Error>) {
         let interval = self.registrar.effective_interval();
-        let pause = if !done {
-            let longest = if interval.is_zero() { LONGEST_RETRY } else { interval.min(LONGEST_RETRY) };
-            self.retries.get_or_insert_with(|| retries(longest)).next().unwrap_or(longest)
+        let pause = if let Some(error) = failure {
+            let longest = if error.is_transient() { LONGEST_RETRY } else { AT_LEISURE };
+            let longest = if interval.is_zero() { longest } else { interval.min(longest) };
+            // Another limit makes other pauses.
+            if self.retries.as_ref().is_none_or(|(limit, _)| *limit != longest) {
+                self.retries = Some((longest, retries(longest)));
+            }
+            self.retries.as_mut().and_then(|(_, pauses)| pauses.next()).unwrap_or(longest)
         } else if interval.is_zero() {
             Duration::MAX
         } else {
             early(interval, SPREAD)
         };
-        if done {
+        if failure.is_none() {
             self.retries = None;
         }
         self.due.set(sleep(pause));

@@ -74,13 +74,13 @@ async fn an_outage_is_told_and_ends_with_the_registration_back() {
     assert!(failing.to_string().ends_with("scripted: call: unavailable: is down"), "{failing}");
     sleep(seconds(300)).await;
     let during = registry.registrations();
-    assert!(during < 100, "backoff bounds the retries: {during}");
+    assert!(during < 300, "backoff bounds the retries: {during}");
 
     registry.memory.deregister(&instance().key()).await.unwrap();
     registry.set(Mood::Well);
     let back = Instant::now();
     until(&running, is_registered).await;
-    assert!(back.elapsed() <= seconds(10), "within one interval");
+    assert!(back.elapsed() <= seconds(3), "soon, and not at the next interval");
     assert!(registry.is_listed(&instance()).await);
 }
 
