@@ -136,7 +136,8 @@ impl Machine<'_> {
         ip(&format!("-n {} {arguments}", self.netns));
     }
 
-    fn sysctl(&self, setting: &str) {
+    /// Sets a kernel parameter here: `net.ipv6.conf.eth0.disable_ipv6=1`.
+    pub fn sysctl(&self, setting: &str) {
         run(Command::new("ip").args(["netns", "exec", &self.netns, "sysctl", "-q", "-w", setting]));
     }
 
@@ -160,10 +161,23 @@ fn remove(netns: &str) {
     let _ = Command::new("ip").args(["netns", "del", netns]).output();
 }
 
+/// Removes every namespace of this process: for one that is told to end in the middle. Their processes end with the
+/// thread that started them.
+pub fn remove_own() {
+    let own = format!("{PREFIX}{}-", std::process::id());
+    for name in names().filter(|name| name.starts_with(&own)) {
+        remove(&name);
+    }
+}
+
+fn names() -> impl Iterator<Item = String> {
+    let entries = std::fs::read_dir("/run/netns").into_iter().flatten();
+    entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+}
+
 /// Removes what runs that no longer live have left.
 fn remove_stale() {
-    let Ok(entries) = std::fs::read_dir("/run/netns") else { return };
-    for name in entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()) {
+    for name in names() {
         // The process id is all there is after it in the name of xtask's.
         let Some(pid) = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next()) else { continue };
         if !Path::new("/proc").join(pid).exists() {
