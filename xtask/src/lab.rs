@@ -11,7 +11,9 @@ pub(crate) fn run(scenarios: &[String]) -> Result<(), String> {
     if !fs::exists("/dev/net/tun").unwrap_or_default() {
         return Err("the link of the lab is made of TAP devices, and there is no /dev/net/tun".into());
     }
-    execute("cargo build --release -p switchboard-cli -p switchboard-tests --bin switchboard --bin mdns-lab")?;
+    execute(
+        "cargo build --release -p switchboard-cli -p switchboard-tests --bin switchboard --bin mdns-lab",
+    )?;
     // The files of Avahi's daemons, also what an interrupted run has left.
     let scratch = root().join("target/lab");
     let _ = fs::remove_dir_all(&scratch);

@@ -20,7 +20,11 @@ pub(crate) fn flood(kind: &str, count: u32, rate: u32) -> Result<(), Failure> {
         let due = begun + Duration::from_secs(1) * number / rate.max(1);
         thread::sleep(due.saturating_duration_since(Instant::now()));
         let packet = match number % 4 {
-            0 => Packet::default().raw(&std::iter::repeat_with(|| fastrand::u8(..)).take(fastrand::usize(1..1400)).collect::<Vec<_>>()),
+            0 => Packet::default().raw(
+                &std::iter::repeat_with(|| fastrand::u8(..))
+                    .take(fastrand::usize(1..1400))
+                    .collect::<Vec<_>>(),
+            ),
             // A name that points to itself, and 65,535 answers of which there are none.
             1 => Packet::response(u16::MAX).raw(&[0xc0, 0x0c]).raw(&[0, 12, 0, 1, 0xff, 0xff]),
             2 => bogus(kind, number),
@@ -39,7 +43,8 @@ pub(crate) fn forge(kind: &str, count: u32) -> Result<(), Failure> {
     let socket = socket()?;
     for _ in 0..3 {
         for number in 1..=count {
-            let instance = name([&format!("h{number}")[..]].into_iter().chain(kind.split('.')).chain(["local"]));
+            let instance =
+                name([&format!("h{number}")[..]].into_iter().chain(kind.split('.')).chain(["local"]));
             let packet = Packet::response(1).record(&kind_name(kind), RecordType::Ptr, 0, &instance);
             socket.send_to(packet.bytes(), GROUP)?;
         }

@@ -98,8 +98,7 @@ impl<'a> Link<'a> {
         // Where TAP devices are made, out of sight of the machine's own network.
         let machine = world.bare("link");
         let own = std::env::current_exe().unwrap_or_default();
-        let mut link =
-            Self { world, program: Program::start("link", machine.command(own).arg("link")) };
+        let mut link = Self { world, program: Program::start("link", machine.command(own).arg("link")) };
         link.tell(&format!("faults {faults}"));
         link
     }
@@ -137,7 +136,9 @@ fn address(number: usize) -> String {
 
 fn start(stack: Stack, machines: &[Machine<'_>]) -> Vec<Host> {
     let hosts = (1..).zip(machines);
-    hosts.map(|(number, machine)| Host::start(stack, machine, &format!("h{number}"), &address(number))).collect()
+    hosts
+        .map(|(number, machine)| Host::start(stack, machine, &format!("h{number}"), &address(number)))
+        .collect()
 }
 
 /// `12/12 in 1.20 s`, or how many there were at the end.
@@ -240,7 +241,11 @@ fn partition(stack: Stack, scenario: &Scenario, seconds_long: u64) -> Row {
             link.tell(&format!("side h{number} 0"));
         }
         let healed = Instant::now();
-        let last = lost.iter().map(|(_, at)| *at).max().map_or_else(String::new, |at| format!(", the last after {}", seconds(cut, at)));
+        let last = lost
+            .iter()
+            .map(|(_, at)| *at)
+            .max()
+            .map_or_else(String::new, |at| format!(", the last after {}", seconds(cut, at)));
         let back = whole(reader, healed, scenario.hosts, LIMIT * 4);
         row.after = format!("{before} gone while cut{last}; healed: {back}");
     })
@@ -254,7 +259,10 @@ fn down(stack: Stack, scenario: &Scenario, of_reader: bool) -> Row {
         let down = Instant::now();
         thread::sleep(Duration::from_secs(10));
         let gone = removals(reader);
-        let first = reader.removed.first().map_or_else(String::new, |(_, at)| format!(", the first after {}", seconds(down, *at)));
+        let first = reader
+            .removed
+            .first()
+            .map_or_else(String::new, |(_, at)| format!(", the first after {}", seconds(down, *at)));
         machine.ip("link set eth0 up");
         machine.ip("route add 224.0.0.0/4 dev eth0");
         let up = Instant::now();

@@ -97,7 +97,8 @@ pub(crate) fn run() -> Result<(), Failure> {
 impl Hub {
     fn add(self: &Arc<Self>, name: &str, netns: &str) -> Result<Value, Failure> {
         let device = DeviceBuilder::new().name(name).layer(Layer::L2).build_sync()?;
-        let moved = Command::new("ip").args(["link", "set", name, "netns", netns, "name", "eth0"]).status()?;
+        let moved =
+            Command::new("ip").args(["link", "set", name, "netns", netns, "name", "eth0"]).status()?;
         if !moved.success() {
             return Err(format!("{name} cannot be moved into {netns}").into());
         }
@@ -187,7 +188,9 @@ impl Hub {
 fn is_mdns(frame: &[u8]) -> bool {
     let header = |at: usize| frame.get(at).copied().unwrap_or_default();
     let udp = 14 + usize::from(header(14) & 15) * 4;
-    frame.get(12..14) == Some(&[8, 0]) && header(23) == 17 && frame.get(udp + 2..udp + 4) == Some(&[0x14, 0xe9])
+    frame.get(12..14) == Some(&[8, 0])
+        && header(23) == 17
+        && frame.get(udp + 2..udp + 4) == Some(&[0x14, 0xe9])
 }
 
 impl Ord for Late {

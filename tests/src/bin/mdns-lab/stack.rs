@@ -121,7 +121,7 @@ impl<'a> Looker<'a> {
             }
         };
         let program = Program::start(self.machine.netns(), command.stderr(Stdio::null()));
-        Follower { program, read: 0, present: BTreeSet::new(), removed: Vec::new() }
+        Follower { program, read: 0, present: BTreeSet::new(), removed: Vec::new(), last: Instant::now() }
     }
 }
 
@@ -132,6 +132,8 @@ pub(crate) struct Follower {
     pub(crate) present: BTreeSet<String>,
     /// Who left, and when.
     pub(crate) removed: Vec<(String, Instant)>,
+    /// When it was told something the last time.
+    last: Instant,
 }
 
 impl Follower {
@@ -142,8 +144,9 @@ impl Follower {
         done: impl Fn(&BTreeSet<String>) -> bool,
     ) -> Option<Instant> {
         let deadline = Instant::now() + limit;
-        if self.catch_up(&done).is_some() || done(&self.present) {
-            return Some(Instant::now());
+        self.catch_up(&|_| false);
+        if done(&self.present) {
+            return Some(self.last);
         }
         while Instant::now() < deadline {
             thread::sleep(Duration::from_millis(5));
@@ -162,10 +165,13 @@ impl Follower {
         for event in news {
             match change(&event.value) {
                 Some((id, true)) => {
-                    self.present.insert(id);
+                    if self.present.insert(id) {
+                        self.last = event.at;
+                    }
                 }
                 Some((id, false)) => {
                     if self.present.remove(&id) {
+                        self.last = event.at;
                         self.removed.push((id, event.at));
                     }
                 }
