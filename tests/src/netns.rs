@@ -4,8 +4,9 @@
 //! machine's own network. All of it goes when its [`World`] is dropped, also by a panic; what a killed run left behind,
 //! the next run removes.
 
+use std::io::Write as _;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, Once, PoisonError};
 
@@ -78,9 +79,7 @@ impl Default for World {
 
 impl Drop for World {
     fn drop(&mut self) {
-        for netns in self.made.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
-            remove(&netns);
-        }
+        remove(self.made.lock().unwrap_or_else(PoisonError::into_inner).iter());
     }
 }
 
@@ -157,31 +156,30 @@ fn run(command: &mut Command) {
 }
 
 /// Best effort: the next run sweeps again.
-fn remove(netns: &str) {
-    let _ = Command::new("ip").args(["netns", "del", netns]).output();
-}
-
-/// Removes every namespace of this process: for one that is told to end in the middle. Their processes end with the
-/// thread that started them.
-pub fn remove_own() {
-    let own = format!("{PREFIX}{}-", std::process::id());
-    for name in names().filter(|name| name.starts_with(&own)) {
-        remove(&name);
+fn remove<'a>(names: impl IntoIterator<Item = &'a String>) {
+    let lines: String = names.into_iter().map(|netns| format!("netns del {netns}\n")).collect();
+    let ip = Command::new("ip")
+        .args(["-force", "-batch", "-"])
+        .stdin(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn();
+    if let Ok(mut ip) = ip {
+        // Its end is the end of input.
+        let _ = ip.stdin.take().map(|mut stdin| stdin.write_all(lines.as_bytes()));
+        let _ = ip.wait();
     }
-}
-
-fn names() -> impl Iterator<Item = String> {
-    let entries = std::fs::read_dir("/run/netns").into_iter().flatten();
-    entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok())
 }
 
 /// Removes what runs that no longer live have left.
-fn remove_stale() {
-    for name in names() {
-        // The process id is all there is after it in the name of xtask's.
-        let Some(pid) = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next()) else { continue };
-        if !Path::new("/proc").join(pid).exists() {
-            remove(&name);
-        }
-    }
+pub fn remove_stale() {
+    let entries = std::fs::read_dir("/run/netns").into_iter().flatten();
+    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let stale: Vec<String> = names
+        .filter(|name| {
+            // The process id is all there is after it in the name of xtask's.
+            let pid = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next());
+            pid.is_some_and(|pid| !Path::new("/proc").join(pid).exists())
+        })
+        .collect();
+    remove(&stale);
 }

@@ -5,7 +5,7 @@
 //! is in `docs/mdns.md`. `SWITCHBOARD_LAB_SECONDS` is how long a bad link is watched for wrong removals (default 150,
 //! past the TTL of 120).
 //!
-//! It starts itself in the namespaces, as `link`, `flood TYPE COUNT RATE` and `forge TYPE COUNT`.
+//! It starts itself in the namespaces, as `link`, `flood TYPE COUNT RATE` and `forge TYPE COUNT`, and as `sweep PID` to clean up.
 
 mod hostile;
 mod lab;
@@ -28,6 +28,10 @@ fn main() -> Result<(), Failure> {
     match arguments[..] {
         ["link"] => link::run(),
         ["flood", kind, count, rate] => hostile::flood(kind, count.parse()?, rate.parse()?),
+        ["sweep", parent] => {
+            sweep(parent);
+            Ok(())
+        }
         ["forge", kind, count] => hostile::forge(kind, count.parse()?),
         ref wanted => all(wanted),
     }
@@ -51,12 +55,24 @@ fn all(wanted: &[&str]) -> Result<(), Failure> {
             _ = terminate.recv() => Ok(true),
         }
     });
-    switchboard_tests::netns::remove_own();
     if told? {
-        // Not by return, which would wait for the scenario.
+        // Not by return, which would wait for the scenario. Everything that was started ends with this process, and
+        // then somebody has to take the namespaces away.
+        std::process::Command::new(std::env::current_exe()?)
+            .args(["sweep", &std::process::id().to_string()])
+            .spawn()?;
         std::process::exit(130);
     }
     Ok(())
+}
+
+/// Waits for the end of this process, and removes the namespaces that it has left.
+fn sweep(parent: &str) {
+    let proc = std::path::Path::new("/proc").join(parent);
+    while proc.exists() {
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    switchboard_tests::netns::remove_stale();
 }
 
 fn table(wanted: &[String]) {
