@@ -157,7 +157,7 @@ fn run(command: &mut Command) {
 
 /// Best effort: the next run sweeps again.
 fn remove<'a>(names: impl IntoIterator<Item = &'a String>) {
-    let lines: String = names.into_iter().map(|netns| format!("netns del {netns}\n")).collect();
+    let lines: Vec<String> = names.into_iter().map(|netns| format!("netns del {netns}\n")).collect();
     let ip = Command::new("ip")
         .args(["-force", "-batch", "-"])
         .stdin(Stdio::piped())
@@ -165,7 +165,7 @@ fn remove<'a>(names: impl IntoIterator<Item = &'a String>) {
         .spawn();
     if let Ok(mut ip) = ip {
         // Its end is the end of input.
-        let _ = ip.stdin.take().map(|mut stdin| stdin.write_all(lines.as_bytes()));
+        let _ = ip.stdin.take().map(|mut stdin| stdin.write_all(lines.concat().as_bytes()));
         let _ = ip.wait();
     }
 }

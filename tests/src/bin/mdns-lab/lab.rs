@@ -214,12 +214,11 @@ fn bad(stack: Stack, scenario: &Scenario) -> Row {
     let gone = |present: &std::collections::BTreeSet<String>| {
         (1..=half).all(|number| !present.contains(&format!("h{number}")))
     };
-    row.after = match reader.until(LIMIT, gone) {
-        Some(at) => format!("{half}/{half} that left gone in {}", seconds(leaving, at)),
-        None => {
-            let stays = (1..=half).filter(|number| reader.present.contains(&format!("h{number}"))).count();
-            format!("{}/{half} that left gone in {} s", half - stays, LIMIT.as_secs())
-        }
+    row.after = if let Some(at) = reader.until(LIMIT, gone) {
+        format!("{half}/{half} that left gone in {}", seconds(leaving, at))
+    } else {
+        let stay = (1..=half).filter(|number| reader.present.contains(&format!("h{number}"))).count();
+        format!("{}/{half} that left gone in {} s", half - stay, LIMIT.as_secs())
     };
     row
 }

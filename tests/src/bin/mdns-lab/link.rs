@@ -110,7 +110,7 @@ impl Hub {
     }
 
     fn forward_from(&self, from: &Arc<Port>) {
-        let mut buffer = [0; 65_536];
+        let mut buffer = vec![0; 65_536];
         loop {
             let len = match from.device.recv(&mut buffer) {
                 Ok(len) => len,

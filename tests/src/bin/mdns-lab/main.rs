@@ -83,11 +83,15 @@ fn table(wanted: &[String]) {
         }
         // A link of its own for each, at the same time: both wait for most of it.
         let rows = std::thread::scope(|scope| {
-            let running = [Stack::Switchboard, Stack::Avahi].map(|stack| {
-                let running = scope.spawn(move || (scenario.run)(stack, scenario));
-                if scenario.alone { Err(running.join()) } else { Ok(running) }
-            });
-            running.map(|row| row.map_or_else(|joined| joined, |running| running.join()))
+            let start = |stack| scope.spawn(move || (scenario.run)(stack, scenario));
+            let ours = start(Stack::Switchboard);
+            if scenario.alone {
+                // Waited for before the other begins; its result is taken below.
+                while !ours.is_finished() {
+                    std::thread::sleep(std::time::Duration::from_millis(100));
+                }
+            }
+            [ours, start(Stack::Avahi)].map(std::thread::ScopedJoinHandle::join)
         });
         for (stack, row) in [Stack::Switchboard, Stack::Avahi].into_iter().zip(rows) {
             match row {

@@ -1,7 +1,6 @@
 //! Who is put to the test: Switchboard's command, or Avahi's daemon and tools.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -94,31 +93,27 @@ impl<'a> Looker<'a> {
     /// Looks once; how many of the lab's instances it saw, and how long it took.
     pub(crate) fn look(&self) -> (usize, Duration) {
         let begun = Instant::now();
-        let ids: BTreeSet<String> = match &self.avahi {
-            Some(avahi) => {
-                let lines = avahi.browse(Stack::Avahi.kind());
-                lines.iter().filter_map(|line| Some(line.split(';').nth(3)?.to_owned())).collect()
-            }
-            None => {
-                let output = switchboard(self.machine).args(["--json", "instances", "lab"]).output();
-                let text = output.map(|output| output.stdout).unwrap_or_default();
-                let found: Value = serde_json::from_slice(&text).unwrap_or_default();
-                let found = found.as_array().map(Vec::as_slice).unwrap_or_default();
-                found.iter().filter_map(|instance| Some(instance["id"].as_str()?.to_owned())).collect()
-            }
+        let ids: BTreeSet<String> = if let Some(avahi) = &self.avahi {
+            let lines = avahi.browse(Stack::Avahi.kind());
+            lines.iter().filter_map(|line| Some(line.split(';').nth(3)?.to_owned())).collect()
+        } else {
+            let output = switchboard(self.machine).args(["--json", "instances", "lab"]).output();
+            let text = output.map(|output| output.stdout).unwrap_or_default();
+            let found: Value = serde_json::from_slice(&text).unwrap_or_default();
+            let found = found.as_array().map(Vec::as_slice).unwrap_or_default();
+            found.iter().filter_map(|instance| Some(instance["id"].as_str()?.to_owned())).collect()
         };
         (ids.iter().filter(|id| is_ours(id)).count(), begun.elapsed())
     }
 
     /// Follows what comes and goes from now on.
     pub(crate) fn follow(&self) -> Follower {
-        let mut command = match &self.avahi {
-            Some(avahi) => avahi.follow(Stack::Avahi.kind()),
-            None => {
-                let mut command = switchboard(self.machine);
-                command.args(["--json", "watch", "lab"]);
-                command
-            }
+        let mut command = if let Some(avahi) = &self.avahi {
+            avahi.follow(Stack::Avahi.kind())
+        } else {
+            let mut command = switchboard(self.machine);
+            command.args(["--json", "watch", "lab"]);
+            command
         };
         let program = Program::start(self.machine.netns(), command.stderr(Stdio::null()));
         Follower { program, read: 0, present: BTreeSet::new(), removed: Vec::new(), last: Instant::now() }
@@ -164,18 +159,12 @@ impl Follower {
         self.read += news.len();
         for event in news {
             match change(&event.value) {
-                Some((id, true)) => {
-                    if self.present.insert(id) {
-                        self.last = event.at;
-                    }
+                Some((id, true)) if self.present.insert(id.clone()) => self.last = event.at,
+                Some((id, false)) if self.present.remove(&id) => {
+                    self.last = event.at;
+                    self.removed.push((id, event.at));
                 }
-                Some((id, false)) => {
-                    if self.present.remove(&id) {
-                        self.last = event.at;
-                        self.removed.push((id, event.at));
-                    }
-                }
-                None => {}
+                _ => {}
             }
             if at.is_none() && done(&self.present) {
                 at = Some(event.at);
@@ -184,7 +173,7 @@ impl Follower {
         at
     }
 
-    /// The memory of the reading process, in KiB.
+    /// The id of the reading process.
     pub(crate) fn pid(&self) -> u32 {
         self.program.pid()
     }
@@ -214,5 +203,5 @@ fn is_ours(id: &str) -> bool {
 
 fn switchboard(machine: &Machine<'_>) -> Command {
     let beside = std::env::current_exe().unwrap_or_default().with_file_name("switchboard");
-    machine.command(PathBuf::from(beside))
+    machine.command(beside)
 }
