@@ -140,6 +140,25 @@ impl Agent {
         agent
     }
 
+    /// A client agent of this dev agent's: what stands on every host of a fleet.
+    pub async fn client_of(server: &Self) -> Self {
+        let mut agent = Self::new();
+        agent.arguments.push(format!("-data-dir={}", agent.dir.path().join("data").display()));
+        agent.arguments.push(format!("-retry-join=127.0.0.1:{}", server.serf));
+        agent.hcl("retry_interval = \"1s\"");
+        agent.start();
+        agent.ready().await;
+        agent
+    }
+
+    /// The id of its process, for as long as it runs.
+    pub fn pid(&self) -> u32 {
+        let keeper = self.keeper.as_ref().map(Child::id).unwrap_or_default();
+        let children = std::fs::read_to_string(format!("/proc/{keeper}/task/{keeper}/children"));
+        let first = children.unwrap_or_default().split_whitespace().next().and_then(|pid| pid.parse().ok());
+        first.unwrap_or_default()
+    }
+
     /// Three servers that know each other, each with its state on disk.
     pub async fn cluster() -> [Self; 3] {
         Cluster::servers().await

@@ -4,8 +4,9 @@
 //! machine's own network. All of it goes when its [`World`] is dropped, also by a panic; what a killed run left behind,
 //! the next run removes.
 
+use std::io::Write as _;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, Once, PoisonError};
 
@@ -78,9 +79,7 @@ impl Default for World {
 
 impl Drop for World {
     fn drop(&mut self) {
-        for netns in self.made.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
-            remove(&netns);
-        }
+        remove(self.made.lock().unwrap_or_else(PoisonError::into_inner).iter());
     }
 }
 
@@ -136,7 +135,8 @@ impl Machine<'_> {
         ip(&format!("-n {} {arguments}", self.netns));
     }
 
-    fn sysctl(&self, setting: &str) {
+    /// Sets a kernel parameter here: `net.ipv6.conf.eth0.disable_ipv6=1`.
+    pub fn sysctl(&self, setting: &str) {
         run(Command::new("ip").args(["netns", "exec", &self.netns, "sysctl", "-q", "-w", setting]));
     }
 
@@ -156,18 +156,30 @@ fn run(command: &mut Command) {
 }
 
 /// Best effort: the next run sweeps again.
-fn remove(netns: &str) {
-    let _ = Command::new("ip").args(["netns", "del", netns]).output();
+fn remove<'a>(names: impl IntoIterator<Item = &'a String>) {
+    let lines: Vec<String> = names.into_iter().map(|netns| format!("netns del {netns}\n")).collect();
+    let ip = Command::new("ip")
+        .args(["-force", "-batch", "-"])
+        .stdin(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn();
+    if let Ok(mut ip) = ip {
+        // Its end is the end of input.
+        let _ = ip.stdin.take().map(|mut stdin| stdin.write_all(lines.concat().as_bytes()));
+        let _ = ip.wait();
+    }
 }
 
 /// Removes what runs that no longer live have left.
-fn remove_stale() {
-    let Ok(entries) = std::fs::read_dir("/run/netns") else { return };
-    for name in entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()) {
-        // The process id is all there is after it in the name of xtask's.
-        let Some(pid) = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next()) else { continue };
-        if !Path::new("/proc").join(pid).exists() {
-            remove(&name);
-        }
-    }
+pub fn remove_stale() {
+    let entries = std::fs::read_dir("/run/netns").into_iter().flatten();
+    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let stale: Vec<String> = names
+        .filter(|name| {
+            // The process id is all there is after it in the name of xtask's.
+            let pid = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next());
+            pid.is_some_and(|pid| !Path::new("/proc").join(pid).exists())
+        })
+        .collect();
+    remove(&stale);
 }

@@ -59,12 +59,99 @@ pub struct AvahiService<'a> {
     pub txt: &'a [&'a str],
 }
 
+/// Avahi's daemon with configuration and state of its own; dropping it kills it.
+#[derive(Debug)]
+pub struct Daemon {
+    _directory: tempfile::TempDir,
+    child: Child,
+}
+
+impl Daemon {
+    /// Starts it in `machine` without a message bus, announcing `services`; it is not waited for.
+    ///
+    /// # Panics
+    ///
+    /// When `avahi-daemon` is missing.
+    pub fn start(machine: &Machine<'_>, services: &[AvahiService<'_>]) -> Self {
+        Self::start_by(machine, services, "no", machine.command("unshare"))
+    }
+
+    fn start_by(
+        machine: &Machine<'_>,
+        services: &[AvahiService<'_>],
+        dbus: &str,
+        mut unshare: Command,
+    ) -> Self {
+        let directory = scratch();
+        let config = format!(
+            "[server]\nhost-name={}\nuse-ipv6=no\nenable-dbus={dbus}\n",
+            machine.netns().replace('.', "-")
+        );
+        write(&directory, "avahi-daemon.conf", &config);
+        let _ = fs::create_dir(directory.path().join("services"));
+        for (number, service) in services.iter().enumerate() {
+            write(&directory, &format!("services/{number}.service"), &service_file(service));
+        }
+        // Avahi's paths are fixed at its build; in a mount namespace of its own they can mean something else.
+        let script = "mount --bind \"$1\" /etc/avahi && mount -t tmpfs tmpfs /run && exec avahi-daemon --no-drop-root --no-chroot --no-rlimits";
+        let child = spawn(unshare.args(["--mount", "sh", "-c", script, "sh"]).arg(directory.path()));
+        Self { _directory: directory, child }
+    }
+
+    /// The id of its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 /// Avahi with a message bus of its own, so that `avahi-browse` works; dropping it ends both.
 #[derive(Debug)]
 pub struct Avahi<'a> {
     machine: &'a Machine<'a>,
-    directory: tempfile::TempDir,
-    running: Vec<Child>,
+    /// Before the bus: it ends first.
+    daemon: Daemon,
+    bus: Bus,
+}
+
+/// A message bus; dropping it kills it.
+#[derive(Debug)]
+struct Bus {
+    socket: PathBuf,
+    _directory: tempfile::TempDir,
+    child: Child,
+}
+
+impl Bus {
+    fn start(machine: &Machine<'_>) -> Self {
+        let directory = scratch();
+        let socket = directory.path().join("bus");
+        let config = write(&directory, "bus.conf", &bus_config(&socket));
+        let child = spawn(
+            machine.command("dbus-daemon").arg("--nofork").arg(format!("--config-file={}", config.display())),
+        );
+        wait_for("the message bus", || socket.exists());
+        Self { socket, _directory: directory, child }
+    }
+
+    /// `command` with this for its system bus.
+    fn give(&self, mut command: Command) -> Command {
+        command.env("DBUS_SYSTEM_BUS_ADDRESS", format!("unix:path={}", self.socket.display()));
+        command
+    }
+}
+
+impl Drop for Bus {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
 }
 
 impl<'a> Avahi<'a> {
@@ -74,37 +161,25 @@ impl<'a> Avahi<'a> {
     ///
     /// When `avahi-daemon` or `dbus-daemon` is missing or does not start.
     pub fn start(machine: &'a Machine<'a>, services: &[AvahiService<'_>]) -> Self {
-        let directory = tempfile::tempdir().unwrap_or_else(|error| panic!("no temporary directory: {error}"));
-        let write = |name: &str, text: &str| {
-            let path = directory.path().join(name);
-            fs::write(&path, text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-            path
-        };
-        let socket = directory.path().join("bus");
-        let bus = write("bus.conf", &bus_config(&socket));
-        write("avahi-daemon.conf", &format!("[server]\nhost-name={}\nuse-ipv6=no\n", machine.netns()));
-        let _ = fs::create_dir(directory.path().join("services"));
-        for (number, service) in services.iter().enumerate() {
-            write(&format!("services/{number}.service"), &service_file(service));
-        }
-        let mut avahi = Self { machine, directory, running: Vec::new() };
-        avahi.run(
-            machine.command("dbus-daemon").arg("--nofork").arg(format!("--config-file={}", bus.display())),
-        );
-        wait_for("the message bus", || socket.exists());
-        // Avahi's paths are fixed at its build; in a mount namespace of its own they can mean something else.
-        let script = "mount --bind \"$1\" /etc/avahi && mount -t tmpfs tmpfs /run && exec avahi-daemon --no-drop-root --no-chroot --no-rlimits";
-        let directory = avahi.directory.path().to_owned();
-        avahi.run(
-            avahi
-                .on_bus(machine.command("unshare"))
-                .args(["--mount", "sh", "-c", script, "sh"])
-                .arg(directory),
-        );
-        let mut ask = avahi.on_bus(machine.command("avahi-browse"));
+        let bus = Bus::start(machine);
+        let daemon = Daemon::start_by(machine, services, "yes", bus.give(machine.command("unshare")));
+        let mut ask = bus.give(machine.command("avahi-browse"));
         ask.args(["-t", "_none._tcp"]);
         wait_for("avahi-daemon", || ask.output().is_ok_and(|output| output.status.success()));
-        avahi
+        Self { machine, daemon, bus }
+    }
+
+    /// The id of the daemon's process.
+    pub fn pid(&self) -> u32 {
+        self.daemon.pid()
+    }
+
+    /// A command that tells in lines such as those of [`browse`](Self::browse) who comes (`=`) and goes (`-`), without
+    /// an end.
+    pub fn follow(&self, kind: &str) -> Command {
+        let mut command = self.bus.give(self.machine.command("stdbuf"));
+        command.args(["-oL", "avahi-browse", "-rp", kind]);
+        command
     }
 
     /// What `avahi-browse` resolves of a type now, one line each:
@@ -114,36 +189,27 @@ impl<'a> Avahi<'a> {
     ///
     /// When `avahi-browse` cannot be run.
     pub fn browse(&self, kind: &str) -> Vec<String> {
-        let mut command = self.machine.command("timeout");
-        let command = self.on_bus_mut(&mut command).args(["5", "avahi-browse", "-rpt", kind]);
+        let mut command = self.bus.give(self.machine.command("timeout"));
+        let command = command.args(["5", "avahi-browse", "-rpt", kind]);
         let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
         let text = String::from_utf8_lossy(&output.stdout);
         text.split('\n').filter(|line| line.starts_with('=')).map(str::to_owned).collect()
     }
-
-    fn run(&mut self, command: &mut Command) {
-        let command = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        self.running.push(command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}")));
-    }
-
-    fn on_bus_mut<'c>(&self, command: &'c mut Command) -> &'c mut Command {
-        let address = format!("unix:path={}", self.directory.path().join("bus").display());
-        command.env("DBUS_SYSTEM_BUS_ADDRESS", address)
-    }
-
-    fn on_bus(&self, mut command: Command) -> Command {
-        self.on_bus_mut(&mut command);
-        command
-    }
 }
 
-impl Drop for Avahi<'_> {
-    fn drop(&mut self) {
-        for mut child in self.running.drain(..).rev() {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-    }
+fn scratch() -> tempfile::TempDir {
+    tempfile::tempdir().unwrap_or_else(|error| panic!("no temporary directory: {error}"))
+}
+
+fn write(directory: &tempfile::TempDir, name: &str, text: &str) -> PathBuf {
+    let path = directory.path().join(name);
+    fs::write(&path, text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    path
+}
+
+fn spawn(command: &mut Command) -> Child {
+    let command = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"))
 }
 
 /// `key=value` as `avahi-browse` prints it: quoted, bytes outside printable ASCII as `\ddd`.

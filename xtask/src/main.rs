@@ -3,6 +3,7 @@
 
 mod check;
 mod command;
+mod lab;
 mod need;
 mod netns;
 mod test;
@@ -16,6 +17,7 @@ cargo xtask COMMAND
   check        everything else: format, lints, documentation, features, dependencies, licences, oldest Rust
   simulate [N] the simulation with N seeds (default 200) instead of the few of `test`
   fuzz [SECS]  each fuzz target for SECS seconds (default 20); needs a nightly toolchain and cargo-fuzz
+  lab [NAME…]  mDNS on links that lose, delay, break and lie, ours beside Avahi's (root, Linux); all scenarios or those named
   quickstart   the quickstart example in a network namespace of its own (root, Linux) or on loopback
 ";
 
@@ -26,6 +28,7 @@ fn main() -> ExitCode {
         Some("check") => check::run(),
         Some("simulate") => test::simulate(arguments.next().as_deref()),
         Some("fuzz") => check::fuzz(arguments.next().as_deref()),
+        Some("lab") => lab::run(&arguments.collect::<Vec<_>>()),
         Some("quickstart") => netns::quickstart(),
         Some("help" | "--help" | "-h") => {
             print!("{HELP}");

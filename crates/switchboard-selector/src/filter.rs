@@ -1,3 +1,6 @@
+#[cfg(test)]
+mod at_scale;
+
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
