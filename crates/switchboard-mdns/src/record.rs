@@ -324,7 +324,7 @@ mod tests {
             [("Node.1".to_owned(), 80, first.0.clone()), ("node-1 (2)".to_owned(), 81, second.0.clone())];
         assert_eq!(told(&[first.clone(), second.clone()]), both);
         assert_eq!(told(&[second.clone(), first]), both);
-        assert_eq!(told(&[second.clone()]), [("Node.1".to_owned(), 81, second.0)], "alone it is who it says");
+        assert_eq!(told(std::slice::from_ref(&second)), [("Node.1".to_owned(), 81, second.0)], "alone it is who it says");
     }
 
     #[test]
