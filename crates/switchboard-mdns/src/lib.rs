@@ -49,6 +49,8 @@
 //! authenticate the peers themselves (mutual TLS).
 
 mod announce;
+mod answers;
+mod ask;
 mod backend;
 mod browse;
 mod browses;
@@ -60,7 +62,9 @@ mod faults;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzz;
+mod heard;
 mod interface;
+mod linked;
 mod record;
 mod requery;
 mod restarts;
