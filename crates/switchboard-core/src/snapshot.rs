@@ -186,6 +186,7 @@ impl fmt::Debug for Snapshot {
         f.debug_struct("Snapshot")
             .field("service", &self.service)
             .field("instances", &self.instances)
+            .field("complete", &self.complete)
             .finish()
     }
 }

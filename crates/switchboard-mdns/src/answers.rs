@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
+use std::ops::RangeInclusive;
 
 use mdns_sd::TxtProperties;
 use simple_dns::rdata::{RData, TXT};
@@ -12,6 +13,10 @@ use crate::record::Found;
 /// The most records that are kept; far more than the answers of any link, and a limit for a hostile one.
 const MAX_RECORDS: usize = 400_000;
 
+/// How long an answer can be that keeps to plain DNS (RFC 1035 §4.2.1), and how long one can be from which a pointer was
+/// left out for it: shorter by less than the longest pointer, with its name and the type's each said before.
+const CUT_SHORT: RangeInclusive<usize> = 512 - (12 + 64 + 2)..=512;
+
 pub(crate) struct Answers {
     domain: String,
     /// By full name. All names are keys in lower case, for DNS compares them so.
@@ -20,6 +25,8 @@ pub(crate) struct Answers {
     texts: HashMap<String, TxtProperties>,
     /// By host, with the interface of those that are link-local.
     addresses: HashMap<String, BTreeSet<(IpAddr, u32)>>,
+    /// The hosts that may have had more to say.
+    cut_short: HashSet<IpAddr>,
     records: usize,
 }
 
@@ -39,6 +46,7 @@ impl Answers {
             services: HashMap::new(),
             texts: HashMap::new(),
             addresses: HashMap::new(),
+            cut_short: HashSet::new(),
             records: 0,
         }
     }
@@ -53,6 +61,10 @@ impl Answers {
                 return false;
             }
         };
+        // Avahi does not say that it has cut an answer short.
+        if packet.has_flags(PacketFlag::TRUNCATION) || CUT_SHORT.contains(&datagram.len()) {
+            self.cut_short.insert(from);
+        }
         for record in packet.answers.iter().chain(&packet.additional_records) {
             if self.records < MAX_RECORDS && self.take(record, from, interface).is_some() {
                 self.records += 1;
@@ -118,9 +130,10 @@ impl Answers {
         found
     }
 
-    /// The hosts that have named an instance and not said where it is.
+    /// The hosts whose answers may not have been all: there was no more room, or an instance was named and not described.
     pub(crate) fn cut_short(&self) -> HashSet<IpAddr> {
-        self.pointers.values().filter(|pointer| pointer.told == 0).map(|pointer| pointer.from).collect()
+        let undescribed = self.pointers.values().filter(|pointer| pointer.told == 0);
+        undescribed.map(|pointer| pointer.from).chain(self.cut_short.iter().copied()).collect()
     }
 }
 
@@ -147,4 +160,94 @@ fn properties(strings: &TXT<'_>) -> TxtProperties {
         wire.extend(string);
     }
     TxtProperties::from(wire.as_slice())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use simple_dns::CLASS;
+    use simple_dns::rdata::{A, AAAA, PTR, SRV};
+
+    const FROM: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 1));
+
+    fn record(name: &'static str, data: RData<'static>) -> ResourceRecord<'static> {
+        ResourceRecord::new(Name::new_unchecked(name), CLASS::IN, 10, data)
+    }
+
+    fn pointer(to: &'static str) -> ResourceRecord<'static> {
+        record("_http._tcp.local", RData::PTR(PTR(Name::new_unchecked(to))))
+    }
+
+    fn service() -> ResourceRecord<'static> {
+        let target = Name::new_unchecked("host.local");
+        record("Web._http._tcp.LOCAL", RData::SRV(SRV { priority: 0, weight: 0, port: 80, target }))
+    }
+
+    fn answer(id: u16, records: &[ResourceRecord<'static>]) -> Vec<u8> {
+        let mut packet = Packet::new_reply(id);
+        packet.answers = records.to_vec();
+        packet.build_bytes_vec().unwrap()
+    }
+
+    #[test]
+    fn an_instance_is_put_together_from_several_datagrams_and_told_again_with_more_addresses() {
+        let mut answers = Answers::new("_http._tcp.local.");
+        let v4 = record("host.local", RData::A(A { address: 0x0a00_0001 }));
+        let v6 = record("host.local", RData::AAAA(AAAA { address: 0xfe80 << 112 | 1 }));
+        let txt = record("web._http._tcp.local", RData::TXT(TXT::new().with_string("path=/x").unwrap()));
+        for (records, told) in [
+            (vec![pointer("Web._http._tcp.local")], None),
+            (vec![service(), v4], None),
+            (vec![txt], Some("10.0.0.1:80")),
+            (vec![service()], None),
+            (vec![v6], Some("10.0.0.1:80 [fe80::1%7]:80")),
+        ] {
+            assert!(answers.read(&answer(5, &records), 5, FROM, 7));
+            let found = answers.found();
+            let addresses = |found: &Found| {
+                found.addresses.iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(" ")
+            };
+            assert_eq!(found.first().map(addresses).as_deref(), told);
+            for found in found {
+                assert_eq!(found.fullname, "Web._http._tcp.local.");
+                assert_eq!(found.txt.get_property_val_str("path"), Some("/x"));
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_answer_to_the_question_is_left_alone() {
+        let mut answers = Answers::new("_http._tcp.local.");
+        assert!(
+            !answers.read(&answer(6, &[pointer("a._http._tcp.local")]), 5, FROM, 1),
+            "another question's"
+        );
+        assert!(!answers.read(b"\x00\x05garbage", 5, FROM, 1));
+        assert!(!answers.read(&Packet::new_query(5).build_bytes_vec().unwrap(), 5, FROM, 1));
+        assert!(answers.cut_short().is_empty());
+        let other = record("_ipp._tcp.local", RData::PTR(PTR(Name::new_unchecked("a._ipp._tcp.local"))));
+        assert!(answers.read(&answer(5, &[other]), 5, FROM, 1));
+        assert!(answers.cut_short().is_empty(), "of another type");
+    }
+
+    #[test]
+    fn an_answer_that_may_not_be_all_is_noticed() {
+        let mut undescribed = Answers::new("_http._tcp.local.");
+        assert!(undescribed.read(&answer(5, &[pointer("a._http._tcp.local")]), 5, FROM, 1));
+        undescribed.found();
+        assert_eq!(undescribed.cut_short(), HashSet::from([FROM]));
+
+        // As long as plain DNS allows, without a word about what was left out.
+        let txt = |len| {
+            let strings = [200, len].map(|len| "x".repeat(len));
+            let txt = strings.iter().fold(TXT::new(), |txt, string| txt.with_string(string).unwrap());
+            record("web._http._tcp.local", RData::TXT(txt.into_owned()))
+        };
+        for (len, cut) in [(100, false), (180, true)] {
+            let mut answers = Answers::new("_http._tcp.local.");
+            let datagram = answer(5, &[txt(len)]);
+            assert!(datagram.len() <= 512 && answers.read(&datagram, 5, FROM, 1), "{}", datagram.len());
+            assert_eq!(!answers.cut_short().is_empty(), cut, "{}", datagram.len());
+        }
+    }
 }

@@ -79,22 +79,7 @@ fn measure(avahi: bool, count: usize) -> Result<(), Failure> {
     let world = World::new();
     let machines: Vec<_> =
         (1..=hosts).map(|host| world.machine(&format!("h{host}"), &format!("10.0.0.{host}/24"))).collect();
-    let (mut servers, mut avahis) = (Vec::new(), Vec::new());
-    for (host, machine) in (1..).zip(&machines) {
-        if avahi {
-            let names: Vec<String> = (0..count / hosts).map(|number| format!("i{host}-{number}")).collect();
-            let txt = [format!("service={SERVICE}")];
-            let txt: Vec<&str> = txt.iter().map(String::as_str).collect();
-            let services: Vec<_> =
-                names.iter().map(|name| AvahiService { name, kind: KIND, port: 80, txt: &txt }).collect();
-            avahis.push(Avahi::start(machine, &services));
-        } else {
-            servers.push(start(
-                machine,
-                &["serve", &format!("10.0.0.{host}:80"), &(count / hosts).to_string()],
-            )?);
-        }
-    }
+    let (mut servers, _avahis) = announce(avahi, &machines, count / hosts)?;
     for server in &mut servers {
         until(server, "registered");
     }
@@ -162,6 +147,29 @@ fn measure(avahi: bool, count: usize) -> Result<(), Failure> {
         ));
     }
     Ok(())
+}
+
+/// Has each of `machines` announce so many instances.
+fn announce<'a>(
+    avahi: bool,
+    machines: &'a [Machine<'a>],
+    each: usize,
+) -> Result<(Vec<Program>, Vec<Avahi<'a>>), Failure> {
+    let (mut servers, mut avahis) = (Vec::new(), Vec::new());
+    for (host, machine) in (1..).zip(machines) {
+        if avahi {
+            let names: Vec<String> = (0..each).map(|number| format!("i{host}-{number}")).collect();
+            let txt = format!("service={SERVICE}");
+            let txt = [txt.as_str()];
+            let services: Vec<_> =
+                names.iter().map(|name| AvahiService { name, kind: KIND, port: 80, txt: &txt }).collect();
+            avahis.push(Avahi::start(machine, &services));
+        } else {
+            let address = format!("10.0.0.{host}:80");
+            servers.push(start(machine, &["serve", &address, &each.to_string()])?);
+        }
+    }
+    Ok((servers, avahis))
 }
 
 fn looks() -> usize {
