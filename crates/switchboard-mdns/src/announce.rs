@@ -381,7 +381,12 @@ async fn heard(own: &Browse, instance: &Instance) -> Result<()> {
 
     let mut snapshots = own.store().watch(instance.service());
     while let Some(snapshot) = snapshots.next().await {
-        if snapshot?.get(instance.id()).is_some_and(|heard| says_the_same(heard, instance)) {
+        let snapshot = match snapshot {
+            // There may be an interface in time.
+            Err(error) if error.kind() == ErrorKind::Unavailable => continue,
+            told => told?,
+        };
+        if snapshot.get(instance.id()).is_some_and(|heard| says_the_same(heard, instance)) {
             sleep(HEARD_BY_OTHERS).await;
             return Ok(());
         }

@@ -320,4 +320,55 @@ mod tests {
             "a daemon that never asks keeps nobody waiting"
         );
     }
+
+    fn web(addresses: &[&str]) -> Instance {
+        addresses
+            .iter()
+            .fold(Instance::builder("s").id("1"), |builder, a| builder.address(*a))
+            .build()
+            .unwrap()
+    }
+
+    #[test]
+    fn what_only_a_unicast_answer_has_said_lapses_and_what_mdns_sd_says_stays() {
+        let (mut heard, mut touched) = (Heard::new(), HashSet::new());
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        for name in ["a", "b"] {
+            heard.add_unicast(name, web(&["10.0.0.1:80", "[fe80::1%2]:80"]), start, &mut touched);
+        }
+        // A daemon that begins again does not take back what it has not heard yet.
+        heard.begin(0, start);
+        heard.started(start);
+        heard.started(start);
+        heard.forget_unsaid(start, &mut touched);
+        assert_eq!(heard.names.len(), 2);
+        // IPv4's packet comes first.
+        heard.add("a", web(&["10.0.0.1:80"]), &mut touched);
+        assert_eq!(heard.instance("a").unwrap().addresses().len(), 2, "no address goes for a moment");
+        assert_eq!(heard.forget_unconfirmed(at(9), &mut touched), Some(at(10)));
+        assert_eq!(heard.forget_unconfirmed(at(10), &mut touched), None);
+        assert_eq!(heard.names.keys().collect::<Vec<_>>(), ["a"]);
+        heard.add("a", web(&["10.0.0.1:81"]), &mut touched);
+        assert_eq!(heard.instance("a").unwrap().address().port(), 81);
+    }
+
+    #[test]
+    fn all_is_known_when_all_have_answered_by_unicast_and_are_described() {
+        let (mut heard, mut touched) = (Heard::new(), HashSet::new());
+        let now = Instant::now();
+        let vouched = |heard: &Heard| heard.standing(now).vouched;
+        assert!(!vouched(&heard), "nobody has answered");
+        heard.unicast.answered = true;
+        heard.add_unicast("a", web(&["10.0.0.1:80"]), now, &mut touched);
+        assert!(vouched(&heard));
+        heard.announced("b".into());
+        assert!(!vouched(&heard), "it is not described");
+        heard.add("b", web(&["10.0.0.2:80"]), &mut touched);
+        assert!(!vouched(&heard), "it has not answered by unicast");
+        heard.add_unicast("b", web(&["10.0.0.2:80"]), now, &mut touched);
+        assert!(vouched(&heard));
+        heard.listen_anew(now);
+        assert!(!vouched(&heard), "what was known says nothing of what there is");
+    }
 }
