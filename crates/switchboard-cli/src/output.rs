@@ -1,12 +1,13 @@
 //! What is written: text and tables for people, JSON for machines, complaints on standard error.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Display;
 use std::io::{self, IsTerminal as _, Write as _};
 
 use anstyle::{AnsiColor, Style};
 use comfy_table::{Table, presets};
 use serde::Serialize;
-use switchboard::{Address, Endpoint, Health, HealthReason, Instance};
+use switchboard::{Address, Endpoint, Health, HealthReason, Instance, Snapshot};
 use tracing_subscriber::filter::LevelFilter;
 
 const HEADING: Style = Style::new().bold();
@@ -83,6 +84,16 @@ pub(crate) fn json_line_to_error(value: &impl Serialize) {
 /// Says something on standard error that is not the result.
 pub(crate) fn note(text: &str) {
     say(Look::Faint, text);
+}
+
+/// Says on standard error that a look may not have been the whole.
+pub(crate) fn warn_of_part(registry: &impl Display, snapshots: &[Snapshot]) {
+    if !snapshots.iter().all(Snapshot::is_complete) {
+        say(
+            Look::Doubtful,
+            &format!("{registry} may have more: not everything that is announced was heard in time"),
+        );
+    }
 }
 
 /// Says on standard error what went wrong, in one line.

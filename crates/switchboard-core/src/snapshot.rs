@@ -8,7 +8,8 @@ use crate::{Instance, InstanceId, ServiceName};
 
 /// All the instances of one service at one moment, sorted by id, each id once.
 ///
-/// Cheap to clone. Two snapshots are equal when everything in them is equal.
+/// Cheap to clone. Two snapshots are equal when everything in them is equal, whether they are [complete](Self::is_complete)
+/// or not.
 ///
 /// ```
 /// use switchboard_core::{Instance, ServiceName, Snapshot};
@@ -28,6 +29,7 @@ use crate::{Instance, InstanceId, ServiceName};
 pub struct Snapshot {
     service: ServiceName,
     instances: Arc<[Arc<Instance>]>,
+    complete: bool,
 }
 
 /// The serialized form, which need not be in order.
@@ -35,6 +37,12 @@ pub struct Snapshot {
 struct Unordered {
     service: ServiceName,
     instances: Vec<Arc<Instance>>,
+    #[serde(default = "complete", skip_serializing_if = "Clone::clone")]
+    complete: bool,
+}
+
+fn complete() -> bool {
+    true
 }
 
 impl Snapshot {
@@ -56,12 +64,28 @@ impl Snapshot {
             }
             same
         });
-        Self { service, instances: list.into() }
+        Self { service, instances: list.into(), complete: true }
     }
 
     /// A snapshot of `service` without instances: what an unknown service looks like.
     pub fn empty(service: ServiceName) -> Self {
-        Self { service, instances: Arc::new([]) }
+        Self { service, instances: Arc::new([]), complete: true }
+    }
+
+    /// The same, of which the registry cannot say that it is all there is.
+    #[must_use]
+    pub fn incomplete(self) -> Self {
+        Self { complete: false, ..self }
+    }
+
+    /// Whether this is all there is, as far as the registry can know. True for every registry that can simply be asked;
+    /// one that listens, such as mDNS, says no where answers were still arriving when it had waited long enough, or
+    /// where something is announced that nobody has described.
+    ///
+    /// It belongs to this look at the registry, not to the state: it is no part of equality, and a watch does not tell
+    /// a state again because it has turned out to be the whole.
+    pub fn is_complete(&self) -> bool {
+        self.complete
     }
 
     /// The service.
@@ -162,19 +186,21 @@ impl fmt::Debug for Snapshot {
         f.debug_struct("Snapshot")
             .field("service", &self.service)
             .field("instances", &self.instances)
+            .field("complete", &self.complete)
             .finish()
     }
 }
 
 impl From<Unordered> for Snapshot {
     fn from(raw: Unordered) -> Self {
-        Self::new(raw.service, raw.instances)
+        Self { complete: raw.complete, ..Self::new(raw.service, raw.instances) }
     }
 }
 
 impl From<Snapshot> for Unordered {
     fn from(snapshot: Snapshot) -> Self {
-        Self { service: snapshot.service, instances: snapshot.instances.to_vec() }
+        let Snapshot { service, instances, complete } = snapshot;
+        Self { service, instances: instances.to_vec(), complete }
     }
 }
 
@@ -243,6 +269,20 @@ mod tests {
             Snapshot::new(service(), [instance(2, 1), instance(1, 1), instance(2, 2), instance(2, 3)]);
         let ports: Vec<u16> = snapshot.all().iter().map(|instance| instance.address().port()).collect();
         assert_eq!(ports, [1, 3]);
+    }
+
+    #[test]
+    fn being_incomplete_is_carried_and_changes_nothing() {
+        let whole = Snapshot::new(service(), [instance(1, 1)]);
+        let part = whole.clone().incomplete();
+        assert!(whole.is_complete() && !part.is_complete());
+        assert_eq!(whole, part);
+        for snapshot in [whole, part] {
+            let json = serde_json::to_string(&snapshot).unwrap();
+            let read: Snapshot = serde_json::from_str(&json).unwrap();
+            assert_eq!(read.is_complete(), snapshot.is_complete(), "{json}");
+            assert_eq!(json.contains("complete"), !snapshot.is_complete());
+        }
     }
 
     #[test]

@@ -450,7 +450,8 @@ impl Announcer {
             changed.borrow_and_update();
             // By the name it goes by: another program may have the same id.
             let name = self.registered().get(&instance.key()).map(Registered::heard_as);
-            let heard = name.and_then(|name| own.instance_named(instance.service(), &name));
+            let heard = name.and_then(|name| own.instance_named(&name));
+            let heard = heard.filter(|heard| heard.service() == instance.service());
             if heard.is_some_and(|heard| says_the_same(&heard, instance)) {
                 sleep(HEARD_BY_OTHERS).await;
                 return Ok(());

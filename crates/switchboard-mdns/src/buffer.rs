@@ -8,7 +8,7 @@
 use std::sync::Once;
 
 #[cfg(target_os = "linux")]
-pub(crate) use linux::enlarge;
+pub(crate) use linux::{enlarge, set};
 
 /// Elsewhere the system's default stays: macOS and the BSDs start at several times Linux's.
 #[cfg(not(target_os = "linux"))]
@@ -31,11 +31,17 @@ pub(crate) fn warn_if_small(granted: usize, wanted: usize) {
     }
 }
 
+/// Asks for `bytes` on a socket of ours.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn set(socket: &socket2::Socket, bytes: usize) -> std::io::Result<()> {
+    socket.set_recv_buffer_size(bytes)
+}
+
 #[cfg(target_os = "linux")]
 mod linux {
     use std::io;
     use std::net::SocketAddr;
-    use std::os::fd::OwnedFd;
+    use std::os::fd::{AsFd, OwnedFd};
 
     use rustix::net::{SocketType, getsockname, sockopt};
     use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
@@ -52,15 +58,21 @@ mod linux {
             // A descriptor may be closed meanwhile, or be none of ours to copy; both are no loss.
             let Ok(socket) = pidfd_getfd(&process, number, PidfdGetfdFlags::empty()) else { continue };
             if is_mdns(&socket, port) {
-                // The first needs CAP_NET_ADMIN, the second is capped by net.core.rmem_max.
-                sockopt::set_socket_recv_buffer_size_force(&socket, bytes)
-                    .or_else(|_| sockopt::set_socket_recv_buffer_size(&socket, bytes))?;
+                set(&socket, bytes)?;
                 // The kernel doubles what it is asked for, and tells the double.
                 let bytes = sockopt::socket_recv_buffer_size(&socket)? / 2;
                 granted = Some(granted.map_or(bytes, |least: usize| least.min(bytes)));
             }
         }
         Ok(granted)
+    }
+
+    /// Asks for `bytes` on one socket.
+    pub(crate) fn set(socket: &impl AsFd, bytes: usize) -> io::Result<()> {
+        // The first needs CAP_NET_ADMIN, the second is capped by net.core.rmem_max.
+        sockopt::set_socket_recv_buffer_size_force(socket, bytes)
+            .or_else(|_| sockopt::set_socket_recv_buffer_size(socket, bytes))?;
+        Ok(())
     }
 
     fn is_mdns(socket: &OwnedFd, port: u16) -> bool {

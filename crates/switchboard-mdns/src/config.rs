@@ -48,7 +48,7 @@ impl Default for MdnsBuilder {
         Self {
             interfaces: Vec::new(),
             port: mdns_sd::MDNS_PORT,
-            settle: Duration::from_millis(150),
+            settle: Duration::from_millis(500),
             ip: IpVersion::Both,
             receive_buffer: 4 << 20,
         }
@@ -75,10 +75,12 @@ impl MdnsBuilder {
     }
 
     /// Sets the settle window: the first lookup or watch goes on listening until no answer has arrived for as long.
-    /// Default 150 ms; RFC 6762 lets responders take 120. At most 60 s.
+    /// Default 500 ms: RFC 6762 §6 lets responders take 120, and a device on Wi-Fi that saves power hears a question up to
+    /// 300 later. At most 60 s.
     ///
-    /// Where answers keep arriving, it listens for 3 s, or two windows if that is longer. A window above a second is for
-    /// those who have just answered somebody else, and may not answer again within a second (RFC 6762 §6).
+    /// Where answers take long to come the window is half as long as they have come for, and where they keep arriving, it
+    /// ends after 3 s, or two windows if that is longer. Where not everybody answers by unicast, see
+    /// [`MdnsRegistry`], it lasts until 1.5 s after the first question.
     pub fn settle(mut self, settle: Duration) -> Self {
         self.settle = settle;
         self

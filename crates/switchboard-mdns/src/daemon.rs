@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mdns_sd::{
     DaemonEvent, DaemonStatus, IfKind, Receiver, ServiceDaemon, ServiceEvent, ServiceInfo, UnregisterStatus,
@@ -11,6 +11,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use switchboard_core::{Error, ErrorKind, Result};
 use tokio::time::{sleep, timeout};
 
+use crate::ask::Ask;
 use crate::config::{IpVersion, MdnsBuilder};
 use crate::interface::Selection;
 use crate::{BACKEND, buffer};
@@ -97,6 +98,16 @@ impl Daemon {
     /// Forgets what was heard of a type, without waiting; `false` while the queue is full.
     pub(crate) fn try_stop_browse(&self, ty_domain: &str) -> bool {
         self.inner().stop_browse(ty_domain) != Err(mdns_sd::Error::Again)
+    }
+
+    /// Asks by unicast for a type, whether the thread lives or not.
+    pub(crate) fn ask(&self, ty_domain: String, now: Instant) -> Ask {
+        Ask::begin(self.shared.selection.links(), &self.shared.config, ty_domain, now)
+    }
+
+    /// Whether there is an interface to speak on.
+    pub(crate) fn has_link(&self) -> bool {
+        !self.shared.selection.links().is_empty()
     }
 
     pub(crate) async fn monitor(&self) -> Result<Receiver<DaemonEvent>> {

@@ -221,7 +221,7 @@ async fn a_type_is_forgotten_though_the_queue_was_full_when_its_last_reader_left
             let metrics = here.shared.daemon.inner().get_metrics();
             let counts = match metrics {
                 Ok(counts) => counts.recv_async().await.unwrap(),
-                Err(_) => HashMap::default(),
+                Err(_) => std::collections::HashMap::default(),
             };
             // Every record of it is dropped with its type.
             if counts.get("cached-srv") == Some(&0) {

@@ -54,7 +54,8 @@ impl Selection {
             IpVersion::Both => true,
         };
         // IPv6 has no multicast on loopback, at least not on Linux.
-        let silent = interface.is_loopback() && interface.ip().is_ipv6();
+        // mdns-sd leaves point-to-point links out.
+        let silent = interface.is_p2p() || interface.is_loopback() && interface.ip().is_ipv6();
         let chosen = self.choices.is_empty() || self.choices.iter().any(|choice| choice.matches(interface));
         version && !silent && chosen
     }
@@ -77,21 +78,35 @@ pub(crate) struct Links(Vec<Interface>);
 impl Links {
     /// Whether `ip` belongs to the network of one of them, so that it can be announced there.
     pub(crate) fn contain(&self, ip: IpAddr) -> bool {
-        self.0.iter().any(|interface| match (&interface.addr, ip) {
-            (IfAddr::V4(own), IpAddr::V4(ip)) => {
-                let mask = u32::from(own.netmask);
-                u32::from(own.ip) & mask == u32::from(ip) & mask
-            }
-            (IfAddr::V6(own), IpAddr::V6(ip)) => {
-                let mask = u128::from(own.netmask);
-                u128::from(own.ip) & mask == u128::from(ip) & mask
-            }
-            _ => false,
-        })
+        self.0.iter().any(|interface| contains(interface, ip))
+    }
+
+    /// One address of each interface for each IP version, of IPv6 the link-local one where there is one.
+    pub(crate) fn one_per_family(mut self) -> impl Iterator<Item = Interface> {
+        let family =
+            |interface: &Interface| (interface.index, interface.name.clone(), interface.ip().is_ipv6());
+        self.0.sort_by_key(|interface| (family(interface), !interface.is_link_local(), interface.ip()));
+        self.0.dedup_by_key(|interface| family(interface));
+        self.0.into_iter()
     }
 
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+}
+
+/// Whether `ip` belongs to the network of `interface`.
+pub(crate) fn contains(interface: &Interface, ip: IpAddr) -> bool {
+    match (&interface.addr, ip) {
+        (IfAddr::V4(own), IpAddr::V4(ip)) => {
+            let mask = u32::from(own.netmask);
+            u32::from(own.ip) & mask == u32::from(ip) & mask
+        }
+        (IfAddr::V6(own), IpAddr::V6(ip)) => {
+            let mask = u128::from(own.netmask);
+            u128::from(own.ip) & mask == u128::from(ip) & mask
+        }
+        _ => false,
     }
 }
 

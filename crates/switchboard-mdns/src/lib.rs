@@ -56,6 +56,8 @@
 //! authenticate the peers themselves (mutual TLS).
 
 mod announce;
+mod answers;
+mod ask;
 mod backend;
 mod browse;
 mod browses;
@@ -67,7 +69,9 @@ mod faults;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzz;
+mod heard;
 mod interface;
+mod linked;
 mod record;
 mod registrations;
 mod requery;

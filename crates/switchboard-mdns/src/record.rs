@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use std::sync::Arc;
 
-use mdns_sd::{ResolvedService, ScopedIp, ServiceInfo, TxtProperty};
+use mdns_sd::{ResolvedService, ScopedIp, ServiceInfo, TxtProperties, TxtProperty};
 use switchboard_core::{Address, Host, Instance, InstanceBuilder, InstanceId, Invalid, ServiceName};
 
 use crate::txt::{self, Heard, Property};
@@ -186,12 +186,36 @@ pub(crate) fn tell_apart<'a>(
     others.into_iter().chain(keepers)
 }
 
-/// The instance that `resolved` announces, or why it is none of ours.
-pub(crate) fn decode(kind: &ServiceType, resolved: &ResolvedService) -> Result<Instance, Invalid> {
-    let label = label_of(kind, &resolved.fullname);
-    let heard = heard_addresses(resolved);
-    let txt: Vec<Heard<'_>> =
-        resolved.txt_properties.iter().map(|property| (property.key(), property.val())).collect();
+/// What was heard of one instance.
+#[derive(Debug)]
+pub(crate) struct Found {
+    /// Its full name, unescaped.
+    pub(crate) fullname: String,
+    /// Addresses of IPv6 that are link-local have their link as scope, others none.
+    pub(crate) addresses: Vec<SocketAddr>,
+    pub(crate) txt: TxtProperties,
+}
+
+impl From<ResolvedService> for Found {
+    fn from(resolved: ResolvedService) -> Self {
+        let addresses = resolved.addresses.iter().filter_map(|ip| match ip {
+            ScopedIp::V4(v4) => Some(SocketAddr::new((*v4.addr()).into(), resolved.port)),
+            ScopedIp::V6(v6) => {
+                let scope = if v6.addr().is_unicast_link_local() { v6.scope_id().index } else { 0 };
+                Some(SocketAddrV6::new(*v6.addr(), resolved.port, 0, scope).into())
+            }
+            _ => None,
+        });
+        let addresses = addresses.collect();
+        Self { addresses, fullname: resolved.fullname, txt: resolved.txt_properties }
+    }
+}
+
+/// The instance that was found, or why it is none of ours.
+pub(crate) fn decode(kind: &ServiceType, found: &Found) -> Result<Instance, Invalid> {
+    let label = label_of(kind, &found.fullname);
+    let heard = heard_addresses(found);
+    let txt: Vec<Heard<'_>> = found.txt.iter().map(|property| (property.key(), property.val())).collect();
     let (builder, mut addresses) = match kind {
         ServiceType::Own => txt::decode(&txt, &label).ok_or_else(|| {
             Invalid::quoting("announcement", &label, "names no service of ours in its TXT record")
@@ -224,19 +248,8 @@ fn label_of(kind: &ServiceType, fullname: &str) -> String {
 }
 
 /// The addresses in the address records: IPv4 first, link-local last, then by number so that the order is stable.
-fn heard_addresses(resolved: &ResolvedService) -> Vec<Address> {
-    let mut sockets: Vec<SocketAddr> = resolved
-        .addresses
-        .iter()
-        .filter_map(|ip| match ip {
-            ScopedIp::V4(v4) => Some(SocketAddr::new((*v4.addr()).into(), resolved.port)),
-            ScopedIp::V6(v6) => {
-                let scope = if v6.addr().is_unicast_link_local() { v6.scope_id().index } else { 0 };
-                Some(SocketAddrV6::new(*v6.addr(), resolved.port, 0, scope).into())
-            }
-            _ => None,
-        })
-        .collect();
+fn heard_addresses(found: &Found) -> Vec<Address> {
+    let mut sockets = found.addresses.clone();
     let link_local =
         |socket: &SocketAddr| matches!(socket, SocketAddr::V6(v6) if v6.ip().is_unicast_link_local());
     sockets.sort_by_key(|socket| (socket.is_ipv6(), link_local(socket), *socket));
@@ -255,12 +268,12 @@ mod tests {
         Instance::builder(service).id("Node.1").address("127.0.0.1:80")
     }
 
-    fn resolved(instance: &InstanceBuilder) -> ResolvedService {
+    fn found(instance: &InstanceBuilder) -> Found {
         let announcement = announce(instance).unwrap();
         let ips =
             if announcement.ips.is_empty() { vec![[127, 0, 0, 1].into()] } else { announcement.ips.clone() };
         let announcement = Announcement { ips, ..announcement };
-        announcement.service_info("host.local.", false).unwrap().as_resolved_service()
+        announcement.service_info("host.local.", false).unwrap().as_resolved_service().into()
     }
 
     #[test]
@@ -291,14 +304,14 @@ mod tests {
             base("_http._tcp").id("Node 1").metadata("path", "/x"),
         ] {
             let kind = announce(&instance).unwrap().kind;
-            assert_eq!(decode(&kind, &resolved(&instance)).unwrap(), instance.build().unwrap());
+            assert_eq!(decode(&kind, &found(&instance)).unwrap(), instance.build().unwrap());
         }
     }
 
     #[test]
     fn addresses_on_the_link_come_first() {
         let instance = base("greeter").clear_addresses().address("10.9.9.9:80").address("127.0.0.1:80");
-        let found = decode(&ServiceType::Own, &resolved(&instance)).unwrap();
+        let found = decode(&ServiceType::Own, &found(&instance)).unwrap();
         assert_eq!(found.addresses()[0].to_string(), "127.0.0.1:80");
         assert_eq!(found.addresses()[1].to_string(), "10.9.9.9:80");
     }
@@ -324,7 +337,11 @@ mod tests {
             [("Node.1".to_owned(), 80, first.0.clone()), ("node-1 (2)".to_owned(), 81, second.0.clone())];
         assert_eq!(told(&[first.clone(), second.clone()]), both);
         assert_eq!(told(&[second.clone(), first]), both);
-        assert_eq!(told(std::slice::from_ref(&second)), [("Node.1".to_owned(), 81, second.0)], "alone it is who it says");
+        assert_eq!(
+            told(std::slice::from_ref(&second)),
+            [("Node.1".to_owned(), 81, second.0)],
+            "alone it is who it says"
+        );
     }
 
     #[test]

@@ -10,6 +10,7 @@ use tokio::time::timeout;
 
 use crate::BACKEND;
 use crate::browse::Browse;
+use crate::heard::Standing;
 
 /// How long a service that is there may stay silent: a responder that has just multicast a record may not do so again
 /// within a second (RFC 6762 §6), and may then take 120 ms; the rest is for a busy machine.
@@ -18,20 +19,27 @@ const SILENCE: Duration = Duration::from_millis(1500);
 /// The most that is listened while answers still arrive, or twice the settle window where that is longer.
 const LISTEN_AT_MOST: Duration = Duration::from_secs(3);
 
+/// How often to look whether what was heard settles it.
+const LOOK: Duration = Duration::from_millis(20);
+
 /// The current snapshot of `service`.
 ///
 /// A browse that has listened long enough answers at once. A younger one goes on until nothing has arrived for the settle
-/// window, and for a service not heard of by then, until silence means absence.
+/// window, and where not everybody has answered by unicast, or for a service not heard of by then, until silence means
+/// absence.
 pub(crate) async fn lookup(browse: &Browse, service: &ServiceName, settle: Duration) -> Result<Snapshot> {
-    listen(browse, settle, |store| !store.snapshot(service).is_empty()).await;
+    let whole = listen(browse, settle, |store| !store.snapshot(service).is_empty()).await;
     check(browse, "lookup")?;
-    Ok(browse.store().snapshot(service))
+    Ok(mark(browse.store().snapshot(service), whole))
 }
 
 /// The names heard of, after listening as long as for a lookup.
 pub(crate) async fn services(browse: &Browse, settle: Duration) -> Result<BTreeSet<ServiceName>> {
-    listen(browse, settle, any).await;
+    let whole = listen(browse, settle, any).await;
     check(browse, "services")?;
+    if !whole {
+        tracing::warn!("there may be more services than were heard of in time");
+    }
     Ok(browse.store().services())
 }
 
@@ -42,7 +50,7 @@ pub(crate) fn snapshots(
     settle: Duration,
 ) -> BoxStream<'static, Result<Snapshot>> {
     let (stream, service) = (browse.store().watch(service), service.clone());
-    settled(browse, stream, settle, move |store| !store.snapshot(&service).is_empty())
+    settled(browse, stream, settle, move |store| !store.snapshot(&service).is_empty(), mark)
 }
 
 /// The names heard of, beginning with those of [`services`].
@@ -51,11 +59,15 @@ pub(crate) fn names(
     settle: Duration,
 ) -> BoxStream<'static, Result<BTreeSet<ServiceName>>> {
     let stream = browse.store().watch_services();
-    settled(browse, stream, settle, any)
+    settled(browse, stream, settle, any, |names, _| names)
 }
 
 fn any(store: &Store) -> bool {
     !store.services().is_empty()
+}
+
+fn mark(snapshot: Snapshot, whole: bool) -> Snapshot {
+    if whole { snapshot } else { snapshot.incomplete() }
 }
 
 /// An error if the registry was closed, or cannot hear the network now.
@@ -74,39 +86,60 @@ fn settled<T: Send + 'static>(
     stream: BoxStream<'static, Result<T>>,
     settle: Duration,
     found: impl Fn(&Store) -> bool + Send + 'static,
+    mark: impl Fn(T, bool) -> T + Send + 'static,
 ) -> BoxStream<'static, Result<T>> {
     let stream = async move {
         listen(&browse, settle, found).await;
         // The browse goes on for as long as the stream is held.
         stream.map(move |item| {
-            let _ = &browse;
-            item
+            let whole = is_whole(settle, &browse.standing(), browse.changed().borrow().elapsed());
+            item.map(|item| mark(item, whole))
         })
     };
     once(stream).flatten().boxed()
 }
 
-/// Listens until what is asked for was `found` whole, or silence means absence, or there is nothing to listen to.
-async fn listen(browse: &Browse, settle: Duration, found: impl Fn(&Store) -> bool) {
+/// Listens until what is asked for was `found` whole, or silence means absence, or there is nothing to listen to; whether
+/// what is known then is the whole.
+async fn listen(browse: &Browse, settle: Duration, found: impl Fn(&Store) -> bool) -> bool {
     let mut changed = browse.changed();
     loop {
         let quiet = changed.borrow_and_update().elapsed();
-        let left = left(settle, browse.age(), quiet, found(browse.store()));
+        let standing = browse.standing();
+        let left = left(settle, &standing, quiet, found(browse.store()));
         // Even a sleep of nothing waits for the next tick of the timer.
         if left.is_zero() || check(browse, "listen").is_err() {
-            return;
+            return is_whole(settle, &standing, quiet);
         }
-        // Time that runs out and a change are both a reason to look again.
-        let _ = timeout(left, changed.changed()).await;
+        // Time that runs out and a change are both a reason to look again, and so is what is heard and changes nothing.
+        let _ = timeout(left.min(LOOK), changed.changed()).await;
     }
 }
 
-/// How long to listen on, for a browse of this age which has heard nothing new for as long as `quiet`.
-pub(crate) fn left(settle: Duration, age: Duration, quiet: Duration, found: bool) -> Duration {
-    let settling = settle.saturating_sub(quiet.min(age));
-    let silence = if found { Duration::ZERO } else { SILENCE.max(settle).saturating_sub(age) };
-    let at_most = LISTEN_AT_MOST.max(settle.saturating_mul(2)).saturating_sub(age);
-    settling.max(silence).min(at_most)
+/// How long to listen on, for a browse which has heard nothing new for as long as `quiet`.
+pub(crate) fn left(settle: Duration, standing: &Standing, quiet: Duration, found: bool) -> Duration {
+    let sure = found && standing.vouched;
+    let silence = if sure { Duration::ZERO } else { SILENCE.max(settle).saturating_sub(standing.age) };
+    let at_most = at_most(settle).saturating_sub(standing.age);
+    unsettled(settle, standing, quiet).max(silence).min(at_most)
+}
+
+/// Whether nothing suggests that there is more than is known.
+fn is_whole(settle: Duration, standing: &Standing, quiet: Duration) -> bool {
+    let settled = standing.age > 2 * at_most(settle) || unsettled(settle, standing, quiet).is_zero();
+    standing.unresolved == 0 && settled
+}
+
+/// How long it has to be quiet yet until the answers have come. The longer they take to come, the longer may be a pause
+/// between two.
+fn unsettled(settle: Duration, standing: &Standing, quiet: Duration) -> Duration {
+    let quiet = quiet.min(standing.age).min(standing.asked);
+    let came_for = standing.age.min(at_most(settle)).saturating_sub(quiet);
+    settle.max(came_for / 2).saturating_sub(quiet)
+}
+
+fn at_most(settle: Duration) -> Duration {
+    LISTEN_AT_MOST.max(settle.saturating_mul(2))
 }
 
 #[cfg(test)]
@@ -117,9 +150,13 @@ mod tests {
         Duration::from_millis(ms)
     }
 
+    fn aged(age: u64) -> Standing {
+        Standing { age: ms(age), asked: ms(age), vouched: true, unresolved: 0 }
+    }
+
     #[test]
     fn listens_until_it_was_quiet_for_the_settle_window() {
-        let found = |age, quiet| left(ms(150), ms(age), ms(quiet), true);
+        let found = |age, quiet| left(ms(150), &aged(age), ms(quiet), true);
         assert_eq!(found(0, 0), ms(150));
         assert_eq!(found(100, 0), ms(150), "something has just arrived");
         assert_eq!(found(200, 100), ms(50));
@@ -130,20 +167,40 @@ mod tests {
     }
 
     #[test]
+    fn listens_for_longer_pauses_where_answers_take_longer_to_come() {
+        let found = |age, quiet| left(ms(150), &aged(age), ms(quiet), true);
+        assert_eq!(found(950, 150), ms(250), "400 ms, half of the 800 they have come for");
+        assert_eq!(found(1200, 400), ms(0));
+        let asked = Standing { asked: ms(20), ..aged(400) };
+        assert_eq!(left(ms(150), &asked, ms(300), true), ms(170), "somebody was asked just now");
+    }
+
+    #[test]
     fn listens_until_silence_means_absence() {
-        let absent = |age, quiet| left(ms(150), ms(age), ms(quiet), false);
+        let absent = |age, quiet| left(ms(150), &aged(age), ms(quiet), false);
         assert_eq!(absent(0, 0), ms(1500));
         assert_eq!(absent(1400, 1400), ms(100));
         assert_eq!(absent(1500, 1500), ms(0));
-        assert_eq!(absent(1500, 50), ms(100), "others still arrive");
         assert_eq!(absent(3000, 0), ms(0));
+        let unsure = Standing { vouched: false, ..aged(1000) };
+        assert_eq!(left(ms(150), &unsure, ms(1000), true), ms(500), "not everybody has answered by unicast");
     }
 
     #[test]
     fn a_long_settle_window_is_kept() {
-        assert_eq!(left(ms(10_000), ms(5000), ms(0), true), ms(10_000));
-        assert_eq!(left(ms(10_000), ms(5000), ms(5000), false), ms(5000));
-        assert_eq!(left(ms(10_000), ms(20_000), ms(0), true), ms(0));
-        assert_eq!(left(Duration::MAX, ms(0), ms(0), false), Duration::MAX);
+        let left = |settle, age, quiet, found| left(settle, &aged(age), ms(quiet), found);
+        assert_eq!(left(ms(10_000), 5000, 0, true), ms(10_000));
+        assert_eq!(left(ms(10_000), 5000, 5000, false), ms(5000));
+        assert_eq!(left(ms(10_000), 20_000, 0, true), ms(0));
+        assert_eq!(left(Duration::MAX, 0, 0, false), Duration::MAX);
+    }
+
+    #[test]
+    fn what_still_comes_or_is_not_described_is_not_the_whole() {
+        let whole = |age, quiet| is_whole(ms(150), &aged(age), ms(quiet));
+        assert!(whole(250, 150));
+        assert!(!whole(3000, 100), "they still came when there was no more time");
+        assert!(whole(60_000, 0), "one that has listened for long knows all");
+        assert!(!is_whole(ms(150), &Standing { unresolved: 1, ..aged(60_000) }, ms(9000)));
     }
 }

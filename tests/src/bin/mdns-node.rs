@@ -4,7 +4,8 @@
 //! |---|---|---|
 //! | `register INSTANCE` | registers an instance, as JSON | `registered`, `key`, `took` |
 //! | `deregister SERVICE ID` | deregisters | `deregistered` |
-//! | `lookup SERVICE` | looks up | `looked-up`, `instances`, `took` |
+//! | `lookup SERVICE` | looks up | `looked-up`, `instances`, `whole`, `took` |
+//! | `services` | lists the services | `services`, `names`, `took` |
 //! | `watch SERVICE` | follows a service | `snapshot`, `service`, `instances`, each time it changes |
 //! | `suspect SERVICE ID` | hints that an instance is not reachable | `suspected` |
 //! | `serve SERVICE ID` | greets callers on a free port of `0.0.0.0`, registered where that is reachable | `serving`, `address` |
@@ -66,7 +67,7 @@ fn start(registry: &Arc<MdnsRegistry>, command: String) {
 }
 
 async fn run(registry: &MdnsRegistry, command: &str) -> Result<(), Failure> {
-    let (verb, rest) = command.split_once(' ').ok_or_else(|| format!("no command: {command:?}"))?;
+    let (verb, rest) = command.split_once(' ').unwrap_or((command, ""));
     let begun = Instant::now();
     match verb {
         "register" => {
@@ -80,12 +81,27 @@ async fn run(registry: &MdnsRegistry, command: &str) -> Result<(), Failure> {
         }
         "lookup" => {
             let found = registry.lookup(&ServiceName::new(rest)?).await?;
-            report("looked-up", json!({ "service": rest, "instances": found.all(), "took": seconds(begun) }));
+            let whole = found.is_complete();
+            report(
+                "looked-up",
+                json!({ "service": rest, "instances": found.all(), "whole": whole, "took": seconds(begun) }),
+            );
+        }
+        "services" => {
+            let found = registry.services().await?;
+            report("services", json!({ "names": found, "took": seconds(begun) }));
         }
         "watch" => {
             let mut snapshots = registry.watch(&ServiceName::new(rest)?);
             while let Some(snapshot) = snapshots.next().await {
-                report("snapshot", json!({ "service": rest, "instances": snapshot?.all() }));
+                match snapshot {
+                    Ok(snapshot) => {
+                        report("snapshot", json!({ "service": rest, "instances": snapshot.all() }));
+                    }
+                    Err(error) => {
+                        report("error", json!({ "operation": "watch", "message": error.to_string() }));
+                    }
+                }
             }
         }
         "suspect" => {

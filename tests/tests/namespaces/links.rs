@@ -149,9 +149,10 @@ fn without_any_interface_it_opens_and_waits_for_one() {
         (event["event"] == "error").then(|| event["message"].as_str().unwrap_or_default().to_owned())
     });
     assert!(message.contains("unavailable") && message.contains("no interface"), "{message}");
-    server.tell("lookup greeter");
-    let (found, _) = server.until("lookup", LIMIT, |event| instances(event, "greeter").cloned());
-    assert!(found.is_empty());
+    for operation in ["lookup", "services", "watch"] {
+        server.tell(format!("{operation} greeter"));
+        until_no_interface(&mut server, operation);
+    }
 
     here.plug("eth0", "br0", "10.0.0.1/24");
     let up = Instant::now();
@@ -161,6 +162,42 @@ fn without_any_interface_it_opens_and_waits_for_one() {
     let mut client = node(&there);
     client.tell("watch greeter");
     until_at(&mut client, "greeter", "1", "10.0.0.1:80", LIMIT);
+    until_seen(&mut server, "greeter", "1", LIMIT);
+}
+
+/// An error that says so, and no empty set.
+fn until_no_interface(node: &mut Program, operation: &str) {
+    node.until(&format!("failure of {operation}"), LIMIT, |event| {
+        if event["event"] == "snapshot" || event["event"] == "looked-up" || event["event"] == "services" {
+            let told = event["instances"].as_array().or(event["names"].as_array());
+            assert!(told.is_some_and(|told| !told.is_empty()), "told that there is nothing: {event}");
+        }
+        let message = event["message"].as_str().unwrap_or_default();
+        (event["operation"] == operation && message.contains("no network interface")).then_some(())
+    });
+}
+
+#[test]
+#[ignore = "needs root"]
+fn when_the_last_interface_goes_nothing_has_left_and_all_is_told_again() {
+    let world = World::new();
+    let (here, there) = (world.machine("here", "10.0.0.1/24"), world.machine("there", "10.0.0.2/24"));
+    let mut server = node(&there);
+    register(&mut server, &greeter("1", "10.0.0.2:80"));
+    let mut client = node_at(&here, "mdns:?interface=eth0");
+    client.tell("watch greeter");
+    until_seen(&mut client, "greeter", "1", LIMIT);
+
+    here.ip("link set eth0 down");
+    for operation in ["watch", "lookup", "services"] {
+        if operation != "watch" {
+            client.tell(format!("{operation} greeter"));
+        }
+        until_no_interface(&mut client, operation);
+    }
+    here.ip("link set eth0 up");
+    let (all, _) = client.until("the state again", LIMIT, |event| instances(event, "greeter").map(Vec::len));
+    assert_eq!(all, 1, "it is told when it is known again");
 }
 
 #[test]

@@ -124,6 +124,55 @@ fn until_both(avahi: &Avahi<'_>) -> (String, String) {
 }
 
 #[test]
+#[ignore = "needs root, avahi-daemon, avahi-utils and dbus"]
+fn a_look_gets_all_that_avahi_has_while_it_may_not_multicast() {
+    const MANY: usize = 40;
+    let world = World::new();
+    let (here, there) = (world.machine("here", "10.0.0.1/24"), world.machine("there", "10.0.0.2/24"));
+    let names: Vec<String> = (0..MANY).map(|number| format!("web-{number}")).collect();
+    let services: Vec<_> =
+        names.iter().map(|name| AvahiService { name, kind: "_http._tcp", port: 80, txt: &[] }).collect();
+    let _avahi = Avahi::start(&there, &services);
+    // Avahi announces one after another; each reader has nothing in its memory, and asks just after the other.
+    let deadline = Instant::now() + 3 * LIMIT;
+    let mut whole = 0;
+    while whole < 3 {
+        let mut reader = crate::node_at(&here, "mdns:?interface=eth0");
+        reader.tell("lookup _http._tcp");
+        let (found, _) =
+            reader.until("lookup", LIMIT, |event| crate::instances(event, "_http._tcp").map(Vec::len));
+        assert!(whole == 0 || found == MANY, "then {found} of them");
+        whole += usize::from(found == MANY);
+        assert!(Instant::now() < deadline, "there are only {found}");
+    }
+}
+
+#[test]
+#[ignore = "needs root and python3 with PyPI (or an earlier run's python-zeroconf)"]
+fn a_zeroconf_that_died_leaves_once_suspected() {
+    let world = World::new();
+    let (here, there) = (world.machine("here", "10.0.0.1/24"), world.machine("there", "10.0.0.2/24"));
+    let mut zeroconf = zeroconf(&there, scratch());
+    let mut node = node(&here);
+    let service = json!({
+        "type": "_http._tcp.local.", "name": "web", "port": 80, "addresses": ["10.0.0.2"], "txt": {},
+    });
+    zeroconf.tell(format!("register {service}"));
+    zeroconf.until("registration", LIMIT, |event| (event["event"] == "registered").then_some(()));
+    node.tell("watch _http._tcp");
+    until_seen(&mut node, "_http._tcp", "web", LIMIT);
+    // Past the second in which no record may be doubted.
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    let killed = zeroconf.kill();
+    node.tell("suspect _http._tcp web");
+    took(
+        "zeroconf killed and suspected until gone",
+        killed,
+        crate::until_gone(&mut node, "_http._tcp", "web", LIMIT),
+    );
+}
+
+#[test]
 #[ignore = "needs root and python3 with PyPI (or an earlier run's python-zeroconf)"]
 fn zeroconf_and_we_see_each_other() {
     let world = World::new();

@@ -21,6 +21,7 @@ impl args::InstanceFilter {
 pub(crate) async fn run(session: &Session, args: &args::Instances) -> Result<ExitCode, Failure> {
     let registry = session.connect().await?;
     let snapshot = session.limited("lookup", registry.lookup(&args.service)).await?;
+    output::warn_of_part(&registry, std::slice::from_ref(&snapshot));
     let wanted = |instance: &&Arc<Instance>| {
         args.filter.accepts(instance) && (!args.healthy || instance.health().is_healthy())
     };

@@ -24,6 +24,7 @@ impl<'a> From<&'a Snapshot> for Row<'a> {
 pub(crate) async fn run(session: &Session) -> Result<ExitCode, Failure> {
     let registry = session.connect().await?;
     let found = session.limited("services", registry.snapshots()).await?;
+    output::warn_of_part(&registry, &found);
     if session.json {
         let rows: Vec<Row<'_>> = found.iter().map(Row::from).collect();
         output::json(&rows)?;
