@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod failing;
+mod identity;
 mod leaderless;
 mod readers;
 mod scene;
