@@ -1,7 +1,6 @@
 //! One id on several nodes of a real cluster: what is one instance, and what are several.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -76,11 +75,11 @@ async fn an_id_on_two_nodes_is_two_instances_and_each_agent_deregisters_its_own(
     let web = all.iter().find(|snapshot| *snapshot.service() == name("web")).unwrap();
     assert_eq!(ids(web), both, "in one answer too");
 
-    let directory = Arc::new(Directory::new(registry(&cluster.agents[0])));
+    let directory = Directory::new(registry(&cluster.agents[0]));
     let selector = Selector::new(directory);
     let mut picked = BTreeSet::new();
     for _ in 0..100 {
-        picked.insert(selector.select(&name("web")).await.unwrap().address().port());
+        picked.insert(selector.select("web").await.unwrap().address().port());
     }
     assert_eq!(picked, [8001, 8002].into());
 
