@@ -81,7 +81,10 @@ async fn remove_plain(client: &Client, key: &InstanceKey) -> Result<bool> {
         let answer = answer.success(DEREGISTER)?;
         let service: serde_json::Value =
             serde_json::from_slice(&answer.body).map_err(|error| answer.malformed(DEREGISTER, error))?;
-        if service["Service"].as_str() == Some(key.service().as_str()) {
+        // To an agent ids that differ in case are one.
+        let is_meant = service["Service"].as_str() == Some(key.service().as_str())
+            && service["ID"].as_str() == Some(key.id().as_str());
+        if is_meant {
             remove(client, agent, key.id()).await.map_err(|failure| failure.error)?;
             removed = true;
         }

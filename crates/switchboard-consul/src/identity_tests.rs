@@ -88,13 +88,16 @@ fn a_watch_keeps_the_address_for_a_while_after_the_others_have_left() {
 
 #[test]
 fn long_ids_stay_valid_and_apart() {
-    let long = |last: &str| {
+    let long = |last: &str, address: &str| {
         let id = format!("{}{last}", "\u{e4}".repeat(126));
-        Instance::builder("web").id(id).address("10.0.0.1:80").build().unwrap()
+        qualified(&Instance::builder("web").id(id).address(address).build().unwrap())
     };
-    let (one, two) = (qualified(&long("1")), qualified(&long("2")));
-    assert!(one.as_str().len() <= MAX_BYTES && one != two, "{one} {two}");
-    assert_eq!(one, qualified(&long("1")));
+    let all = [long("1", "10.0.0.1:80"), long("1", "10.0.0.2:80"), long("2", "10.0.0.1:80")];
+    assert!(all.iter().all(|id| id.as_str().len() <= MAX_BYTES), "{all:?}");
+    assert_eq!(std::collections::BTreeSet::from(all.clone()).len(), 3, "{all:?}");
+    assert_eq!(all[0], long("1", "10.0.0.1:80"));
+    // The same in every process and version.
+    assert!(all[0].as_str().ends_with("~a5de4dc4956ce1a5"), "{}", all[0]);
 }
 
 proptest! {
