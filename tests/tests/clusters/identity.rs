@@ -117,9 +117,11 @@ async fn what_a_handle_registered_leaves_by_either_id_and_nothing_else_of_that_i
     assert!(reader.deregister(&key("web", both[1])).await.is_err());
     one.deregister(&key("web", both[0])).await.unwrap();
     until_found(&one, "web", &["web"]).await;
-    // It is not put back, nor is there anything left to withdraw.
+    // Nor is there anything left to withdraw, when another program takes the id.
+    serve_web(&cluster.agents[0], 8003).await;
     one.close().await.unwrap();
-    assert_eq!(ids(&two.lookup(&name("web")).await.unwrap()), ["web"]);
+    until_found(&two, "web", &["web@127.0.0.1:8002", "web@127.0.0.1:8003"]).await;
+    reader.deregister(&key("web", "web@127.0.0.1:8003")).await.unwrap();
     two.deregister(&key("web", "web")).await.unwrap();
     until_found(&reader, "web", &[]).await;
 }
