@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use reqwest::StatusCode;
-use switchboard_core::{Error, ErrorKind, InstanceId, InstanceKey, Result};
+use switchboard_core::{Error, ErrorKind, InstanceId, InstanceKey};
 use tokio::time::Instant;
 
 use crate::BACKEND;
@@ -12,7 +12,7 @@ use crate::answer::{Answer, Failure};
 use crate::client::{Client, Request, segment};
 
 pub(crate) const REGISTER: &str = "register";
-const DEREGISTER: &str = "deregister";
+pub(crate) const DEREGISTER: &str = "deregister";
 
 /// How urgent a registration without a TTL is.
 const WITHOUT_TTL: Duration = Duration::from_secs(60);
@@ -178,24 +178,6 @@ pub(crate) async fn remove(client: &Client, agent: usize, id: &InstanceId) -> Re
         accepted(&answer, DEREGISTER)
     })
     .await
-}
-
-/// Removes what another program registered, wherever it is, but nothing that only has the same id.
-pub(crate) async fn deregister_foreign(client: &Client, key: &InstanceKey) -> Result<()> {
-    let request = Request::get(format!("/v1/agent/service/{}", segment(key.id().as_str())));
-    for agent in 0..client.agents.len() {
-        let answer = client.send(DEREGISTER, agent, &request).await.map_err(|failure| failure.error)?;
-        if answer.status == StatusCode::NOT_FOUND {
-            continue;
-        }
-        let answer = answer.success(DEREGISTER)?;
-        let service: serde_json::Value =
-            serde_json::from_slice(&answer.body).map_err(|error| answer.malformed(DEREGISTER, error))?;
-        if service["Service"].as_str() == Some(key.service().as_str()) {
-            remove(client, agent, key.id()).await.map_err(|failure| failure.error)?;
-        }
-    }
-    Ok(())
 }
 
 fn accepted(answer: &Answer, operation: &'static str) -> Result<(), Failure> {

@@ -24,7 +24,7 @@ use crate::settings::Settings;
 use crate::token::Token;
 use crate::turns::Crowd;
 use crate::watch::Watches;
-use crate::{BACKEND, MAX_SECONDS, Wire, record};
+use crate::{BACKEND, MAX_SECONDS, Wire, foreign, record};
 
 /// How many deregistrations `close` has under way at a time.
 const CLOSING: usize = 16;
@@ -211,7 +211,11 @@ impl Registry for ConsulRegistry {
             // It can never have been registered.
             return Ok(());
         }
-        self.registrations.deregister(&self.client, key).await
+        if self.registrations.deregister(&self.client, key).await? {
+            return Ok(());
+        }
+        let whole = self.reads.whole(key.service());
+        foreign::deregister(&self.client, &self.registrations, &whole, key).await
     }
 
     async fn lookup(&self, service: &ServiceName) -> Result<Snapshot> {

@@ -15,6 +15,7 @@ use crate::client::{Request, segment};
 use crate::dump::{self, Everything};
 use crate::entry;
 use crate::feed::Sources;
+use crate::identity::{Clashes, Listed, qualified, renamed};
 use crate::settings::Settings;
 use crate::{notice, reason};
 
@@ -80,7 +81,7 @@ impl ReadOptions {
     /// The instances of `service`
     /// (<https://developer.hashicorp.com/consul/api-docs/health#list-service-instances-for-service>).
     pub(crate) fn instances(&self, service: &ServiceName) -> Instances {
-        let mut request = self.read(format!("/v1/health/service/{}", segment(service.as_str())));
+        let mut request = self.read(instances_path(service));
         if self.passing {
             request = request.query("passing", "true");
         }
@@ -98,8 +99,14 @@ impl ReadOptions {
             request,
             seen: HashMap::new(),
             hasher: RandomState::new(),
+            clashes: Clashes::default(),
             last: None,
         }
+    }
+
+    /// All entries of `service` as they are now, whatever else is to be read.
+    pub(crate) fn whole(&self, service: &ServiceName) -> Request {
+        self.read_as(Consistency::Default, instances_path(service))
     }
 
     /// What tells which services change, among all.
@@ -123,6 +130,10 @@ impl ReadOptions {
     }
 }
 
+fn instances_path(service: &ServiceName) -> String {
+    format!("/v1/health/service/{}", segment(service.as_str()))
+}
+
 pub(crate) struct Instances {
     service: ServiceName,
     request: Request,
@@ -130,6 +141,7 @@ pub(crate) struct Instances {
     seen: HashMap<u64, Seen>,
     /// Keyed at random: nobody can choose entries that collide.
     hasher: RandomState,
+    clashes: Clashes,
     /// What a watch read last, for since when an instance is as it is; `None` for a single look.
     last: Option<Snapshot>,
 }
@@ -142,12 +154,8 @@ impl Instances {
     }
 }
 
-#[derive(Clone)]
-struct Seen {
-    /// `None` if it cannot be represented.
-    instance: Option<Arc<Instance>>,
-    modified: u64,
-}
+/// `None` if it cannot be represented.
+type Seen = Option<Listed>;
 
 impl Query for Instances {
     type Item = Snapshot;
@@ -163,21 +171,20 @@ impl Query for Instances {
     fn decode(&mut self, body: &[u8]) -> serde_json::Result<Snapshot> {
         let entries: Vec<&RawValue> = serde_json::from_slice(body)?;
         let mut seen = HashMap::with_capacity(entries.len());
-        let mut found = Vec::with_capacity(entries.len());
+        let mut order = Vec::with_capacity(entries.len());
         for entry in entries {
             let hash = self.hasher.hash_one(entry.get());
-            let known = match self.seen.get(&hash) {
-                Some(known) => known.clone(),
+            let known = match self.seen.remove(&hash) {
+                Some(known) => known,
+                None if seen.contains_key(&hash) => continue,
                 None => self.read(entry.get())?,
             };
-            found.extend(known.instance.clone().map(|instance| (instance, known.modified)));
             seen.insert(hash, known);
+            order.push(hash);
         }
         self.seen = seen;
-        // One id on two nodes, because its registration moved: the healthier counts, then the newer, and the last of
-        // equal ids is the one a snapshot keeps.
-        found.sort_by_key(|(instance, modified)| (instance.health().is_healthy(), *modified));
-        let snapshot = Snapshot::new(self.service.clone(), found.into_iter().map(|(instance, _)| instance));
+        let listed = order.iter().filter_map(|hash| self.seen.get(hash)?.as_ref()).collect();
+        let snapshot = Snapshot::new(self.service.clone(), self.clashes.tell_apart(listed, Instant::now()));
         if self.last.is_some() {
             self.last = Some(snapshot.clone());
         }
@@ -189,39 +196,53 @@ impl Query for Instances {
     }
 
     fn kept(older: &Snapshot, newer: &Snapshot) -> Snapshot {
-        let forgotten = |old: &&Arc<Instance>| match newer.get(old.id()) {
-            None => true,
-            // Who could not renew may be well.
-            Some(now) => old.health().is_healthy() && reason::has_only_lapsed(now),
+        let forgotten = |old: &Arc<Instance>| {
+            // Its id may have its address added since.
+            match newer.get(old.id()).or_else(|| newer.get(&qualified(old))) {
+                None => Some(old.clone()),
+                // Who could not renew may be well.
+                Some(now) => (old.health().is_healthy() && reason::has_only_lapsed(now))
+                    .then(|| renamed(old, now.id().clone())),
+            }
         };
         // The last of equal ids is the one that a snapshot keeps.
-        let all = newer.all().iter().chain(older.all().iter().filter(forgotten));
-        Snapshot::new(newer.service().clone(), all.cloned())
+        let all = newer.all().iter().cloned().chain(older.all().iter().filter_map(forgotten));
+        Snapshot::new(newer.service().clone(), all)
     }
 }
 
 impl Instances {
     fn read(&self, json: &str) -> serde_json::Result<Seen> {
         let read = entry::decode(json)?;
-        let instance = match read.instance {
+        let listed = match read.instance {
             Ok(instance) if *instance.service() != self.service => {
                 notice::other_case(self.service.as_str(), instance.service().as_str());
                 None
             }
             Ok(instance) => {
-                let dated = self.last.as_ref().map(|last| last.get(instance.id()).map(|known| &**known));
-                Some(Arc::new(match dated {
-                    Some(before) => reason::dated(instance, before, Instant::now()),
+                let dated = match &self.last {
+                    Some(last) => {
+                        let before = known(last, &instance);
+                        reason::dated(instance, before, Instant::now())
+                    }
                     None => instance,
-                }))
+                };
+                Some(Listed::new(Arc::new(dated), read.modified))
             }
             Err(invalid) => {
                 notice::left_out(self.service.as_str(), "", &invalid);
                 None
             }
         };
-        Ok(Seen { instance, modified: read.modified })
+        Ok(listed)
     }
+}
+
+/// The instance as it was last read, by either id.
+fn known<'a>(last: &'a Snapshot, instance: &Instance) -> Option<&'a Instance> {
+    let same = |known: &&Arc<Instance>| known.address() == instance.address();
+    let plain = last.get(instance.id()).filter(same);
+    plain.or_else(|| last.get(&qualified(instance))).map(|known| &**known)
 }
 
 pub(crate) struct Names {

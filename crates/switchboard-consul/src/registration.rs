@@ -9,7 +9,7 @@ use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout};
 
 use crate::BACKEND;
-use crate::agent_api::{Draft, REGISTER, deregister_foreign, put, remove};
+use crate::agent_api::{Draft, REGISTER, put, remove};
 use crate::answer::Failure;
 use crate::catalog::Listing;
 use crate::client::Client;
@@ -112,23 +112,40 @@ impl Registrations {
         })
     }
 
-    pub(crate) async fn deregister(&self, client: &Client, key: &InstanceKey) -> Result<()> {
-        let slot = self.known(key);
-        let Some(slot) = slot else {
-            return deregister_foreign(client, key).await;
-        };
+    /// Deregisters what this handle registered; `false` if it did not.
+    pub(crate) async fn deregister(&self, client: &Client, key: &InstanceKey) -> Result<bool> {
+        let Some(slot) = self.known(key) else { return Ok(false) };
         // Nobody wants that one any more, and it may take long.
         if let Some(registration) = lock(&slot.abandoned).take() {
             registration.abort();
         }
-        let mut held = slot.held.lock().await;
-        if held.gone {
-            return Ok(());
+        self.withdraw(client, key, slot.held.lock().await).await
+    }
+
+    /// The same, if it may be with this agent.
+    pub(crate) async fn deregister_from(
+        &self,
+        client: &Client,
+        key: &InstanceKey,
+        agent: usize,
+    ) -> Result<bool> {
+        let Some(slot) = self.known(key) else { return Ok(false) };
+        let held = slot.held.lock().await;
+        if held.may_be_with(agent) { self.withdraw(client, key, held).await } else { Ok(false) }
+    }
+
+    async fn withdraw(
+        &self,
+        client: &Client,
+        key: &InstanceKey,
+        mut held: tokio::sync::MutexGuard<'_, Held>,
+    ) -> Result<bool> {
+        if !held.gone {
+            held.deregister(client, key).await?;
+            held.gone = true;
+            self.forget(key);
         }
-        held.deregister(client, key).await?;
-        held.gone = true;
-        self.forget(key);
-        Ok(())
+        Ok(true)
     }
 
     /// Refuses what comes from now on; what there was, if this is the first call.
@@ -209,6 +226,10 @@ impl Held {
 
     fn is_nowhere(&self) -> bool {
         self.at.is_none() && self.strays.is_empty()
+    }
+
+    fn may_be_with(&self, agent: usize) -> bool {
+        self.at.as_ref().is_some_and(|(at, _)| *at == agent) || self.strays.contains(&agent)
     }
 
     async fn register(&mut self, client: &Client, draft: &Draft, move_after: Duration) -> Result<()> {

@@ -256,24 +256,46 @@ async fn an_unusable_instance_is_left_out_and_the_rest_stays() {
     assert_eq!(ids(&registry(&server.address).lookup(&name("a")).await.unwrap()), ["y"]);
 }
 
+/// An entry with the id `x` on a node.
+fn placed(node: &str, port: u16, status: &str, modified: u32) -> String {
+    format!(
+        r#"{{"Node":{{"Node":"{node}","Address":"h","Datacenter":"dc1"}},
+            "Service":{{"ID":"x","Service":"a","Port":{port},"ModifyIndex":{modified},"Meta":{{"at":"{modified}"}}}},
+            "Checks":[{{"CheckID":"c","Status":"{status}"}}]}}"#
+    )
+}
+
 #[tokio::test]
-async fn an_id_on_two_nodes_is_one_instance_the_healthier_then_the_newer() {
-    let entry = |port: u16, status: &str, modified: u32| {
-        format!(
-            r#"{{"Service":{{"ID":"x","Service":"a","Address":"h","Port":{port},"ModifyIndex":{modified}}},
-                "Checks":[{{"CheckID":"c","Status":"{status}"}}]}}"#
-        )
-    };
-    for (one, other, port) in [
-        (entry(1, "passing", 5), entry(2, "critical", 9), 1),
-        (entry(1, "passing", 5), entry(2, "passing", 9), 2),
-        (entry(1, "passing", 9), entry(2, "passing", 5), 1),
+async fn an_id_and_address_on_two_nodes_is_one_instance_the_healthier_then_the_newer() {
+    for (one, other, counts) in [
+        (placed("c1", 1, "passing", 5), placed("c2", 1, "critical", 9), "5"),
+        (placed("c1", 1, "passing", 5), placed("c2", 1, "passing", 9), "9"),
+        (placed("c1", 1, "passing", 9), placed("c2", 1, "passing", 5), "9"),
     ] {
         let body = format!("[{one},{other}]");
         let server = Server::start(move |_, _| Reply::ok(7, &body)).await;
         let snapshot = registry(&server.address).lookup(&name("a")).await.unwrap();
-        assert_eq!((snapshot.len(), snapshot.all()[0].address().port()), (1, port));
+        assert_eq!((ids(&snapshot), &*snapshot.all()[0].metadata()["at"]), (vec!["x"], counts));
     }
+}
+
+#[tokio::test]
+async fn who_is_missing_after_an_outage_is_kept_once_though_an_id_is_now_of_several() {
+    let server = Server::start(|number, _| match number {
+        0 => Reply::ok(33, &format!("[{}]", placed("c1", 1, "passing", 5))),
+        // Began anew, and by then there are two; the first has not renewed yet.
+        1 | 2 => {
+            let both = format!("[{},{}]", placed("c1", 1, "critical", 3), placed("c2", 2, "passing", 4));
+            Reply::ok(5, &both)
+        }
+        _ => Reply::Hang,
+    })
+    .await;
+    let registry = registry(&server.address);
+    let mut watch = registry.watch(&name("a"));
+    assert_eq!(ids(&until_ok(&mut watch).await), ["x"]);
+    let both = until_ok(&mut watch).await;
+    assert_eq!((ids(&both), both.healthy().count()), (vec!["x@h:1", "x@h:2"], 2));
 }
 
 /// A server that takes every registration, but says of each check the first time that it does not know it.
