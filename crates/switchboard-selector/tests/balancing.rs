@@ -250,6 +250,26 @@ async fn peak_ewma_leaves_the_slow_one_at_any_rate() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn peak_ewma_weighs_calls_in_flight_by_latency_and_weight() {
+    // Where a call takes 1 ms, or for the same weight 2, a call more costs half as much.
+    for (weights, times) in [([1, 1], [1, 2]), ([2, 1], [1, 1])] {
+        fastrand::seed(7);
+        let [a, b] = weights;
+        let (balancer, _registry) =
+            balancer(weighted(&[("a", a), ("b", b)]), |builder| builder.strategy(PeakEwma)).await;
+        for _ in 0..20 {
+            let pick = balancer.pick().unwrap();
+            advance(Duration::from_millis(times[usize::from(pick.id().as_str() == "b")])).await;
+            pick.success();
+        }
+        let open: Vec<Pick> = (0..300).map(|_| balancer.pick().unwrap()).collect();
+        let on_a = open.iter().filter(|pick| pick.id().as_str() == "a").count();
+        assert!((190..=210).contains(&on_a), "{on_a} of 300, {weights:?} {times:?}");
+        open.into_iter().for_each(Pick::forget);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn peak_ewma_comes_back_to_one_that_has_recovered() {
     fastrand::seed(7);
     let (balancer, _registry) = balancer(of(&["a", "was slow"]), |builder| builder.strategy(PeakEwma)).await;
@@ -418,6 +438,17 @@ async fn a_quick_drop_is_no_verdict_and_marks_are() {
     assert!(balancer.mark(&a, Ok(())));
     assert_eq!(balancer.report()[0].consecutive_failures, 0);
     assert!(!balancer.mark(&InstanceId::new("z").unwrap(), Ok(())));
+}
+
+#[tokio::test]
+async fn a_retry_finds_the_only_one_of_many_that_was_not_tried() {
+    let ids: Vec<String> = (0..100).map(|number| format!("i{number}")).collect();
+    let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+    let (balancer, _registry) = balancer(of(&ids), |builder| builder).await;
+    let tried: Vec<InstanceId> = ids[1..].iter().map(|id| InstanceId::new(*id).unwrap()).collect();
+    for _ in 0..100 {
+        assert_eq!(id(balancer.pick_for(&Request::new().avoid(&tried))), "i0");
+    }
 }
 
 #[tokio::test(start_paused = true)]
