@@ -211,6 +211,8 @@ impl Agent {
         let mut arguments: Vec<String> = arguments.map(String::from).into();
         arguments.extend([
             format!("-node=n{http}"),
+            // Servers refuse a new one under the name of one that they have not found dead yet.
+            format!("-node-id=00000000-0000-4000-8000-{http:012}"),
             format!("-http-port={http}"),
             format!("-server-port={server}"),
             format!("-serf-lan-port={serf}"),

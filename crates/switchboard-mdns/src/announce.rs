@@ -459,7 +459,8 @@ impl Announcer {
             if own.store().is_closed() {
                 return Err(Error::closed(BACKEND, "register"));
             }
-            if let Some(error) = own.store().failure() {
+            // A daemon or an interface may come in time.
+            if let Some(error) = own.store().failure().filter(|error| !error.is_transient()) {
                 return Err(error);
             }
             tokio::select! {

@@ -48,6 +48,9 @@ fn heading(model: &Model) -> Vec<Line<'static>> {
     vec![Line::styled(title, HEADING), state]
 }
 
+/// From this width on there is room for why an instance is not passing.
+const WIDE: u16 = 80;
+
 fn draw_instances(frame: &mut Frame<'_>, area: Rect, model: &mut Model) {
     let (instances, _) = model.count();
     let room = usize::from(area.height.saturating_sub(1));
@@ -56,16 +59,19 @@ fn draw_instances(frame: &mut Frame<'_>, area: Rect, model: &mut Model) {
         // The name stands at its first instance only.
         instances.values().enumerate().map(|(index, instance)| row(instance, index == 0))
     });
-    let widths = [
+    let mut widths = vec![
         Constraint::Fill(2),
         Constraint::Fill(3),
         Constraint::Length(11),
         Constraint::Fill(2),
         Constraint::Length(10),
-        Constraint::Fill(4),
     ];
-    let table = Table::new(rows.skip(model.offset).take(room), widths)
-        .header(Row::new(["SERVICE", "ID", "HEALTH", "ADDRESS", "VERSION", "WHY"]).style(HEADING));
+    if area.width >= WIDE {
+        widths.push(Constraint::Fill(4));
+    }
+    let headings = ["SERVICE", "ID", "HEALTH", "ADDRESS", "VERSION", "WHY"].into_iter().take(widths.len());
+    let table =
+        Table::new(rows.skip(model.offset).take(room), widths).header(Row::new(headings).style(HEADING));
     frame.render_widget(table, area);
 }
 
