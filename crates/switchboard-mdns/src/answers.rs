@@ -130,6 +130,11 @@ impl Answers {
         found
     }
 
+    /// The full names of which nothing more is known.
+    pub(crate) fn undescribed(&self) -> impl Iterator<Item = &str> {
+        self.pointers.values().filter(|pointer| pointer.told == 0).map(|pointer| &*pointer.fullname)
+    }
+
     /// The hosts whose answers may not have been all: there was no more room, or an instance was named and not described.
     pub(crate) fn cut_short(&self) -> HashSet<IpAddr> {
         let undescribed = self.pointers.values().filter(|pointer| pointer.told == 0);

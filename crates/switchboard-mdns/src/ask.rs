@@ -135,6 +135,11 @@ impl Ask {
         (self.answers.found(), came)
     }
 
+    /// The full names that answers announce and do not describe.
+    pub(crate) fn undescribed(&self) -> impl Iterator<Item = &str> {
+        self.answers.undescribed()
+    }
+
     fn everybody(&mut self, now: Instant) {
         self.asked = (now, self.asked.1 + 1);
         for line in &self.lines {

@@ -256,6 +256,10 @@ impl Shared {
                 }
             }
         }
+        if answered {
+            // Avahi may name all by unicast and describe them only when it is asked by multicast again.
+            asking.undescribed().for_each(|name| heard.announced(name.to_owned()));
+        }
         heard.unicast.answered |= answered;
         if heard.misses_unicast() {
             asking.again(now);
