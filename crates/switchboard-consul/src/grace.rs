@@ -6,8 +6,10 @@
 
 use std::time::Duration;
 
+use switchboard_core::Error;
 use tokio::time::Instant;
 
+use crate::answer::Failure;
 use crate::query::Query;
 
 /// Agents compare what they have with the catalog once in 1 to 2 minutes (98 to 108 s were measured), where the grace is
@@ -34,9 +36,17 @@ impl Grace {
         Self { length, reached: 0, shaken: false, ends: None, whole_since: None }
     }
 
-    /// Notes that Consul could not be read, or not well.
+    /// Notes that Consul could not be read well.
     pub(crate) fn shake(&mut self) {
         self.shaken = true;
+    }
+
+    /// Notes why Consul could not be read. Behind an agent that answers with an error its servers may have lost everything.
+    pub(crate) fn failed(&mut self, failure: Failure) -> Error {
+        if !failure.answered || failure.error.is_transient() {
+            self.shake();
+        }
+        failure.error
     }
 
     /// How long something that was kept still is, if anything is.

@@ -22,7 +22,7 @@ use crate::grace::Grace;
 use crate::pace::{Backoff, Pace};
 use crate::query::Query;
 use crate::rights;
-use crate::turns::{Crowd, Turn, Turns, block};
+use crate::turns::{Crowd, Turn, Turns, block, limited};
 
 /// What all watches of a handle share.
 #[derive(Debug)]
@@ -164,13 +164,7 @@ impl<Q: Query> Watch<Q> {
                 client.read_preferred(operation, &request).await
             }
         }
-        .map_err(|failure| {
-            // Behind an agent that answers with an error its servers may have lost everything.
-            if !failure.answered || failure.error.is_transient() {
-                self.grace.shake();
-            }
-            failure.error
-        })
+        .map_err(|failure| self.grace.failed(failure))
     }
 
     /// Whether it is news that there is nobody.
@@ -182,7 +176,11 @@ impl<Q: Query> Watch<Q> {
     /// an answer without anything in it, and by nothing else.
     async fn make_sure(&mut self) -> Result<(Answer, Q::Item)> {
         let (client, operation) = (&self.shared.client, self.operation);
-        let answer = client.read(operation, self.query.request()).await.map_err(|failure| failure.error)?;
+        // Many may be told at once that there is nobody.
+        let permit = limited(&client.budget(), client.timeout, operation).await;
+        let _permit = permit.map_err(|failure| self.grace.failed(failure))?;
+        let answer = client.read(operation, self.query.request()).await;
+        let answer = answer.map_err(|failure| self.grace.failed(failure))?;
         let item = read(&mut self.query, &answer, operation)?;
         if Q::is_empty(&item) {
             rights::check(client, operation, &self.query).await?;

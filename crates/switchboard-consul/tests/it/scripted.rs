@@ -137,6 +137,29 @@ async fn what_is_missing_after_an_outage_is_kept_for_a_while_and_scale_to_zero_i
 }
 
 #[tokio::test]
+async fn an_agent_that_goes_while_it_is_asked_again_has_not_told_that_nobody_is_left() {
+    let health = AtomicUsize::new(0);
+    let server = Server::start(move |_, asked| {
+        if asked.target.contains("/v1/config/") {
+            return Reply::status(404, "Config entry not found");
+        }
+        match health.fetch_add(1, Ordering::SeqCst) {
+            0 => Reply::ok(33, &found(&["1"])),
+            // It ends, and comes back without what it knew.
+            2 => Reply::status(500, "No cluster leader"),
+            1 | 3..=5 => Reply::ok(34, "[]"),
+            _ => Reply::Hang,
+        }
+    })
+    .await;
+    let registry = builder(&server.address).rejoin_grace(Duration::from_secs(60)).build().unwrap();
+    let mut watch = registry.watch(&name("a"));
+    assert_eq!(ids(&within("first", watch.next()).await.unwrap().unwrap()), ["1"]);
+    assert!(within("error", watch.next()).await.unwrap().is_err());
+    assert_eq!(ids(&within("again", watch.next()).await.unwrap().unwrap()), ["1"]);
+}
+
+#[tokio::test]
 async fn faults_are_typed_for_calls_and_ambient_for_watches() {
     type Fault = fn() -> Reply;
     let faults: [(&str, Fault, ErrorKind); 9] = [
