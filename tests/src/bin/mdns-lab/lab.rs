@@ -166,61 +166,86 @@ fn hold() -> Duration {
     Duration::from_secs(given.unwrap_or(150))
 }
 
-/// Hosts that join and leave over a link that is bad all the time.
-fn bad(stack: Stack, scenario: &Scenario) -> Row {
+/// A link on which all hosts have started, and a reader that was there before them.
+struct Scene<'a, 'w> {
+    link: &'a mut Link<'w>,
+    reader: &'a mut Follower,
+    /// Those of the hosts, and the reader's.
+    machines: &'a [Machine<'w>],
+    hosts: &'a [Host],
+    /// How long it took to start the hosts.
+    started: Duration,
+    row: &'a mut Row,
+}
+
+/// Has the hosts join, within `limit`, and then goes on.
+fn joined(stack: Stack, scenario: &Scenario, limit: Duration, then: impl FnOnce(Scene<'_, '_>)) -> Row {
     let mut row = Row::default();
     let world = World::new();
     let mut link = Link::new(&world, scenario.faults);
-    let machines = link.hosts(scenario.hosts);
-    let reader = link.machine("reader", "10.0.9.1");
-    let looker = Looker::new(stack, &reader);
+    let mut machines = link.hosts(scenario.hosts);
+    machines.push(link.machine("reader", "10.0.9.1"));
+    let looker = Looker::new(stack, &machines[scenario.hosts]);
     let mut reader = looker.follow();
     thread::sleep(Duration::from_secs(2));
-
     let (begun, before) = (Instant::now(), link.packets());
-    let hosts = start(stack, &machines);
-    row.joined = whole(&mut reader, begun, scenario.hosts, LIMIT);
+    let hosts = start(stack, &machines[..scenario.hosts]);
+    let started = begun.elapsed();
+    row.joined = whole(&mut reader, begun, scenario.hosts, limit);
     thread::sleep(Duration::from_secs(10).saturating_sub(begun.elapsed()));
     row.joining = Some((link.packets() - before) / begun.elapsed().as_secs_f64());
-
-    // The reader must have seen all before anything of it can be a wrong removal.
-    let late = link.machine("late", "10.0.9.2");
-    let looker = Looker::new(stack, &late);
-    let asked = Instant::now();
-    let mut second = looker.follow();
-    row.late = whole(&mut second, asked, scenario.hosts, LIMIT);
-
-    let third = link.machine("looker", "10.0.9.3");
-    let looker = Looker::new(stack, &third);
-    let mut looks: Vec<(usize, Duration)> = (0..LOOKS)
-        .map(|_| {
-            // Past the second in which nobody may answer again.
-            thread::sleep(Duration::from_secs(2));
-            looker.look()
-        })
-        .collect();
-    let all = looks.iter().filter(|look| look.0 == scenario.hosts).count();
-    looks.sort_unstable_by_key(|look| look.1);
-    row.looks = format!("{all}/{LOOKS}, {:.2} s", looks[LOOKS / 2].1.as_secs_f64());
-
-    let (begun, before) = (Instant::now(), link.packets());
-    thread::sleep(hold());
-    row.resting = Some((link.packets() - before) / begun.elapsed().as_secs_f64());
-    row.wrong = Some(removals(&mut reader) + removals(&mut second));
-
-    let half = scenario.hosts / 2;
-    let leaving = Instant::now();
-    hosts[..half].iter().for_each(Host::leave);
-    let gone = |present: &std::collections::BTreeSet<String>| {
-        (1..=half).all(|number| !present.contains(&format!("h{number}")))
-    };
-    row.after = if let Some(at) = reader.until(LIMIT, gone) {
-        format!("{half}/{half} that left gone in {}", seconds(leaving, at))
-    } else {
-        let stay = (1..=half).filter(|number| reader.present.contains(&format!("h{number}"))).count();
-        format!("{}/{half} that left gone in {} s", half - stay, LIMIT.as_secs())
-    };
+    then(Scene {
+        link: &mut link,
+        reader: &mut reader,
+        machines: &machines,
+        hosts: &hosts,
+        started,
+        row: &mut row,
+    });
     row
+}
+
+/// Hosts that join and leave over a link that is bad all the time.
+fn bad(stack: Stack, scenario: &Scenario) -> Row {
+    joined(stack, scenario, LIMIT, |Scene { link, reader, hosts, row, .. }| {
+        // The reader must have seen all before anything of it can be a wrong removal.
+        let late = link.machine("late", "10.0.9.2");
+        let looker = Looker::new(stack, &late);
+        let asked = Instant::now();
+        let mut second = looker.follow();
+        row.late = whole(&mut second, asked, scenario.hosts, LIMIT);
+
+        let third = link.machine("looker", "10.0.9.3");
+        let looker = Looker::new(stack, &third);
+        let mut looks: Vec<(usize, Duration)> = (0..LOOKS)
+            .map(|_| {
+                // Past the second in which nobody may answer again.
+                thread::sleep(Duration::from_secs(2));
+                looker.look()
+            })
+            .collect();
+        let all = looks.iter().filter(|look| look.0 == scenario.hosts).count();
+        looks.sort_unstable_by_key(|look| look.1);
+        row.looks = format!("{all}/{LOOKS}, {:.2} s", looks[LOOKS / 2].1.as_secs_f64());
+
+        let (begun, before) = (Instant::now(), link.packets());
+        thread::sleep(hold());
+        row.resting = Some((link.packets() - before) / begun.elapsed().as_secs_f64());
+        row.wrong = Some(removals(reader) + removals(&mut second));
+
+        let half = scenario.hosts / 2;
+        let leaving = Instant::now();
+        hosts[..half].iter().for_each(Host::leave);
+        let gone = |present: &std::collections::BTreeSet<String>| {
+            (1..=half).all(|number| !present.contains(&format!("h{number}")))
+        };
+        row.after = if let Some(at) = reader.until(LIMIT, gone) {
+            format!("{half}/{half} that left gone in {}", seconds(leaving, at))
+        } else {
+            let stay = (1..=half).filter(|number| reader.present.contains(&format!("h{number}"))).count();
+            format!("{}/{half} that left gone in {} s", half - stay, LIMIT.as_secs())
+        };
+    })
 }
 
 /// Half of the hosts are cut off from the reader and the other half, and come back.
@@ -318,31 +343,18 @@ fn forged(stack: Stack, scenario: &Scenario) -> Row {
 
 /// Many hosts at the same time.
 fn storm(stack: Stack, scenario: &Scenario) -> Row {
-    let mut row = Row::default();
-    let world = World::new();
-    let mut link = Link::new(&world, scenario.faults);
-    let machines = link.hosts(scenario.hosts);
-    let reader = link.machine("reader", "10.0.9.1");
-    let looker = Looker::new(stack, &reader);
-    let mut reader = looker.follow();
-    thread::sleep(Duration::from_secs(2));
-    let (begun, before) = (Instant::now(), link.packets());
-    let _hosts = start(stack, &machines);
-    let started = begun.elapsed();
-    row.joined = whole(&mut reader, begun, scenario.hosts, LIMIT * 4);
-    thread::sleep(Duration::from_secs(10).saturating_sub(begun.elapsed()));
-    row.joining = Some((link.packets() - before) / begun.elapsed().as_secs_f64());
-    thread::sleep(Duration::from_secs(10));
-    let (begun, before) = (Instant::now(), link.packets());
-    thread::sleep(Duration::from_secs(30));
-    row.resting = Some((link.packets() - before) / begun.elapsed().as_secs_f64());
-    let late = link.machine("late", "10.0.9.2");
-    let looker = Looker::new(stack, &late);
-    let asked = Instant::now();
-    row.late = whole(&mut looker.follow(), asked, scenario.hosts, LIMIT);
-    row.wrong = Some(removals(&mut reader));
-    row.after = format!("all processes started within {:.1} s", started.as_secs_f64());
-    row
+    joined(stack, scenario, LIMIT * 4, |Scene { link, reader, started, row, .. }| {
+        thread::sleep(Duration::from_secs(10));
+        let (begun, before) = (Instant::now(), link.packets());
+        thread::sleep(Duration::from_secs(30));
+        row.resting = Some((link.packets() - before) / begun.elapsed().as_secs_f64());
+        let late = link.machine("late", "10.0.9.2");
+        let looker = Looker::new(stack, &late);
+        let asked = Instant::now();
+        row.late = whole(&mut looker.follow(), asked, scenario.hosts, LIMIT);
+        row.wrong = Some(removals(reader));
+        row.after = format!("all processes started within {:.1} s", started.as_secs_f64());
+    })
 }
 
 /// Something happens on a link that is whole.
@@ -351,24 +363,12 @@ fn calm(
     scenario: &Scenario,
     happen: impl FnOnce(&mut Link<'_>, &mut Follower, &[Machine<'_>], &mut Row),
 ) -> Row {
-    let mut row = Row::default();
-    let world = World::new();
-    let mut link = Link::new(&world, scenario.faults);
-    let mut machines = link.hosts(scenario.hosts);
-    machines.push(link.machine("reader", "10.0.9.1"));
-    let looker = Looker::new(stack, &machines[scenario.hosts]);
-    let mut reader = looker.follow();
-    thread::sleep(Duration::from_secs(2));
-    let (begun, before) = (Instant::now(), link.packets());
-    let _hosts = start(stack, &machines[..scenario.hosts]);
-    row.joined = whole(&mut reader, begun, scenario.hosts, LIMIT);
-    thread::sleep(Duration::from_secs(10).saturating_sub(begun.elapsed()));
-    row.joining = Some((link.packets() - before) / begun.elapsed().as_secs_f64());
-    let (begun, before) = (Instant::now(), link.packets());
-    reader.removed.clear();
-    happen(&mut link, &mut reader, &machines, &mut row);
-    row.resting = Some((link.packets() - before) / begun.elapsed().as_secs_f64());
-    row
+    joined(stack, scenario, LIMIT, |Scene { link, reader, machines, row, .. }| {
+        let (begun, before) = (Instant::now(), link.packets());
+        reader.removed.clear();
+        happen(link, reader, machines, row);
+        row.resting = Some((link.packets() - before) / begun.elapsed().as_secs_f64());
+    })
 }
 
 /// The memory of a process, in KiB.
