@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use reqwest::StatusCode;
 use switchboard_core::{Error, ErrorKind, InstanceId, InstanceKey};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use crate::BACKEND;
 use crate::answer::{Answer, Failure};
-use crate::client::{Client, Request, segment};
+use crate::client::{Client, LONGEST_WRITE, Request, segment};
 
 pub(crate) const REGISTER: &str = "register";
 pub(crate) const DEREGISTER: &str = "deregister";
@@ -72,7 +72,10 @@ async fn in_turn<T>(
     due: Instant,
     write: impl Future<Output = Result<T, Failure>>,
 ) -> Result<T, Failure> {
-    let turn = client.agents[agent].turns.take(due).await;
+    let turn = timeout(LONGEST_WRITE, client.agents[agent].turns.take(due)).await.unwrap_or_else(|_| {
+        let message = format!("{} did not get to it within {LONGEST_WRITE:?}", client.agents[agent].name);
+        Err(Error::new(ErrorKind::Unavailable, BACKEND, REGISTER, message))
+    });
     let turn = turn.map_err(|error| Failure { error, untouched: true, answered: false })?;
     let done = write.await;
     if let Err(Failure { error, answered: false, .. }) = &done {

@@ -257,7 +257,8 @@ impl Registry for ConsulRegistry {
 
 /// Deregisters everything; an error names what may be left.
 async fn deregister_all(client: &Client, registrations: &Registrations) -> Result<()> {
-    let Some(keys) = registrations.close() else { return Ok(()) };
+    // Also what an earlier call has left that failed or was given up.
+    let keys = registrations.close();
     // What waits to be renewed would only be in the way.
     let closed = Error::closed(BACKEND, "register");
     client.agents.iter().for_each(|agent| agent.turns.give_up(&closed));

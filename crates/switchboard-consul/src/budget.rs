@@ -3,6 +3,7 @@
 //! Consul takes 200 connections from one address (`http_max_conns_per_client`), for all programs on that host together.
 
 use std::collections::HashMap;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
 
 use tokio::sync::Semaphore;
@@ -20,6 +21,8 @@ pub(crate) struct Budget {
     pub(crate) blocking: Arc<Semaphore>,
     pub(crate) feeds: Arc<Semaphore>,
     pub(crate) reads: Arc<Semaphore>,
+    /// How many of those reads were answered: as long as that grows, who waits for a turn waits for others, not in vain.
+    pub(crate) answered: AtomicU64,
 }
 
 impl Budget {
@@ -37,6 +40,7 @@ impl Budget {
             blocking: Arc::new(Semaphore::new(BLOCKING)),
             feeds: Arc::new(Semaphore::new(FEEDS)),
             reads: Arc::new(Semaphore::new(READS)),
+            answered: AtomicU64::new(0),
         });
         all.insert(agent.to_owned(), Arc::downgrade(&budget));
         budget

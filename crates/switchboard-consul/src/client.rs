@@ -21,7 +21,7 @@ const MAX_ANSWER: usize = 512 * 1024 * 1024;
 
 /// How long a write is waited for at the longest, from an agent that lives. Without a leader Consul 1.22 takes 45 s for
 /// one registration of its own accord, and more for each that it could not pass on before.
-const LONGEST_WRITE: Duration = Duration::from_secs(300);
+pub(crate) const LONGEST_WRITE: Duration = Duration::from_secs(300);
 
 /// The agents, and how they are spoken to.
 #[derive(Debug)]

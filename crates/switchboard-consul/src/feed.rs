@@ -19,7 +19,7 @@ use crate::changes::{Catalog, Changes, Checks};
 use crate::client::{Client, Request};
 use crate::pace::{Backoff, Pace};
 use crate::sweep::Sweep;
-use crate::turns::{block, limited, poll_pause};
+use crate::turns::{block, limited, poll_pause, read};
 
 const OPERATION: &str = "watch";
 /// How much of the answers about everything is read in the long run: a large catalog is asked for less often.
@@ -96,7 +96,7 @@ impl Subscription {
     pub(crate) async fn next(&mut self) -> Result<(), Failure> {
         loop {
             let told = self.words.changed().await;
-            let word = if told.is_ok() { self.words.borrow_and_update().clone() } else { ended() };
+            let word = if told.is_ok() { self.words.borrow_and_update().clone() } else { Word::Read };
             match word {
                 Word::Wait => {}
                 Word::Read => return Ok(()),
@@ -164,17 +164,12 @@ impl Readers {
     }
 }
 
-fn ended() -> Word {
-    let message = "the runtime that the catalog was followed on has ended";
-    Word::Failing(Error::new(ErrorKind::Unavailable, BACKEND, OPERATION, message), true)
-}
-
-/// Tells the readers when the task ends, however it does.
+/// Has the readers read when the task ends, however it does, such as with its runtime: their next turn begins another.
 struct Ending(Arc<Readers>);
 
 impl Drop for Ending {
     fn drop(&mut self) {
-        self.0.tell_all(ended());
+        self.0.tell_all(Word::Read);
     }
 }
 
@@ -363,8 +358,8 @@ impl<S: Source> Side<S> {
             }
             sleep(poll_pause()).await;
         }
-        let _permit = limited(&budget, self.client.timeout, OPERATION).await?;
-        self.client.read(OPERATION, &self.request).await
+        let permit = limited(&budget, self.client.timeout, OPERATION).await?;
+        read(&self.client, permit, OPERATION, &self.request).await
     }
 }
 

@@ -4,6 +4,8 @@
 //! servers that lost their state when the agents next compare with them, and a leader may answer before it has read all
 //! that it has on disk. TTLs that ended meanwhile say nothing about who could not renew.
 
+use std::collections::{HashMap, HashSet};
+use std::hash::Hash;
 use std::time::Duration;
 
 use switchboard_core::Error;
@@ -20,20 +22,23 @@ const SETTLED: u32 = 4;
 
 /// The grace of one watch.
 #[derive(Debug)]
-pub(crate) struct Grace {
+pub(crate) struct Grace<K> {
     length: Duration,
     /// The index of the last good answer, whatever failed since.
     reached: u64,
     /// There was an outage since.
     shaken: bool,
+    /// What goes missing until then is kept.
     ends: Option<Instant>,
+    /// What is missing, and until when it is kept: an outage that comes after it does not make that longer.
+    missing: HashMap<K, Instant>,
     /// Since when nothing is missing.
     whole_since: Option<Instant>,
 }
 
-impl Grace {
+impl<K: Clone + Eq + Hash> Grace<K> {
     pub(crate) fn new(length: Duration) -> Self {
-        Self { length, reached: 0, shaken: false, ends: None, whole_since: None }
+        Self { length, reached: 0, shaken: false, ends: None, missing: HashMap::new(), whole_since: None }
     }
 
     /// Notes that Consul could not be read well.
@@ -51,11 +56,11 @@ impl Grace {
 
     /// How long something that was kept still is, if anything is.
     pub(crate) fn left(&self, now: Instant) -> Option<Duration> {
-        self.ends.filter(|_| self.whole_since.is_none()).map(|end| end.saturating_duration_since(now))
+        self.missing.values().min().map(|end| end.saturating_duration_since(now))
     }
 
     /// What is to be told for what was `read` at `index`, when `last` was told before.
-    pub(crate) fn keep<Q: Query>(
+    pub(crate) fn keep<Q: Query<Key = K>>(
         &mut self,
         index: u64,
         last: Option<&Q::Item>,
@@ -75,13 +80,20 @@ impl Grace {
         }
         let (Some(last), Some(end)) = (last, self.ends) else { return read };
         let settled = self.whole_since.is_some_and(|since| now >= since + self.length / SETTLED);
-        if now >= end || settled {
-            (self.ends, self.whole_since) = (None, None);
-            return read;
+        let forgotten = if settled { HashSet::new() } else { Q::forgotten(last, &read) };
+        self.missing.retain(|key, _| forgotten.contains(key));
+        for key in forgotten {
+            self.missing.entry(key).or_insert(end);
         }
-        let kept = Q::kept(last, &read);
-        self.whole_since = if kept == read { self.whole_since.or(Some(now)) } else { None };
-        kept
+        // Those whose time is over stay noted until they are told gone: nothing remembers them after that.
+        let kept: HashSet<K> =
+            self.missing.iter().filter(|(_, end)| now < **end).map(|(key, _)| key.clone()).collect();
+        self.missing.retain(|key, _| kept.contains(key));
+        self.whole_since = if kept.is_empty() { self.whole_since.or(Some(now)) } else { None };
+        if settled || (kept.is_empty() && now >= end) {
+            (self.ends, self.whole_since) = (None, None);
+        }
+        Q::with(last, read, &kept)
     }
 }
 
@@ -97,6 +109,7 @@ mod tests {
 
     impl Query for Numbers {
         type Item = BTreeSet<u32>;
+        type Key = u32;
 
         fn request(&self) -> &Request {
             unreachable!("nothing is asked")
@@ -110,15 +123,20 @@ mod tests {
             item.is_empty()
         }
 
-        fn kept(older: &BTreeSet<u32>, newer: &BTreeSet<u32>) -> BTreeSet<u32> {
-            older | newer
+        fn forgotten(older: &BTreeSet<u32>, newer: &BTreeSet<u32>) -> HashSet<u32> {
+            older.difference(newer).copied().collect()
+        }
+
+        fn with(_: &BTreeSet<u32>, mut newer: BTreeSet<u32>, kept: &HashSet<u32>) -> BTreeSet<u32> {
+            newer.extend(kept);
+            newer
         }
     }
 
     const LENGTH: Duration = Duration::from_secs(40);
 
     struct Watch {
-        grace: Grace,
+        grace: Grace<u32>,
         last: BTreeSet<u32>,
         begun: Instant,
     }
@@ -181,8 +199,27 @@ mod tests {
     }
 
     #[test]
+    fn an_outage_keeps_nobody_longer_who_was_missing_before() {
+        let mut watch = Watch::of(&[1, 2, 3]);
+        watch.grace.shake();
+        assert_eq!(watch.told(1, 101, &[2, 3]), [1, 2, 3]);
+        for seconds in [20, 35] {
+            watch.grace.shake();
+            assert_eq!(watch.told(seconds, 102, &[2, 3]), [1, 2, 3]);
+        }
+        assert_eq!(
+            watch.told(40, 103, &[2]),
+            [1, 2, 3],
+            "which goes after the last of them has its own time"
+        );
+        assert_eq!(watch.told(41, 103, &[2]), [2, 3]);
+        assert_eq!(watch.told(74, 103, &[2]), [2, 3]);
+        assert_eq!(watch.told(75, 103, &[2]), [2]);
+    }
+
+    #[test]
     fn without_a_grace_nothing_is_kept() {
-        let mut grace = Grace::new(Duration::ZERO);
+        let mut grace = Grace::<u32>::new(Duration::ZERO);
         grace.shake();
         let told = grace.keep::<Numbers>(1, Some(&BTreeSet::from([1])), BTreeSet::new(), Instant::now());
         assert!(told.is_empty());

@@ -1,13 +1,13 @@
 //! What is asked of Consul, and what the answers mean.
 
 use std::collections::hash_map::RandomState;
-use std::collections::{BTreeSet, HashMap};
-use std::hash::BuildHasher;
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::hash::{BuildHasher, Hash};
 use std::sync::Arc;
 
 use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
-use switchboard_core::{Instance, ServiceName, Snapshot};
+use switchboard_core::{Instance, InstanceId, ServiceName, Snapshot};
 use tokio::time::Instant;
 
 use crate::Consistency;
@@ -22,6 +22,8 @@ use crate::{notice, reason};
 /// Something that can be read once, or watched.
 pub(crate) trait Query: Send + 'static {
     type Item: Clone + PartialEq + Send + 'static;
+    /// What a part of it is known by.
+    type Key: Clone + Eq + Hash + Send + 'static;
 
     /// The request, without index and wait.
     fn request(&self) -> &Request;
@@ -36,8 +38,11 @@ pub(crate) trait Query: Send + 'static {
 
     fn is_empty(item: &Self::Item) -> bool;
 
-    /// `newer`, and what it may only have forgotten of `older`.
-    fn kept(older: &Self::Item, newer: &Self::Item) -> Self::Item;
+    /// What `newer` may only have forgotten of `older`.
+    fn forgotten(older: &Self::Item, newer: &Self::Item) -> HashSet<Self::Key>;
+
+    /// `newer`, and of what it has forgotten of `older` that which is `kept`.
+    fn with(older: &Self::Item, newer: Self::Item, kept: &HashSet<Self::Key>) -> Self::Item;
 }
 
 /// How reads are made, from the settings.
@@ -159,6 +164,7 @@ type Seen = Option<Listed>;
 
 impl Query for Instances {
     type Item = Snapshot;
+    type Key = InstanceId;
 
     fn request(&self) -> &Request {
         &self.request
@@ -195,20 +201,31 @@ impl Query for Instances {
         item.is_empty()
     }
 
-    fn kept(older: &Snapshot, newer: &Snapshot) -> Snapshot {
-        let forgotten = |old: &Arc<Instance>| {
-            // Its id may have its address added since.
-            match newer.get(old.id()).or_else(|| newer.get(&qualified(old))) {
-                None => Some(old.clone()),
-                // Who could not renew may be well.
-                Some(now) => (old.health().is_healthy() && reason::has_only_lapsed(now))
-                    .then(|| renamed(old, now.id().clone())),
-            }
+    fn forgotten(older: &Snapshot, newer: &Snapshot) -> HashSet<InstanceId> {
+        let is_forgotten = |old: &&Arc<Instance>| match now_of(old, newer) {
+            None => true,
+            // Who could not renew may be well.
+            Some(now) => old.health().is_healthy() && reason::has_only_lapsed(now),
         };
-        // The last of equal ids is the one that a snapshot keeps.
-        let all = newer.all().iter().cloned().chain(older.all().iter().filter_map(forgotten));
-        Snapshot::new(newer.service().clone(), all)
+        older.all().iter().filter(is_forgotten).map(|old| old.id().clone()).collect()
     }
+
+    fn with(older: &Snapshot, newer: Snapshot, kept: &HashSet<InstanceId>) -> Snapshot {
+        if kept.is_empty() {
+            return newer;
+        }
+        let kept =
+            older.all().iter().filter(|old| kept.contains(old.id())).map(|old| {
+                now_of(old, &newer).map_or_else(|| old.clone(), |now| renamed(old, now.id().clone()))
+            });
+        // The last of equal ids is the one that a snapshot keeps.
+        Snapshot::new(newer.service().clone(), newer.all().iter().cloned().chain(kept))
+    }
+}
+
+/// The instance `old` as it is now; its id may have its address added since.
+fn now_of<'a>(old: &Instance, newer: &'a Snapshot) -> Option<&'a Arc<Instance>> {
+    newer.get(old.id()).or_else(|| newer.get(&qualified(old)))
 }
 
 impl Instances {
@@ -252,6 +269,7 @@ pub(crate) struct Names {
 
 impl Query for Names {
     type Item = BTreeSet<ServiceName>;
+    type Key = ServiceName;
 
     fn request(&self) -> &Request {
         &self.request
@@ -269,8 +287,17 @@ impl Query for Names {
         item.is_empty()
     }
 
-    fn kept(older: &BTreeSet<ServiceName>, newer: &BTreeSet<ServiceName>) -> BTreeSet<ServiceName> {
-        older | newer
+    fn forgotten(older: &BTreeSet<ServiceName>, newer: &BTreeSet<ServiceName>) -> HashSet<ServiceName> {
+        older.difference(newer).cloned().collect()
+    }
+
+    fn with(
+        _: &BTreeSet<ServiceName>,
+        mut newer: BTreeSet<ServiceName>,
+        kept: &HashSet<ServiceName>,
+    ) -> BTreeSet<ServiceName> {
+        newer.extend(kept.iter().cloned());
+        newer
     }
 }
 

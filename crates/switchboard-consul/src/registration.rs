@@ -17,6 +17,10 @@ use crate::client::Client;
 /// How long a renewal is held up by an agent that the instance has left.
 const SWEEP_LIMIT: Duration = Duration::from_secs(2);
 
+/// How long a deregistration lets a registration end that nobody waits for any more. Cut off, it could reach the agent after
+/// the deregistration, which is made on another connection.
+const UNDER_WAY: Duration = Duration::from_secs(2);
+
 /// Everything registered through this handle.
 #[derive(Debug, Default)]
 pub(crate) struct Registrations {
@@ -115,11 +119,14 @@ impl Registrations {
     /// Deregisters what this handle registered; `false` if it did not.
     pub(crate) async fn deregister(&self, client: &Client, key: &InstanceKey) -> Result<bool> {
         let Some(slot) = self.known(key) else { return Ok(false) };
-        // Nobody wants that one any more, and it may take long.
-        if let Some(registration) = lock(&slot.abandoned).take() {
-            registration.abort();
-        }
-        self.withdraw(client, key, slot.held.lock().await).await
+        let Ok(held) = timeout(UNDER_WAY, slot.held.lock()).await else {
+            // Nobody wants that one any more, and it may take long.
+            if let Some(registration) = lock(&slot.abandoned).take() {
+                registration.abort();
+            }
+            return self.withdraw(client, key, slot.held.lock().await).await;
+        };
+        self.withdraw(client, key, held).await
     }
 
     /// The same, if it may be with this agent.
@@ -148,17 +155,16 @@ impl Registrations {
         Ok(true)
     }
 
-    /// Refuses what comes from now on; what there was, if this is the first call.
-    pub(crate) fn close(&self) -> Option<Vec<InstanceKey>> {
+    /// Refuses what comes from now on; what there is still.
+    pub(crate) fn close(&self) -> Vec<InstanceKey> {
         let mut state = self.lock();
-        (!std::mem::replace(&mut state.closed, true))
-            .then(|| state.slots.values().map(|(key, _)| key.clone()).collect())
+        state.closed = true;
+        state.slots.values().map(|(key, _)| key.clone()).collect()
     }
 
     /// Whether there is anything to deregister.
     pub(crate) fn has_any(&self) -> bool {
-        let state = self.lock();
-        !state.closed && !state.slots.is_empty()
+        !self.lock().slots.is_empty()
     }
 
     fn slot(&self, key: &InstanceKey) -> Result<Arc<Slot>> {

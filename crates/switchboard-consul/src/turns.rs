@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use switchboard_core::{Error, ErrorKind, ServiceName};
 use tokio::sync::OwnedSemaphorePermit;
+use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use crate::BACKEND;
-use crate::answer::Failure;
+use crate::answer::{Answer, Failure};
 use crate::budget::{BLOCKING, Budget};
-use crate::client::Request;
+use crate::client::{Client, Request};
 use crate::feed::{Feed, Subscription};
 use crate::watch::Watches;
 
@@ -45,7 +46,7 @@ impl Crowd {
 /// How a watch may ask now. Its share is held until the answer is there.
 pub(crate) enum Turn {
     /// For what is now.
-    Read(#[allow(dead_code, reason = "held")] OwnedSemaphorePermit),
+    Read(OwnedSemaphorePermit),
     /// For what comes.
     Block(#[allow(dead_code, reason = "held")] OwnedSemaphorePermit),
 }
@@ -143,16 +144,47 @@ pub(crate) fn poll_pause() -> Duration {
     POLL_EVERY.mul_f64(0.75 + fastrand::f64() / 2.0)
 }
 
-/// A share of the reads, within `limit`: behind an agent that hangs nobody waits in silence.
+/// A share of the reads; an error when none of those under way is answered within `limit`: behind an agent that hangs
+/// nobody waits in silence.
 pub(crate) async fn limited(
     budget: &Budget,
     limit: Duration,
     operation: &'static str,
 ) -> Result<OwnedSemaphorePermit, Failure> {
-    if let Ok(Ok(permit)) = timeout(limit, budget.reads.clone().acquire_owned()).await {
-        return Ok(permit);
+    loop {
+        let before = budget.answered.load(Ordering::Relaxed);
+        if let Ok(Ok(permit)) = timeout(limit, budget.reads.clone().acquire_owned()).await {
+            return Ok(permit);
+        }
+        if budget.answered.load(Ordering::Relaxed) == before {
+            let message =
+                format!("no turn to ask the agent within {limit:?}: it has not answered those before");
+            let error = Error::new(ErrorKind::Unavailable, BACKEND, operation, message);
+            return Err(Failure { error, untouched: true, answered: false });
+        }
     }
-    let message = format!("no turn to ask the agent within {limit:?}: it has not answered those before");
-    let error = Error::new(ErrorKind::Unavailable, BACKEND, operation, message);
-    Err(Failure { error, untouched: true, answered: false })
+}
+
+/// Reads with a share that was got, in a task of its own, which ends with this call: the share is given back however long
+/// the stream that waits here is not polled.
+pub(crate) async fn read(
+    client: &Arc<Client>,
+    permit: OwnedSemaphorePermit,
+    operation: &'static str,
+    request: &Request,
+) -> Result<Answer, Failure> {
+    let (client, request) = (client.clone(), request.clone());
+    let mut task = JoinSet::new();
+    task.spawn(async move {
+        let read = client.read(operation, &request).await;
+        if read.as_ref().map_or_else(|failure| failure.answered, |_| true) {
+            client.budget().answered.fetch_add(1, Ordering::Relaxed);
+        }
+        drop(permit);
+        read
+    });
+    task.join_next().await.and_then(Result::ok).unwrap_or_else(|| {
+        let error = Error::new(ErrorKind::Unavailable, BACKEND, operation, "the read was cut off");
+        Err(Failure { error, untouched: false, answered: true })
+    })
 }

@@ -22,7 +22,7 @@ use crate::grace::Grace;
 use crate::pace::{Backoff, Pace};
 use crate::query::Query;
 use crate::rights;
-use crate::turns::{Crowd, Turn, Turns, block, limited};
+use crate::turns::{self, Crowd, Turn, Turns, block, limited};
 
 /// What all watches of a handle share.
 #[derive(Debug)]
@@ -117,7 +117,7 @@ struct Watch<Q: Query> {
     not_before: Instant,
     pace: Pace,
     backoff: Backoff,
-    grace: Grace,
+    grace: Grace<Q::Key>,
 }
 
 impl<Q: Query> Watch<Q> {
@@ -157,7 +157,7 @@ impl<Q: Query> Watch<Q> {
         let request = self.query.request();
         match self.turns.next(&self.shared, self.index, grace).await {
             Err(failure) => Err(failure),
-            Ok(Turn::Read(_permit)) => client.read(operation, request).await,
+            Ok(Turn::Read(permit)) => turns::read(client, permit, operation, request).await,
             Ok(Turn::Block(_permit)) => {
                 let wait = grace.map_or(self.shared.wait, |left| left.min(self.shared.wait));
                 let request = block(request.clone(), self.index, wait.max(Duration::from_millis(1)));
@@ -178,8 +178,8 @@ impl<Q: Query> Watch<Q> {
         let (client, operation) = (&self.shared.client, self.operation);
         // Many may be told at once that there is nobody.
         let permit = limited(&client.budget(), client.timeout, operation).await;
-        let _permit = permit.map_err(|failure| self.grace.failed(failure))?;
-        let answer = client.read(operation, self.query.request()).await;
+        let permit = permit.map_err(|failure| self.grace.failed(failure))?;
+        let answer = turns::read(client, permit, operation, self.query.request()).await;
         let answer = answer.map_err(|failure| self.grace.failed(failure))?;
         let item = read(&mut self.query, &answer, operation)?;
         if Q::is_empty(&item) {

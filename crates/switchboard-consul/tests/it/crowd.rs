@@ -383,3 +383,66 @@ async fn until_asked_again(server: &Server, all: &mut SelectAll<SnapshotStream>)
         let _ = timeout(Duration::from_millis(50), all.next()).await;
     }
 }
+
+#[tokio::test]
+async fn watches_that_nobody_polls_hold_up_no_others() {
+    let server = Server::start(|_, asked| {
+        let found = Reply::ok(7, "[]");
+        match asked.target.as_str() {
+            target if target.contains("index=") => Reply::Hang,
+            target if target.contains("/s0") => Reply::Late(Duration::from_millis(500), Box::new(found)),
+            _ => found,
+        }
+    })
+    .await;
+    let [idle, busy] =
+        [1, 2].map(|_| builder(&server.address).timeout(Duration::from_secs(2)).build().unwrap());
+    // More than may read at a time, each left in the middle of it.
+    let mut left: Vec<_> = (0..10).map(|number| idle.watch(&service(number))).collect();
+    for watch in &mut left {
+        assert!(timeout(Duration::from_millis(20), watch.next()).await.is_err());
+    }
+    let first = within("another's first", busy.watch(&name("other")).next()).await;
+    first.unwrap().expect("the agent answers everybody");
+    for watch in &mut left {
+        within("on again", watch.next()).await.unwrap().expect("nothing was wrong");
+    }
+}
+
+#[test]
+#[ignore = "needs consul"]
+fn a_runtime_that_ends_is_no_outage_to_watches_on_another() {
+    let runtimes = [1, 2].map(|_| tokio::runtime::Runtime::new().unwrap());
+    let [first, second] = &runtimes;
+    let (agent, registry) = second.block_on(async {
+        let agent = Agent::dev().await;
+        fill(&agent, 2 * MANY).await;
+        let registry = registry(&agent.address());
+        (agent, registry)
+    });
+    let services = |from: usize| (from..from + MANY).map(service);
+    let follow = async |from: usize| {
+        let mut watches: Vec<_> = services(from).map(|service| registry.watch(&service)).collect();
+        for watch in &mut watches {
+            within("first", watch.next()).await.unwrap().unwrap();
+        }
+        watches
+    };
+    // The feed is begun by the first.
+    let of_first = first.block_on(follow(0));
+    let mut of_second = second.block_on(follow(MANY));
+    drop(of_first);
+    // In the middle of waiting for a change.
+    second.block_on(async {
+        assert!(timeout(Duration::from_millis(100), of_second[0].next()).await.is_err());
+    });
+    let [first, second] = runtimes;
+    drop(first);
+    second.block_on(async {
+        agent.put(&format!("/v1/agent/service/deregister/{MANY}"), "").await;
+        let told = within("the last one leaving", of_second[0].next()).await.unwrap();
+        assert!(told.expect("nothing was wrong with Consul").is_empty());
+        drop(of_second);
+        registry.close().await.unwrap();
+    });
+}

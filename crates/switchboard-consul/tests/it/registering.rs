@@ -252,3 +252,20 @@ async fn dropping_the_handle_deregisters_without_waiting() {
     })
     .await;
 }
+
+#[tokio::test]
+#[ignore = "needs consul"]
+async fn a_close_that_was_given_up_is_done_by_the_next() {
+    const COUNT: usize = 100;
+    let agent = Agent::dev().await;
+    let registry = registry(&agent.address());
+    for number in 0..COUNT {
+        registry.register(&instance("greeter", &number.to_string()), &RegisterOptions::new()).await.unwrap();
+    }
+    let mut close = Box::pin(registry.close());
+    assert!(futures::poll!(&mut close).is_pending());
+    drop(close);
+    registry.close().await.unwrap();
+    let left = agent.get("/v1/agent/services").await.unwrap();
+    assert!(!left.contains("greeter"), "{left}");
+}
