@@ -1,7 +1,8 @@
 //! Watching by blocking queries (<https://developer.hashicorp.com/consul/api-docs/features/blocking>).
 //!
-//! One watch is one stream, and one connection unless the handle has many: see `turns`. It runs no task: it goes on while
-//! it is polled and stops when it is dropped. Who wants many readers of one service shares a watch, as `switchboard-watcher` does.
+//! One watch is one stream, and one connection unless the handle has many: see `turns`. It goes on while it is polled and
+//! stops when it is dropped; only a read under a share of the agent is a task, so that it ends whether it is polled or not.
+//! Who wants many readers of one service shares a watch, as `switchboard-watcher` does.
 
 use std::pin::pin;
 use std::sync::Arc;

@@ -36,6 +36,11 @@ const BATCH: u64 = 32;
 /// How long nobody gets through to the daemon until all that wait are told so.
 const STALLED: Duration = Duration::from_secs(20);
 
+/// How long after an address came or went all is announced anew. On a new interface mdns-sd probes for what it has been told
+/// before, for a second at most (RFC 6762 §8.1). It takes an announcement of ours that says something else meanwhile for
+/// somebody else's, gives way to it, and then to that of the name it has given itself, without end.
+const PROBED: Duration = Duration::from_millis(1500);
+
 /// How soon a goodbye that failed is tried again.
 const WITHDRAW_AGAIN: Duration = Duration::from_secs(1);
 
@@ -204,21 +209,15 @@ impl Announcer {
         own: std::sync::Weak<Browse>,
     ) {
         let mut restarts = Restarts::default();
-        let mut next = None;
+        let (mut next, mut anew) = (None, None);
         loop {
-            let lapse = async {
-                match next {
-                    Some(at) => sleep_until(at).await,
-                    None => std::future::pending().await,
-                }
-            };
             tokio::select! {
                 event = events.recv_async() => match event {
                     Ok(DaemonEvent::Announce(fullname, _)) => self.note_announced(&fullname),
                     Ok(DaemonEvent::NameChange(change)) => self.note_renamed(&change),
                     Ok(DaemonEvent::IpAdd(ip) | DaemonEvent::IpDel(ip)) => {
                         tracing::debug!(%ip, "an address came or went");
-                        self.announce_anew(|entry| entry.leaving.is_none()).await;
+                        anew = Some(Instant::now() + PROBED);
                         if let Some(own) = own.upgrade() {
                             own.ask_again(std::time::Instant::now());
                         }
@@ -230,7 +229,11 @@ impl Announcer {
                         None => return,
                     },
                 },
-                () = lapse => {
+                () = at(anew) => {
+                    anew = None;
+                    self.announce_anew(|entry| entry.leaving.is_none()).await;
+                }
+                () = at(next) => {
                     self.withdraw_lapsed().await;
                     next = self.await_next_lapse();
                 }
@@ -475,6 +478,14 @@ impl Announcer {
 
     fn registered(&self) -> MutexGuard<'_, Registrations> {
         self.registered.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Returns then, and never if there is no such time.
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -54,6 +54,8 @@ pub(crate) struct Shared {
     suspected: Mutex<BTreeMap<InstanceKey, Instant>>,
     config: MdnsBuilder,
     closed: AtomicBool,
+    /// Held while closing; whether that is done.
+    is_over: tokio::sync::Mutex<bool>,
 }
 
 impl MdnsRegistry {
@@ -104,7 +106,16 @@ impl MdnsRegistry {
         tokio::spawn(run);
         let closed = AtomicBool::new(false);
         let suspected = Mutex::default();
-        let shared = Arc::new(Shared { daemon, announcer, browses, own, suspected, config, closed });
+        let shared = Arc::new(Shared {
+            daemon,
+            announcer,
+            browses,
+            own,
+            suspected,
+            config,
+            closed,
+            is_over: tokio::sync::Mutex::default(),
+        });
         Ok(Self { shared, task })
     }
 
@@ -193,7 +204,10 @@ impl Registry for MdnsRegistry {
     }
 
     async fn close(&self) -> Result<()> {
-        if self.shared.closed.swap(true, Ordering::AcqRel) {
+        self.shared.closed.store(true, Ordering::Release);
+        // One that was given up is gone on with by the next.
+        let mut is_over = self.shared.is_over.lock().await;
+        if *is_over {
             return Ok(());
         }
         let left = self.shared.announcer.withdraw_all(WITHDRAW_WITHIN).await;
@@ -201,6 +215,7 @@ impl Registry for MdnsRegistry {
         self.shared.browses.close();
         self.task.abort();
         self.shared.daemon.shut_down().await?;
+        *is_over = true;
         if left > 0 {
             let message =
                 format!("{left} instances got no goodbye and stay listed until their records lapse");

@@ -258,7 +258,7 @@ impl Shared {
         }
         if answered {
             // Avahi may name all by unicast and describe them only when it is asked by multicast again.
-            asking.undescribed().for_each(|name| heard.announced(name.to_owned()));
+            asking.undescribed().for_each(|name| heard.announced_by_unicast(name.to_owned(), now));
         }
         heard.unicast.answered |= answered;
         if heard.misses_unicast() {

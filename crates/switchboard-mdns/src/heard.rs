@@ -30,8 +30,8 @@ const UNICAST_TTL: Duration = Duration::from_secs(10);
 pub(crate) struct Heard {
     services: BTreeMap<ServiceName, BTreeMap<String, Arc<Instance>>>,
     pub(crate) names: BTreeMap<String, ServiceName>,
-    /// The names that are announced and not described yet.
-    unresolved: HashSet<String>,
+    /// The names that are announced and not described yet, and how long they count, if not until mdns-sd says otherwise.
+    unresolved: HashMap<String, Option<Instant>>,
     pub(crate) unicast: Unicast,
     /// The names that the current subscription has not said yet, and how long they may stay.
     unsaid: Option<(HashSet<String>, Instant)>,
@@ -82,7 +82,7 @@ impl Heard {
         Self {
             services: BTreeMap::new(),
             names: BTreeMap::new(),
-            unresolved: HashSet::new(),
+            unresolved: HashMap::new(),
             unicast: Unicast::default(),
             unsaid: None,
             starts: 0,
@@ -95,10 +95,21 @@ impl Heard {
         }
     }
 
-    /// mdns-sd has heard of an instance, of which nothing more may be known yet.
+    /// mdns-sd has heard of an instance, of which nothing more may be known yet. It says when that has lapsed.
     pub(crate) fn announced(&mut self, fullname: String) {
+        self.announced_until(fullname, None);
+    }
+
+    /// The same of an answer by unicast, of which nobody will.
+    pub(crate) fn announced_by_unicast(&mut self, fullname: String, now: Instant) {
+        if !self.unresolved.contains_key(&fullname) {
+            self.announced_until(fullname, Some(now + UNICAST_TTL));
+        }
+    }
+
+    fn announced_until(&mut self, fullname: String, until: Option<Instant>) {
         if !self.names.contains_key(&fullname) && self.unresolved.len() < MAX_INSTANCES {
-            self.unresolved.insert(fullname);
+            self.unresolved.insert(fullname, until);
         }
     }
 
@@ -239,13 +250,14 @@ impl Heard {
         now: Instant,
         touched: &mut HashSet<ServiceName>,
     ) -> Option<Instant> {
+        self.unresolved.retain(|_, until| until.is_none_or(|until| now < until));
         let due = |(_, until): &(&String, &Instant)| **until <= now;
         let lapsed: Vec<String> =
             self.unicast.unconfirmed.iter().filter(due).map(|(name, _)| name.clone()).collect();
         for fullname in lapsed {
             self.remove(&fullname, touched);
         }
-        self.unicast.unconfirmed.values().min().copied()
+        self.unicast.unconfirmed.values().chain(self.unresolved.values().flatten()).min().copied()
     }
 
     /// mdns-sd says that a search started when a subscription begins, then says all it knows, and says it again when
@@ -368,10 +380,13 @@ mod tests {
         assert!(vouched(&heard));
         heard.announced("b".into());
         assert!(!vouched(&heard), "it is not described");
+        heard.announced_by_unicast("c".into(), now);
         heard.add("b", web(&["10.0.0.2:80"]), &mut touched);
         assert!(!vouched(&heard), "it has not answered by unicast");
         heard.add_unicast("b", web(&["10.0.0.2:80"]), now, &mut touched);
-        assert!(vouched(&heard));
+        assert!(!vouched(&heard), "the third is not described");
+        assert_eq!(heard.forget_unconfirmed(now + UNICAST_TTL, &mut touched), None);
+        assert!(vouched(&heard), "nobody has said it since");
         heard.listen_anew(now);
         assert!(!vouched(&heard), "what was known says nothing of what there is");
     }

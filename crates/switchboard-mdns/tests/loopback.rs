@@ -135,6 +135,22 @@ async fn one_id_of_two_programs_is_two_instances_until_one_goes() {
 }
 
 #[tokio::test]
+async fn a_close_that_was_given_up_is_done_by_the_next() {
+    let port = free_port();
+    let (here, there) = (open(port).await, open(port).await);
+    let instance = greeter("1").build().unwrap();
+    here.register(&instance, &RegisterOptions::new()).await.unwrap();
+    let mut watch = there.watch(instance.service());
+    assert_eq!(timeout(LIMIT, watch.next()).await.unwrap().unwrap().unwrap().len(), 1);
+    let mut close = Box::pin(here.close());
+    assert!(futures::poll!(&mut close).is_pending());
+    drop(close);
+    here.close().await.unwrap();
+    assert!(timeout(LIMIT, watch.next()).await.unwrap().unwrap().unwrap().is_empty());
+    assert!(here.close().await.is_ok());
+}
+
+#[tokio::test]
 async fn what_comes_back_is_heard_by_a_newcomer_whose_first_news_was_the_goodbye() {
     let port = free_port();
     let here = open(port).await;

@@ -165,6 +165,30 @@ fn without_any_interface_it_opens_and_waits_for_one() {
     until_seen(&mut server, "greeter", "1", LIMIT);
 }
 
+#[test]
+#[ignore = "needs root"]
+fn an_interface_that_comes_later_makes_no_second_instance() {
+    let world = World::new();
+    let here = world.bare("here");
+    here.loopback_up();
+    let mut client = node(&world.machine("there", "10.0.0.2/24"));
+    client.tell("watch greeter");
+    let mut server = node(&here);
+    register(&mut server, &greeter("1", "10.0.0.1:80"));
+    here.plug("eth0", "br0", "10.0.0.1/24");
+    until_at(&mut client, "greeter", "1", "10.0.0.1:80", LIMIT);
+    // For longer than it takes to announce it again, and for some names more.
+    let end = Instant::now() + Duration::from_secs(5);
+    while Instant::now() < end {
+        client.tell("lookup greeter");
+        let (found, _) = client.until("a lookup", LIMIT, |event| {
+            (event["event"] == "looked-up").then(|| instances(event, "greeter").cloned())?
+        });
+        assert_eq!(found.len(), 1, "{found:?}");
+        thread::sleep(Duration::from_millis(200));
+    }
+}
+
 /// An error that says so, and no empty set.
 fn until_no_interface(node: &mut Program, operation: &str) {
     node.until(&format!("failure of {operation}"), LIMIT, |event| {
