@@ -6,7 +6,7 @@
 //! | [`consul`] | Consul agents on free loopback ports |
 //! | [`netns`] | namespaces joined by bridges, and what breaks in them |
 //! | [`program`] | a program in a namespace that takes commands and reports in JSON lines |
-//! | [`peers`] | our own node, Avahi, python-zeroconf |
+//! | [`peers`] | Avahi, python-zeroconf, hashicorp/mdns |
 //! | [`packet`] | DNS packets, right and wrong |
 //! | [`usage`] | what a process and its namespace have used |
 //!

@@ -1,4 +1,4 @@
-//! Other people's mDNS, started in a namespace: Avahi and python-zeroconf.
+//! Other people's mDNS, started in a namespace: Avahi, python-zeroconf and hashicorp/mdns.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -21,6 +21,26 @@ const ZEROCONF: &str = "zeroconf==0.154.0";
 pub fn zeroconf(machine: &Machine<'_>, scratch: &Path) -> Program {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers/zeroconf_peer.py");
     let mut program = Program::start("zeroconf", machine.command(python(scratch)).arg(script));
+    program.until("start", Duration::from_secs(20), |event| (event["event"] == "open").then_some(()));
+    program
+}
+
+/// A service of type `_http._tcp` at `address`, announced in `machine` by hashicorp/mdns, which says no goodbye.
+///
+/// # Panics
+///
+/// When it cannot be built.
+pub fn hashicorp(machine: &Machine<'_>, name: &str, address: &str, scratch: &Path) -> Program {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    let built = BUILT.get_or_init(|| {
+        let target = scratch.join("hashicorp-mdns");
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers/hashicorp");
+        run(Command::new("go").args(["build", "-o"]).arg(&target).arg(".").current_dir(source));
+        target
+    });
+    let mut command = machine.command(built);
+    command.args(["eth0", name, "_http._tcp", "80", address]);
+    let mut program = Program::start("hashicorp/mdns", &mut command);
     program.until("start", Duration::from_secs(20), |event| (event["event"] == "open").then_some(()));
     program
 }

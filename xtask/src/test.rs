@@ -24,11 +24,11 @@ struct Group {
 
 const CARGO_TEST: &str = "cargo test --offline --workspace --all-features";
 
-const GROUPS: [Group; 12] = [
+const GROUPS: [Group; 13] = [
     Group {
         what: "mDNS between machines (network namespaces)",
         choose: "--test namespaces",
-        filter: "--skip avahi --skip zeroconf --test-threads 16",
+        filter: "--skip avahi --skip zeroconf --skip hashicorp --test-threads 16",
         needs: &[Need::Namespaces],
         outside: true,
         beside: true,
@@ -46,6 +46,14 @@ const GROUPS: [Group; 12] = [
         choose: "--test namespaces",
         filter: "zeroconf",
         needs: &[Need::Namespaces, Need::Python],
+        outside: true,
+        beside: false,
+    },
+    Group {
+        what: "hashicorp/mdns as a peer",
+        choose: "--test namespaces",
+        filter: "hashicorp",
+        needs: &[Need::Namespaces, Need::Go],
         outside: true,
         beside: false,
     },

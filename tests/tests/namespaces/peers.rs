@@ -1,11 +1,12 @@
-//! Avahi and python-zeroconf see what we announce, whole, and we see what they announce.
+//! Avahi and python-zeroconf see what we announce, whole, and we see what they announce, and what hashicorp/mdns does.
 
 use std::path::Path;
 use std::time::Instant;
 
 use serde_json::{Value, json};
 use switchboard_tests::netns::World;
-use switchboard_tests::peers::{Avahi, AvahiService, printed, zeroconf};
+use switchboard_tests::peers::{Avahi, AvahiService, hashicorp, printed, zeroconf};
+use switchboard_tests::program::Program;
 
 use crate::{LIMIT, node, register, took, until_seen};
 
@@ -161,14 +162,31 @@ fn a_zeroconf_that_died_leaves_once_suspected() {
     zeroconf.until("registration", LIMIT, |event| (event["event"] == "registered").then_some(()));
     node.tell("watch _http._tcp");
     until_seen(&mut node, "_http._tcp", "web", LIMIT);
+    gone_once_suspected("zeroconf", &mut zeroconf, &mut node);
+}
+
+#[test]
+#[ignore = "needs root and go"]
+fn a_hashicorp_mdns_that_died_leaves_once_suspected() {
+    let world = World::new();
+    let (here, there) = (world.machine("here", "10.0.0.1/24"), world.machine("there", "10.0.0.2/24"));
+    let mut hashicorp = hashicorp(&there, "web", "10.0.0.2", scratch());
+    let mut node = node(&here);
+    node.tell("watch _http._tcp");
+    until_seen(&mut node, "_http._tcp", "web", LIMIT);
+    gone_once_suspected("hashicorp/mdns", &mut hashicorp, &mut node);
+}
+
+/// Kills who announces `web`, of which `node` hears nothing, and tells that it cannot be reached.
+fn gone_once_suspected(who: &str, peer: &mut Program, node: &mut Program) {
     // Past the second in which no record may be doubted.
     std::thread::sleep(std::time::Duration::from_secs(2));
-    let killed = zeroconf.kill();
+    let killed = peer.kill();
     node.tell("suspect _http._tcp web");
     took(
-        "zeroconf killed and suspected until gone",
+        &format!("{who} killed and suspected until gone"),
         killed,
-        crate::until_gone(&mut node, "_http._tcp", "web", LIMIT),
+        crate::until_gone(node, "_http._tcp", "web", LIMIT),
     );
 }
 
