@@ -57,6 +57,7 @@ pub(crate) struct Ask {
     asked: (Instant, u32),
     /// When the last answer came.
     last: Instant,
+    /// The hosts that were asked by themselves.
     alone: HashSet<IpAddr>,
 }
 
@@ -106,13 +107,14 @@ impl Ask {
         }
     }
 
-    /// When somebody was asked last, and whether that was one host by itself.
+    /// When somebody was asked last, and whether hosts were by themselves.
     pub(crate) fn asked(&self) -> (Instant, bool) {
         (self.asked.0, !self.alone.is_empty())
     }
 
-    /// What the answers that have come since the last time announce, and whether there were any.
-    pub(crate) fn take(&mut self, now: Instant) -> (Vec<Found>, bool) {
+    /// What the answers that have come since the last time announce, and whether there were any. Keeps in `awaited` the hosts
+    /// that are asked by themselves and have not answered; what they multicast does not come here.
+    pub(crate) fn take(&mut self, now: Instant, awaited: &mut HashSet<IpAddr>) -> (Vec<Found>, bool) {
         let mut buffer = [0; MAX_MESSAGE];
         let mut came = false;
         for line in &self.lines {
@@ -122,7 +124,11 @@ impl Ask {
                     // Nothing more for now; or an error of an earlier sending, which is no loss.
                     let Ok((len, from)) = socket.recv_from(&mut buffer) else { break };
                     if from.port() == self.port && line.has(from.ip()) {
-                        came |= self.answers.read(&buffer[..len], id, from.ip(), line.scope());
+                        let answers = self.answers.read(&buffer[..len], id, from.ip(), line.scope());
+                        if answers && id == 0 {
+                            awaited.remove(&from.ip());
+                        }
+                        came |= answers;
                     }
                 }
             }
@@ -130,7 +136,7 @@ impl Ask {
         if came {
             self.last = now;
         } else if now.saturating_duration_since(self.last) >= PAUSE {
-            self.ask_those_with_more(now);
+            self.ask_those_with_more(now, awaited);
         }
         (self.answers.found(), came)
     }
@@ -152,12 +158,13 @@ impl Ask {
     }
 
     /// An answer that names an instance and does not describe it was cut short.
-    fn ask_those_with_more(&mut self, now: Instant) {
+    fn ask_those_with_more(&mut self, now: Instant, awaited: &mut HashSet<IpAddr>) {
         for host in self.answers.cut_short() {
             if self.alone.len() >= MAX_HOSTS || !self.alone.insert(host) {
                 continue;
             }
             self.asked.0 = now;
+            awaited.insert(host);
             let Some(line) = self.lines.iter_mut().find(|line| line.has(host)) else { continue };
             if line.alone.is_none() {
                 match socket(&line.link, self.port, self.receive_buffer) {

@@ -247,7 +247,7 @@ impl Shared {
             *ask = Some(self.daemon.ask(self.kind.domain(), now));
         }
         let Some(asking) = ask else { return };
-        let (found, answered) = asking.take(now);
+        let (found, answered) = asking.take(now, &mut heard.unicast.awaited);
         for found in found {
             match record::decode(&self.kind, &found) {
                 Ok(instance) => heard.add_unicast(&found.fullname, instance, now, touched),
@@ -268,6 +268,8 @@ impl Shared {
         heard.unicast.asked = Some(asked);
         heard.unicast.asked_alone = alone;
         if asking.is_over(now) {
+            // By now mdns-sd has asked everybody a second time.
+            heard.unicast.awaited.clear();
             *ask = None;
         }
     }

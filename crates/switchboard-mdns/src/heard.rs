@@ -1,10 +1,11 @@
 //! What one browse has heard, by multicast and by unicast, and how far that can be trusted to be all.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use switchboard_core::{Instance, InstanceBuilder, InstanceKey, ServiceName, Snapshot};
+use switchboard_core::{Address, Instance, InstanceBuilder, InstanceKey, ServiceName, Snapshot};
 
 use crate::record::{self, ServiceType};
 use crate::requery::Requery;
@@ -57,6 +58,8 @@ pub(crate) struct Unicast {
     pub(crate) asked: Option<Instant>,
     /// Whether a host was asked by itself. What it then multicasts may be known no other way.
     pub(crate) asked_alone: bool,
+    /// The hosts asked by themselves of which nothing has come since.
+    pub(crate) awaited: HashSet<IpAddr>,
     /// The names they have said.
     told: HashSet<String>,
     /// Those of them that mdns-sd has not said, and how long they are kept.
@@ -73,8 +76,8 @@ pub(crate) struct Standing {
     pub(crate) asked: Duration,
     /// Whether everybody has answered by unicast, as far as one can tell, and all is described that is announced.
     pub(crate) vouched: bool,
-    /// How many are announced and not described.
-    pub(crate) unresolved: usize,
+    /// How many instances are announced and not described, and hosts have more to say and have not said it.
+    pub(crate) unheard: usize,
 }
 
 impl Heard {
@@ -125,6 +128,9 @@ impl Heard {
         }
         if !self.unicast.told.contains(fullname) {
             self.unicast.missed.insert(fullname.to_owned());
+            for address in instance.addresses().iter().filter_map(Address::socket_addr) {
+                self.unicast.awaited.remove(&address.ip());
+            }
         }
         // The addresses of IPv4 and IPv6 come in different packets. Those that are known already stay until all are heard.
         let first = self.unicast.unconfirmed.remove(fullname).is_some();
@@ -224,6 +230,7 @@ impl Heard {
         self.wants_asking = true;
         self.unicast.answered = false;
         self.unicast.told.clear();
+        self.unicast.awaited.clear();
         self.unicast.missed = self.names.keys().cloned().collect();
     }
 
@@ -240,8 +247,9 @@ impl Heard {
 
     pub(crate) fn standing(&self, now: Instant) -> Standing {
         let asked = self.unicast.asked.map_or(Duration::MAX, |asked| now.saturating_duration_since(asked));
-        let vouched = self.unicast.answered && !self.misses_unicast() && self.unresolved.is_empty();
-        Standing { age: self.age(now), asked, vouched, unresolved: self.unresolved.len() }
+        let unheard = self.unresolved.len() + self.unicast.awaited.len();
+        let vouched = self.unicast.answered && !self.misses_unicast() && unheard == 0;
+        Standing { age: self.age(now), asked, vouched, unheard }
     }
 
     /// Forgets what a unicast answer has said and nobody has said since; when to look again.
@@ -387,6 +395,11 @@ mod tests {
         assert!(!vouched(&heard), "the third is not described");
         assert_eq!(heard.forget_unconfirmed(now + UNICAST_TTL, &mut touched), None);
         assert!(vouched(&heard), "nobody has said it since");
+        heard.unicast.awaited.insert("10.0.0.3".parse().unwrap());
+        assert!(!vouched(&heard), "a host that was asked by itself has not answered");
+        heard.add("d", web(&["10.0.0.3:80"]), &mut touched);
+        heard.add_unicast("d", web(&["10.0.0.3:80"]), now, &mut touched);
+        assert!(vouched(&heard), "it has, by multicast");
         heard.listen_anew(now);
         assert!(!vouched(&heard), "what was known says nothing of what there is");
     }

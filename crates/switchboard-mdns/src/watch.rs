@@ -127,7 +127,7 @@ pub(crate) fn left(settle: Duration, standing: &Standing, quiet: Duration, found
 /// Whether nothing suggests that there is more than is known.
 fn is_whole(settle: Duration, standing: &Standing, quiet: Duration) -> bool {
     let settled = standing.age > 2 * at_most(settle) || unsettled(settle, standing, quiet).is_zero();
-    standing.unresolved == 0 && settled
+    standing.unheard == 0 && settled
 }
 
 /// How long it has to be quiet yet until the answers have come. The longer they take to come, the longer may be a pause
@@ -151,7 +151,7 @@ mod tests {
     }
 
     fn aged(age: u64) -> Standing {
-        Standing { age: ms(age), asked: ms(age), vouched: true, unresolved: 0 }
+        Standing { age: ms(age), asked: ms(age), vouched: true, unheard: 0 }
     }
 
     #[test]
@@ -201,6 +201,6 @@ mod tests {
         assert!(whole(250, 150));
         assert!(!whole(3000, 100), "they still came when there was no more time");
         assert!(whole(60_000, 0), "one that has listened for long knows all");
-        assert!(!is_whole(ms(150), &Standing { unresolved: 1, ..aged(60_000) }, ms(9000)));
+        assert!(!is_whole(ms(150), &Standing { unheard: 1, ..aged(60_000) }, ms(9000)));
     }
 }

@@ -140,9 +140,11 @@ fn a_look_gets_all_that_avahi_has_while_it_may_not_multicast() {
     while whole < 3 {
         let mut reader = crate::node_at(&here, "mdns:?interface=eth0");
         reader.tell("lookup _http._tcp");
-        let (found, _) =
-            reader.until("lookup", LIMIT, |event| crate::instances(event, "_http._tcp").map(Vec::len));
-        assert!(whole == 0 || found == MANY, "then {found} of them");
+        let ((found, said), _) = reader.until("lookup", LIMIT, |event| {
+            Some((crate::instances(event, "_http._tcp")?.len(), event["whole"] == true))
+        });
+        // A machine so busy that Avahi cannot answer in time gives a part, and says so.
+        assert!(whole == 0 || found == MANY || !said, "then {found} of them, as if they were all");
         whole += usize::from(found == MANY);
         assert!(Instant::now() < deadline, "there are only {found}");
     }
