@@ -30,7 +30,8 @@ pub(crate) struct Grace<K> {
     shaken: bool,
     /// What goes missing until then is kept.
     ends: Option<Instant>,
-    /// What is missing, and until when it is kept: an outage that comes after it does not make that longer.
+    /// What is missing, and until when it is kept: an outage that comes after it does not make that longer, unless that is
+    /// one after which the servers began anew.
     missing: HashMap<K, Instant>,
     /// Since when nothing is missing.
     whole_since: Option<Instant>,
@@ -77,6 +78,9 @@ impl<K: Clone + Eq + Hash> Grace<K> {
             // What began anew is not over because something else failed since.
             self.ends = self.ends.max(Some(now + length));
             self.whole_since = None;
+        }
+        if let (true, Some(longer)) = (anew, self.ends) {
+            self.missing.values_mut().for_each(|end| *end = longer);
         }
         let (Some(last), Some(end)) = (last, self.ends) else { return read };
         let settled = self.whole_since.is_some_and(|since| now >= since + self.length / SETTLED);
@@ -196,6 +200,16 @@ mod tests {
         assert_eq!(watch.told(2, 8, &[]), [1, 2]);
         assert_eq!(watch.told(120, 9, &[1]), [1, 2]);
         assert_eq!(watch.told(121, 9, &[1]), [1]);
+    }
+
+    #[test]
+    fn servers_that_are_known_to_have_begun_anew_only_later_have_longer_all_the_same() {
+        let mut watch = Watch::of(&[1, 2]);
+        watch.grace.shake();
+        assert_eq!(watch.told(1, 101, &[1]), [1, 2], "an agent's last word");
+        assert_eq!(watch.told(2, 7, &[1]), [1, 2]);
+        assert_eq!(watch.told(121, 8, &[1]), [1, 2]);
+        assert_eq!(watch.told(122, 8, &[1]), [1]);
     }
 
     #[test]

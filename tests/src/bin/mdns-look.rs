@@ -275,7 +275,8 @@ async fn change(address: &str) -> Result<(), Failure> {
             changed = Some(registry);
             print(&json!({ "event": "changed" }));
         } else if let Some(registry) = changed.take() {
-            registry.close().await?;
+            // On a machine that is too busy its goodbye may come too late; then it counts as there until it lapses.
+            let _ = registry.close().await;
             print(&json!({ "event": "undone" }));
         }
     }

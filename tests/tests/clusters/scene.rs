@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::try_join_all;
+use futures::StreamExt;
+use futures::future::{ready, try_join_all};
+use futures::stream;
 use switchboard_consul::ConsulRegistry;
 use switchboard_core::{Instance, Registry, ServiceName};
 use switchboard_registrar::{Registrar, Running};
@@ -18,6 +20,8 @@ pub(crate) const EACH: usize = 3;
 /// Often enough that no case waits for a renewal; the TTL is go-micro's.
 const INTERVAL: Duration = Duration::from_secs(1);
 const TTL: Duration = Duration::from_secs(90);
+/// More than what a test's cluster writes.
+const WRITES: u32 = 1000;
 /// How long a look of the test's own may take: an agent may hang on a server that does.
 const LOOK: Duration = Duration::from_secs(5);
 /// A client agent looks for servers that it has lost every 30 s, and for what is in the catalog once a minute or two.
@@ -37,6 +41,7 @@ fn registry(agent: &Agent) -> ConsulRegistry {
 impl Scene {
     pub(crate) async fn start() -> Self {
         let cluster = Cluster::start().await;
+        age(&cluster.agents[0]).await;
         let writers = cluster.agents.each_ref().map(|agent| Arc::new(registry(agent)) as Arc<dyn Registry>);
         let started = (0..2 * EACH).map(|number| registrar(&writers[number % 2], number).start());
         let running = try_join_all(started).await.unwrap();
@@ -90,6 +95,16 @@ impl Scene {
             sleep(Duration::from_millis(20)).await;
         }
     }
+}
+
+/// Brings Consul's index to where no new cluster has it soon, by writes that nobody reads: by it a watch knows that
+/// servers began anew.
+async fn age(agent: &Agent) {
+    stream::iter(0..WRITES)
+        .map(|_| agent.put("/v1/kv/age", ""))
+        .buffer_unordered(16)
+        .for_each(|_| ready(()))
+        .await;
 }
 
 /// How many of the instances Consul itself lists as passing.
