@@ -8,7 +8,9 @@ use serde_json::Value;
 use switchboard_tests::netns::World;
 use switchboard_tests::program::Program;
 
-use crate::{LIMIT, greeter, instances, node, register, took, until_at, until_gone, until_seen};
+use crate::{
+    LIMIT, greeter, instances, node, register, told_since_seen, took, until_at, until_gone, until_seen,
+};
 
 /// How long the link is cut: past the 120 s that address and SRV records live, unless `SWITCHBOARD_PARTITION_SECONDS`
 /// says otherwise.
@@ -151,8 +153,8 @@ fn a_killed_process_that_returns_on_another_port_is_never_missed() {
     register(&mut server, &greeter("1", "10.0.0.1:81"));
     let back = until_at(&mut client, "greeter", "1", "10.0.0.1:81", LIMIT);
     took("SIGKILL, started again, until seen on its new port", killed, back);
-    let mut told = client.log().iter().filter_map(|event| instances(&event.value, "greeter"));
-    assert!(told.all(|all| all.len() == 1), "there was a gap, or the old one too: {:?}", client.log());
+    let mut told = told_since_seen(&mut client, "greeter");
+    assert!(told.all(|all| all.len() == 1), "there was a gap, or the old one too");
 }
 
 #[test]
@@ -170,8 +172,8 @@ fn a_killed_process_that_returns_on_another_host_has_its_id() {
     let mut server = node(&elsewhere);
     register(&mut server, &greeter("1", "10.0.0.3:80"));
     until_at(&mut client, "greeter", "1", "10.0.0.3:80", LIMIT);
-    let mut told = client.log().iter().filter_map(|event| instances(&event.value, "greeter"));
-    assert!(told.all(|all| all.len() == 1), "there was a gap, or the old one too: {:?}", client.log());
+    let mut told = told_since_seen(&mut client, "greeter");
+    assert!(told.all(|all| all.len() == 1), "there was a gap, or the old one too");
 }
 
 #[test]

@@ -7,7 +7,10 @@ use serde_json::json;
 use switchboard_tests::netns::{Machine, World};
 use switchboard_tests::program::Program;
 
-use crate::{LIMIT, greeter, instances, node, node_at, register, took, until_at, until_gone, until_seen};
+use crate::{
+    LIMIT, greeter, instances, node, node_at, register, told_since_seen, took, until_at, until_gone,
+    until_seen,
+};
 
 /// An address for everything: the registry announces what the machine has.
 fn with_addresses(id: &str, addresses: &[&str]) -> serde_json::Value {
@@ -30,7 +33,7 @@ fn a_changed_address_reaches_readers() {
     let changed = Instant::now();
     server.tell(format!("register {}", greeter("1", "10.0.0.9:80")));
     took("address changed until seen", changed, until_at(&mut client, "greeter", "1", "10.0.0.9:80", LIMIT));
-    let mut told = client.log().iter().filter_map(|event| instances(&event.value, "greeter"));
+    let mut told = told_since_seen(&mut client, "greeter");
     assert!(told.all(|all| all.len() == 1), "an update, not a gap");
 }
 

@@ -31,9 +31,27 @@ fn node_at(machine: &Machine<'_>, url: &str) -> Program {
 }
 
 /// Registers an instance and waits for it to be done.
+/// Registers, if need be again: a machine that is very busy may not announce it in time.
 fn register(node: &mut Program, instance: &Value) -> Instant {
-    node.tell(format!("register {instance}"));
-    node.until("registration", LIMIT, |event| (event["event"] == "registered").then_some(())).1
+    let deadline = Instant::now() + LIMIT;
+    loop {
+        node.tell(format!("register {instance}"));
+        let left = deadline.saturating_duration_since(Instant::now());
+        let (registered, at) = node.until("registration", left, |event| match event["event"].as_str() {
+            Some("registered") => Some(true),
+            Some("error") if event["operation"] == "register" => Some(false),
+            _ => None,
+        });
+        if registered {
+            return at;
+        }
+    }
+}
+
+/// What has been told of `service` since it was first seen. A machine that is very busy answers the first question late.
+fn told_since_seen<'a>(node: &'a mut Program, service: &'a str) -> impl Iterator<Item = &'a Vec<Value>> {
+    let told = node.log().iter().filter_map(move |event| instances(&event.value, service));
+    told.skip_while(|instances| instances.is_empty())
 }
 
 fn greeter(id: &str, address: &str) -> Value {
