@@ -12,7 +12,8 @@
 //!
 //! What one call wants otherwise (a hash key, filters, a strategy, retries, time-outs) is said by `Options` in the
 //! request's extensions, in all three alike. Their times bound everything: waiting for a first snapshot, connecting, all
-//! attempts and the pauses between them; `is_timeout` says of any error whether such a time was over.
+//! attempts and the pauses between them; `is_timeout` says of any error whether such a time was over. By default an instance has
+//! 15 s to begin to answer, and 3 s to be connected to.
 
 #[cfg(any(feature = "reqwest", feature = "tonic"))]
 mod budget;
@@ -26,6 +27,8 @@ mod options;
 mod pick;
 #[cfg(any(feature = "reqwest", feature = "tonic"))]
 mod retry;
+#[cfg(any(feature = "reqwest", feature = "tonic"))]
+mod sent;
 #[cfg(any(feature = "tower", feature = "reqwest", feature = "tonic"))]
 mod timed_out;
 #[cfg(any(feature = "reqwest", feature = "tonic"))]

@@ -1,13 +1,22 @@
 //! How long a call may take, and each attempt at it.
+//!
+//! An attempt has a limit by default, since one that hangs takes its caller with it. A default must not be wrong for what is
+//! slow by nature, so it begins only when the request has been sent.
 
+use std::pin::pin;
 use std::time::Duration;
 
+use futures::future::{Either, select};
 use tokio::time::Instant;
 
 use crate::TimedOut;
 
 /// So much earlier another's clock may say that a time is over, and never by more than a tenth of it.
 const AHEAD: Duration = Duration::from_millis(10);
+
+/// How long the head of a response may take once the request was sent, unless it is said otherwise: Envoy's default for a
+/// route, which begins then, too.
+const ANSWER: Duration = Duration::from_secs(15);
 
 /// The limits of one call, which began when this was made.
 #[derive(Clone, Copy, Debug)]
@@ -40,14 +49,20 @@ impl Limits {
         bounded(self.until, future).await.ok_or_else(|| self.over())
     }
 
-    /// Waits for an attempt: while the call lasts and `grace` longer, and as long as an attempt may take.
-    pub(crate) async fn attempt<F: Future>(&self, grace: Duration, future: F) -> Result<F::Output, TimedOut> {
+    /// Waits for an attempt: while the call lasts and `grace` longer, and as long as an attempt may take, by default from when
+    /// its request was `sent`.
+    pub(crate) async fn attempt<F: Future>(
+        &self,
+        grace: Duration,
+        sent: impl Future<Output = ()>,
+        future: F,
+    ) -> Result<F::Output, TimedOut> {
         let call = self.until.and_then(|until| until.checked_add(grace));
-        let per_try = self.per_try.and_then(|limit| Some((Instant::now().checked_add(limit)?, limit)));
-        match per_try.filter(|(until, _)| call.is_none_or(|call| *until < call)) {
-            Some((until, limit)) => bounded(Some(until), future).await.ok_or(TimedOut::Try(limit)),
-            None => bounded(call, future).await.ok_or_else(|| self.over()),
-        }
+        let answered = async {
+            let Some(limit) = self.per_try else { return answered(sent, future).await };
+            bounded(Instant::now().checked_add(limit), future).await.ok_or(TimedOut::Try(limit))
+        };
+        bounded(call, answered).await.unwrap_or_else(|| Err(self.over()))
     }
 
     /// Which time of an attempt that began at `began` is over or as good as over, if one is.
@@ -78,6 +93,18 @@ impl Limits {
     }
 }
 
+/// Waits for `future`, so long from when its request was `sent`.
+async fn answered<F: Future>(sent: impl Future<Output = ()>, future: F) -> Result<F::Output, TimedOut> {
+    let late = async {
+        sent.await;
+        tokio::time::sleep(ANSWER).await;
+    };
+    match select(pin!(future), pin!(late)).await {
+        Either::Left((output, _)) => Ok(output),
+        Either::Right(_) => Err(TimedOut::Try(ANSWER)),
+    }
+}
+
 async fn bounded<F: Future>(until: Option<Instant>, future: F) -> Option<F::Output> {
     match until {
         Some(until) => tokio::time::timeout_at(until, future).await.ok(),
@@ -97,7 +124,7 @@ mod tests {
     async fn an_attempt_ends_with_its_own_limit_or_with_the_call() {
         let limits = Limits::new(Some(SECOND * 5), Some(SECOND * 2));
         let began = Instant::now();
-        let attempt = async || limits.attempt(Duration::ZERO, pending::<()>()).await.unwrap_err();
+        let attempt = async || limits.attempt(Duration::ZERO, pending(), pending::<()>()).await.unwrap_err();
         assert_eq!(attempt().await, TimedOut::Try(SECOND * 2));
         assert!(limits.blames(began), "it had its time");
         assert_eq!(attempt().await, TimedOut::Try(SECOND * 2));
@@ -137,6 +164,19 @@ mod tests {
         let limits = Limits::new(Some(Duration::MAX), Some(Duration::MAX));
         assert_eq!(limits.left(), None);
         let long = tokio::time::sleep(SECOND * 100_000);
-        assert_eq!(limits.attempt(Duration::MAX, long).await, Ok(()));
+        assert_eq!(limits.attempt(Duration::MAX, async {}, long).await, Ok(()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_has_a_limit_by_default_from_when_the_request_was_sent() {
+        let limits = Limits::new(None, None);
+        let began = Instant::now();
+        let sent = tokio::time::sleep(SECOND * 100);
+        let late = limits.attempt(Duration::ZERO, sent, pending::<()>()).await;
+        assert_eq!((late, began.elapsed()), (Err(TimedOut::Try(ANSWER)), SECOND * 100 + ANSWER));
+        let long = tokio::time::sleep(SECOND * 100_000);
+        assert_eq!(limits.attempt(Duration::ZERO, pending(), long).await, Ok(()), "it is still being sent");
+        let soon = Limits::new(Some(SECOND), None).attempt(Duration::ZERO, async {}, pending::<()>()).await;
+        assert_eq!(soon, Err(TimedOut::Call(SECOND)));
     }
 }

@@ -87,7 +87,11 @@ impl Options {
 
     /// The time for one attempt, from the pick until the head of the response is there, as Envoy's `per_try_timeout`. An
     /// attempt that takes longer is a failure of its instance; if the call is idempotent, it is tried again on another (by
-    /// `tower::Balance` never). Default: none.
+    /// `tower::Balance` never).
+    ///
+    /// Default: 15 s, as Envoy has it for a route, and as there only from when the request was sent: a body that is a stream may
+    /// take its time. [`Duration::MAX`] is none. For `reqwest` a body that is there as a whole and longer than 64 KiB has no such
+    /// limit unless it is given; for `tower` all requests count as sent at once.
     pub fn per_try_timeout(mut self, timeout: Duration) -> Self {
         self.per_try_timeout = Some(timeout);
         self

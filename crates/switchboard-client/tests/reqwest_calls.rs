@@ -6,8 +6,10 @@
 mod support;
 
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
@@ -248,5 +250,35 @@ async fn each_name_of_a_service_has_clients_of_its_own() {
     // Each name works with its own server, to which a retry brings it.
     for name in ["first", "second", "first", "second"] {
         assert_eq!(text(&client, &format!("https://{name}/")).await, format!("{name} {name}"));
+    }
+}
+
+/// By default, in time that need not be waited for.
+#[tokio::test(start_paused = true)]
+async fn an_instance_that_hangs_is_waited_for_15_s_and_another_is_asked() {
+    let registry = MemoryRegistry::new();
+    register(&registry, &instance("hello", "1", &hanging().await)).await;
+    let client = over(reqwest::Client::builder(), Discovery::new(selector(&registry)));
+    let began = tokio::time::Instant::now();
+    let error = client.post("http://hello/").body("once").send().await.unwrap_err();
+    assert_eq!(limit(&error), TimedOut::Try(Duration::from_secs(15)));
+    assert_eq!(began.elapsed(), Duration::from_secs(15));
+
+    // As long as it is being sent it may take its time.
+    let slow = client.post("http://hello/").body(reqwest::Body::wrap(NeverEnding)).send();
+    assert!(tokio::time::timeout(Duration::from_secs(600), slow).await.is_err());
+}
+
+struct NeverEnding;
+
+impl http_body::Body for NeverEnding {
+    type Data = bytes::Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<io::Result<http_body::Frame<bytes::Bytes>>>> {
+        Poll::Pending
     }
 }

@@ -344,3 +344,15 @@ async fn what_cannot_be_sent_again_costs_no_budget() {
     send(&channel, Frames::new(["small"], None)).await.unwrap_err();
     assert_eq!(refusing.requests().len(), 22, "it was tried again");
 }
+
+/// By default, in time that need not be waited for.
+#[tokio::test(start_paused = true)]
+async fn an_instance_that_hangs_is_waited_for_15_s() {
+    let registry = MemoryRegistry::new();
+    register(&registry, &instance("health", "1", &hanging().await)).await;
+    let channel = Channel::new(&selector(&registry), "health").unwrap();
+    let began = tokio::time::Instant::now();
+    let status = HealthClient::new(channel).check(ask("one")).await.unwrap_err();
+    assert_eq!(limit(&status), TimedOut::Try(Duration::from_secs(15)));
+    assert_eq!(began.elapsed(), Duration::from_secs(15));
+}

@@ -12,6 +12,7 @@ use crate::{Freshness, Status};
 #[derive(Debug)]
 pub(crate) struct Cell {
     pub(crate) service: ServiceName,
+    pub(crate) since: Instant,
     state: ArcSwap<State>,
     /// Counts the writes, to wake those who wait for one.
     written: watch::Sender<u64>,
@@ -48,6 +49,7 @@ impl Cell {
             service,
             state: ArcSwap::from_pointee(state),
             written: watch::Sender::new(0),
+            since: Instant::now(),
             leases: watch::Sender::new(0),
             lingers: AtomicBool::new(false),
             asked: watch::Sender::new(0),

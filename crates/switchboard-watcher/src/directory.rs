@@ -79,7 +79,7 @@ impl DirectoryBuilder {
         self
     }
 
-    /// How long [`View::ready`] waits for a first snapshot. Default 5 s.
+    /// How long [`View::ready`] waits for a first snapshot, from when the service was first watched. Default 5 s.
     pub fn ready_timeout(mut self, timeout: Duration) -> Self {
         self.settings.ready_timeout = timeout;
         self

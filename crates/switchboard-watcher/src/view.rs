@@ -65,7 +65,8 @@ impl View {
     ///
     /// When there is none within the directory's `ready_timeout`, the registry's latest error, or
     /// [`ErrorKind::Unavailable`] if it said nothing. An error that waiting does not cure, such as
-    /// [`ErrorKind::PermissionDenied`], comes at once.
+    /// [`ErrorKind::PermissionDenied`], comes at once; and so does each once the service has been watched for that long, so
+    /// that not every call waits while the registry is away.
     pub async fn ready(&self) -> Result<Snapshot> {
         let lasting = |error: &Error| !error.is_transient();
         self.wait(|state| state.status.error().filter(|error| lasting(error)).cloned()).await
@@ -98,7 +99,7 @@ impl View {
             }
         };
         let limit = self.directory.settings.ready_timeout;
-        timeout(limit, settled).await.unwrap_or_else(|_| {
+        timeout(limit.saturating_sub(self.cell.since.elapsed()), settled).await.unwrap_or_else(|_| {
             let state = self.cell.state();
             Err(state.status.error().cloned().unwrap_or_else(|| {
                 let message = format!("no snapshot of {:?} within {limit:?}", self.cell.service);

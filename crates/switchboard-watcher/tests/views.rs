@@ -106,8 +106,16 @@ async fn ready_waits_for_a_snapshot_through_errors_but_not_for_ever() {
     let view = directory.service("a").unwrap();
     let silent = view.ready().await.unwrap_err();
     assert_eq!(silent.to_string(), "directory: ready: unavailable: no snapshot of \"a\" within 5s");
+    // From now on nobody waits for what is known.
     registry.say(Err(unavailable("no route")));
+    settle().await;
+    let begun = Instant::now();
     assert_eq!(view.ready().await.unwrap_err().message(), "no route");
+    assert_eq!(begun.elapsed(), Duration::ZERO);
+
+    let registry = Scripted::new();
+    registry.say(Err(unavailable("no route")));
+    let view = Directory::builder(registry.clone()).ready_timeout(seconds(5)).build().service("a").unwrap();
     let recover = async {
         tokio::time::sleep(seconds(4)).await;
         registry.say(Ok(snapshot("a", &[])));
@@ -217,6 +225,7 @@ async fn the_last_good_is_dropped_when_it_is_too_old() {
     assert!(view.snapshot().is_none());
     assert!(view.status().error().is_some());
     registry.say(Ok(snapshot("a", &["1"])));
+    settle().await;
     assert_eq!(view.ready().await.unwrap().len(), 1);
 }
 

@@ -168,8 +168,10 @@ impl Discovery {
             }
             let (began, sent) = (Instant::now(), request.url().clone());
             let attempt = self.send(request, &balancer, picked.instance(), extensions, next.clone());
-            let result =
-                limits.attempt(GRACE, attempt).await.unwrap_or_else(|over| Err(Error::middleware(over)));
+            let result = limits
+                .attempt(GRACE, upload.sent().wait(), attempt)
+                .await
+                .unwrap_or_else(|over| Err(Error::middleware(over)));
 
             let id = picked.instance().id().clone();
             if upload.is_broken() || self.was_left(&sent, &result) {

@@ -40,7 +40,8 @@ use crate::{Options, Retry, TimedOut};
 ///
 /// A deadline (`tonic::Request::set_timeout`, or [`Options::timeout`] of the call or the channel; the shortest counts) bounds
 /// all of it: waiting for a first snapshot, connecting, every attempt, pauses, the stream of responses. When it is over, the
-/// status is `DEADLINE_EXCEEDED`. Each attempt tells the server what is left of it. There is none by default, as gRPC has it.
+/// status is `DEADLINE_EXCEEDED`. Each attempt tells the server what is left of it. There is none by default, as gRPC has it;
+/// but a response has to begin within 15 s of the end of the request, see [`Options::per_try_timeout`].
 /// A deadline that is over is a failure of the instance if the attempt had at least half of the time. So it is when the
 /// server is first to say so: a `CANCELLED` (which tonic's servers make of it) or `DEADLINE_EXCEEDED` in the last 10 ms, or
 /// the last tenth if that is shorter, is the deadline; earlier ones are the application's own. The status always has a
@@ -220,7 +221,7 @@ impl Shared {
             }
             let began = Instant::now();
             let request = Request::from_parts(head.clone(), body);
-            let result = limits.attempt(Duration::ZERO, channel.oneshot(request)).await;
+            let result = limits.attempt(Duration::ZERO, replay.sent().wait(), channel.oneshot(request)).await;
 
             let broken = replay.broken().status();
             if let (Some(status), Ok(Err(_))) = (broken, &result) {

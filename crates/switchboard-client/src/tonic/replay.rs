@@ -8,6 +8,8 @@ use bytes::Bytes;
 use http_body::{Body, Frame};
 use tonic::Status;
 
+use crate::sent::Sent;
+
 /// More than this is not kept; a request with a longer body is sent once.
 const LIMIT: usize = 64 * 1024;
 
@@ -16,6 +18,7 @@ const LIMIT: usize = 64 * 1024;
 pub(crate) struct Replay {
     recording: Arc<Mutex<Recording>>,
     broken: Broken,
+    sent: Sent,
 }
 
 /// How the caller's own body broke off, if it did.
@@ -40,12 +43,17 @@ struct Recording {
 impl Replay {
     pub(crate) fn new(body: tonic::body::Body) -> Self {
         let recording = Recording { rest: body, read: Vec::new(), size: 0, too_long: false, attempt: 0 };
-        Self { recording: Arc::new(Mutex::new(recording)), broken: Broken::default() }
+        Self { recording: Arc::new(Mutex::new(recording)), broken: Broken::default(), sent: Sent::default() }
     }
 
     /// Whether, and how, the body broke off.
     pub(crate) fn broken(&self) -> &Broken {
         &self.broken
+    }
+
+    /// Whether all of the body has been sent, by any attempt: it is there for each that follows.
+    pub(crate) fn sent(&self) -> &Sent {
+        &self.sent
     }
 
     /// The body from its start; `None` if that is too long ago. Ends the attempt before.
@@ -100,7 +108,11 @@ impl Body for Attempt {
                 // The first one says it.
                 let _ = this.replay.broken.0.set(status.clone());
             }
-            _ => {}
+            Poll::Ready(None) => this.replay.sent.done(),
+            Poll::Pending => {}
+        }
+        if recording.rest.is_end_stream() {
+            this.replay.sent.done();
         }
         frame
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, ready};
 use switchboard_core::Instance;
 use switchboard_selector::{Balancer, FailureKind};
 use tokio::time::Instant;
@@ -201,7 +201,7 @@ where
             let Ok(service) =
                 connections.get(picked.instance(), |instance| Ok::<_, Infallible>(make(instance)));
             let began = Instant::now();
-            match limits.attempt(Duration::ZERO, service.oneshot(request)).await {
+            match limits.attempt(Duration::ZERO, ready(()), service.oneshot(request)).await {
                 Ok(result) => {
                     finish(picked, classify.classify(&result));
                     result.map_err(CallError::Call)
