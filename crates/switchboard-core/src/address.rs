@@ -128,6 +128,10 @@ impl FromStr for Address {
         if let Ok(socket) = text.parse::<SocketAddr>() {
             return socket.try_into();
         }
+        if text.contains("://") {
+            let why = "is a URL; write host:port alone, without scheme and path";
+            return Err(Invalid::quoting("address", text, why));
+        }
         let (host, port) = text
             .rsplit_once(':')
             .ok_or_else(|| Invalid::quoting("address", text, "has no port; write host:port"))?;
@@ -214,6 +218,9 @@ mod tests {
             ("host:70000", "has a port that is no number from 1 to 65535"),
             ("::1:80x", "is an IPv6 address that is malformed or not in brackets; write [host]:port"),
             (":80", "is empty"),
+            ("http://10.0.0.7:8080", "is a URL; write host:port alone, without scheme and path"),
+            ("http://orders", "is a URL; write host:port alone, without scheme and path"),
+            ("grpc://[::1]:80/x", "is a URL; write host:port alone, without scheme and path"),
             ("a b:80", "is neither an IP address nor a name of letters, digits, -, _ and ."),
         ] {
             assert_eq!(text.parse::<Address>().unwrap_err().why(), why, "{text}");

@@ -3,14 +3,18 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;
 
+use serde::ser::{Serialize, SerializeStruct, Serializer};
+
 /// The result of a registry operation.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What went wrong in a registry: which backend, doing what, why.
 ///
-/// Displayed as `backend: operation: kind: message`. The underlying cause, if there is one, is in
-/// [`source`](StdError::source) and not repeated in the message. Cheap to clone, so that one failure can be told to
-/// every watcher. Credentials never appear in it.
+/// Displayed as `backend: operation: kind: message`, or `kind: message` for input that was refused before any backend was
+/// asked. The underlying cause, if there is one, is in [`source`](StdError::source) and not repeated in the message. Cheap to
+/// clone, so that one failure can be told to every watcher. Credentials never appear in it.
+///
+/// Serialized as `{"kind", "backend", "operation", "message", "causes"}`, the causes as their texts, outermost first.
 ///
 /// ```
 /// use switchboard_core::{Error, ErrorKind};
@@ -31,7 +35,8 @@ struct Inner {
 }
 
 /// The kinds of [`Error`] a caller can tell apart and act on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum ErrorKind {
     /// The caller's input cannot be accepted; nothing was sent. Retrying the same call fails again.
@@ -79,6 +84,15 @@ impl Error {
         Self::new(ErrorKind::Closed, backend, operation, "this registry handle was closed")
     }
 
+    /// The [`ErrorKind::Unsupported`] of what needs a tokio runtime and is called outside one.
+    pub fn no_runtime(
+        backend: impl Into<Cow<'static, str>>,
+        operation: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        let message = "called outside a tokio runtime; call it from `#[tokio::main]` or `Runtime::block_on`, or keep the guard of `Runtime::enter` meanwhile";
+        Self::new(ErrorKind::Unsupported, backend, operation, message)
+    }
+
     /// Keeps `source` as the cause.
     pub fn with_source(self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         let kind = self.0.kind;
@@ -100,12 +114,13 @@ impl Error {
         self.0.kind
     }
 
-    /// The backend that failed, as it calls itself in URLs: `mdns`, `consul`, `memory`.
+    /// The backend that failed, as it calls itself in URLs: `mdns`, `consul`, `memory`. Empty for input that was refused
+    /// before any was asked.
     pub fn backend(&self) -> &str {
         &self.0.backend
     }
 
-    /// The operation that failed: `register`, `lookup`, `watch`, …
+    /// The operation that failed: `register`, `lookup`, `watch`, … Empty where [`backend`](Self::backend) is.
     pub fn operation(&self) -> &str {
         &self.0.operation
     }
@@ -124,7 +139,12 @@ impl Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Inner { kind, backend, operation, message, .. } = &*self.0;
-        write!(f, "{backend}: {operation}: {kind}: {message}")
+        for place in [backend, operation] {
+            if !place.is_empty() {
+                write!(f, "{place}: ")?;
+            }
+        }
+        write!(f, "{kind}: {message}")
     }
 }
 
@@ -143,6 +163,20 @@ impl fmt::Debug for Error {
 impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         self.0.source.as_deref().map(|source| source as _)
+    }
+}
+
+impl Serialize for Error {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let causes = std::iter::successors(self.source(), |&cause| cause.source());
+        let causes: Vec<String> = causes.map(ToString::to_string).collect();
+        let mut fields = serializer.serialize_struct("Error", 5)?;
+        fields.serialize_field("kind", &self.kind())?;
+        fields.serialize_field("backend", self.backend())?;
+        fields.serialize_field("operation", self.operation())?;
+        fields.serialize_field("message", self.message())?;
+        fields.serialize_field("causes", &causes)?;
+        fields.end()
     }
 }
 
@@ -210,9 +244,10 @@ impl From<std::convert::Infallible> for Invalid {
     }
 }
 
+/// For `?` on what a program builds itself: no backend is to blame, so none is named.
 impl From<Invalid> for Error {
     fn from(invalid: Invalid) -> Self {
-        Self::invalid("switchboard", "parse", &invalid)
+        Self::invalid("", "", &invalid)
     }
 }
 
@@ -229,6 +264,34 @@ mod tests {
         assert_eq!(error.to_string(), "consul: register: permission denied: the token may not write \"web\"");
         assert_eq!(error.source().unwrap().to_string(), "connection refused");
         assert!(!error.is_transient());
+    }
+
+    #[test]
+    fn refused_input_blames_no_backend() {
+        let build = || -> Result<()> {
+            crate::Instance::builder("").address("127.0.0.1:80").build()?;
+            Ok(())
+        };
+        assert_eq!(build().unwrap_err().to_string(), "invalid input: service name \"\": is empty");
+    }
+
+    #[test]
+    fn a_missing_runtime_says_where_to_find_one() {
+        assert_eq!(
+            Error::no_runtime("registrar", "start").to_string(),
+            "registrar: start: unsupported: called outside a tokio runtime; call it from `#[tokio::main]` or \
+             `Runtime::block_on`, or keep the guard of `Runtime::enter` meanwhile"
+        );
+    }
+
+    #[test]
+    fn is_serialized_with_its_causes() {
+        let error = Error::new(ErrorKind::PermissionDenied, "consul", "register", "no")
+            .with_source(Error::closed("memory", "watch"));
+        assert_eq!(
+            serde_json::to_string(&error).unwrap(),
+            r#"{"kind":"permission_denied","backend":"consul","operation":"register","message":"no","causes":["memory: watch: closed: this registry handle was closed"]}"#
+        );
     }
 
     #[test]

@@ -545,6 +545,18 @@ fn check_metadata_key(key: &str) -> Result<(), Invalid> {
     }
 }
 
+/// As `greeter/1 at 10.0.0.7:80, passing`, with all its addresses.
+impl fmt::Display for Instance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} at ", self.key())?;
+        for (nth, address) in self.addresses().iter().enumerate() {
+            let separator = if nth == 0 { "" } else { " and " };
+            write!(f, "{separator}{address}")?;
+        }
+        write!(f, ", {}", self.health())
+    }
+}
+
 /// What names one instance in a registry: its service and its id. Displayed as `service/id`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct InstanceKey {

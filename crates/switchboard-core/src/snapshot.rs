@@ -205,6 +205,9 @@ impl From<Snapshot> for Unordered {
 }
 
 /// One difference between two snapshots of a service.
+///
+/// Displayed as `added greeter/1 at 10.0.0.7:80, passing`, `updated greeter/1: health was passing and is critical`, `removed
+/// greeter/1`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Change {
@@ -241,6 +244,42 @@ impl Change {
     pub fn id(&self) -> &InstanceId {
         self.instance().id()
     }
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Added(instance) => write!(f, "added {instance}"),
+            Self::Updated { old, new } => {
+                write!(f, "updated {}: {}", new.key(), differences(old, new).join(", "))
+            }
+            Self::Removed(instance) => write!(f, "removed {}", instance.key()),
+        }
+    }
+}
+
+/// What about an instance is different, for people.
+fn differences(old: &Instance, new: &Instance) -> Vec<String> {
+    let was = |what: &str, old: &dyn fmt::Display, new: &dyn fmt::Display| {
+        let (old, new) = (old.to_string(), new.to_string());
+        (old != new).then(|| format!("{what} was {old} and is {new}"))
+    };
+    let other = |what: &str, differ: bool| differ.then(|| format!("other {what}"));
+    let list = |instance: &Instance| {
+        instance.addresses().iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+    };
+    let told = [
+        was("health", &old.health(), &new.health()),
+        was("address", &list(old), &list(new)),
+        was("version", &old.version().unwrap_or("none"), &new.version().unwrap_or("none")),
+        was("weight", &old.weight(), &new.weight()),
+        other("tags", old.tags() != new.tags()),
+        other("metadata", old.metadata() != new.metadata()),
+        other("endpoints", old.endpoints() != new.endpoints()),
+    ];
+    let told: Vec<String> = told.into_iter().flatten().collect();
+    // The rest, such as the reason for its health, is for programs.
+    if told.is_empty() { vec!["other details".into()] } else { told }
 }
 
 #[cfg(test)]
@@ -283,6 +322,24 @@ mod tests {
             assert_eq!(read.is_complete(), snapshot.is_complete(), "{json}");
             assert_eq!(json.contains("complete"), !snapshot.is_complete());
         }
+    }
+
+    #[test]
+    fn changes_read_well() {
+        let build = |port: u16, tag: &str| {
+            let builder = Instance::builder("greeter").id("1").address(format!("10.0.0.7:{port}")).tag(tag);
+            Arc::new(builder.build().unwrap())
+        };
+        let old = build(80, "a");
+        let unhealthy = Arc::new(Instance::clone(&old).with_health(crate::Health::Critical));
+        let update = |new: &Arc<Instance>| Change::Updated { old: old.clone(), new: new.clone() }.to_string();
+        assert_eq!(Change::Added(old.clone()).to_string(), "added greeter/1 at 10.0.0.7:80, passing");
+        assert_eq!(Change::Removed(old.clone()).to_string(), "removed greeter/1");
+        assert_eq!(update(&unhealthy), "updated greeter/1: health was passing and is critical");
+        assert_eq!(
+            update(&build(81, "b")),
+            "updated greeter/1: address was 10.0.0.7:80 and is 10.0.0.7:81, other tags"
+        );
     }
 
     #[test]

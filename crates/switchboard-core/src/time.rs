@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use serde::{Serialize, Serializer};
 use tokio::time::Instant;
 
 /// 30 years: longer than any program runs, and short enough for every clock and timer.
@@ -15,4 +16,34 @@ pub fn later(start: Instant, duration: Duration) -> Instant {
 /// `duration`, but no more than 30 years.
 pub fn bounded(duration: Duration) -> Duration {
     duration.min(FAR)
+}
+
+/// Serializes how long ago an instant, or one that may not have been, was: in seconds, to the millisecond. For
+/// `#[serde(serialize_with = "…")]` of reports, since an [`Instant`] means nothing outside its process.
+///
+/// # Errors
+///
+/// Those of the serializer.
+pub fn seconds_since<'a, S: Serializer>(
+    at: impl Into<Option<&'a Instant>>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    at.into().map(|at| seconds(at.elapsed())).serialize(serializer)
+}
+
+/// The same for how long it is until then; 0 once it has passed.
+///
+/// # Errors
+///
+/// Those of the serializer.
+pub fn seconds_until<'a, S: Serializer>(
+    at: impl Into<Option<&'a Instant>>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    at.into().map(|at| seconds(at.saturating_duration_since(Instant::now()))).serialize(serializer)
+}
+
+/// A duration in seconds, to the millisecond.
+fn seconds(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1000.0).round() / 1000.0
 }

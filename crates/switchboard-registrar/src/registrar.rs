@@ -162,10 +162,7 @@ impl Registrar {
     /// `Invalid` for a TTL that is not longer than the interval; `Unsupported` outside a tokio runtime.
     pub fn start_in_background(self) -> Result<Running> {
         self.validate().map_err(|invalid| Error::invalid("registrar", "start", &invalid))?;
-        let runtime = Handle::try_current().map_err(|error| {
-            Error::new(ErrorKind::Unsupported, "registrar", "start", "called outside a tokio runtime")
-                .with_source(error)
-        })?;
+        let runtime = Handle::try_current().map_err(|error| Error::no_runtime("registrar", "start").with_source(error))?;
         Ok(Running::start(self, &runtime))
     }
 

@@ -28,10 +28,7 @@ pub(crate) struct Group {
 impl Group {
     /// [`ErrorKind::Unsupported`] outside a tokio runtime.
     pub(crate) fn new(directory: &Directory, view: View, settings: Settings) -> Result<Arc<Self>> {
-        let runtime = Handle::try_current().map_err(|error| {
-            Error::new(ErrorKind::Unsupported, "selector", "service", "called outside a tokio runtime")
-                .with_source(error)
-        })?;
+        let runtime = Handle::try_current().map_err(|error| Error::no_runtime("selector", "service").with_source(error))?;
         let hub = Arc::new(Hub::new(view.service().clone(), directory.clone(), settings));
         let (members, pools) = (Mutex::default(), Mutex::default());
         let group = Arc::new(Self { hub, view, members, pools, task: OnceLock::new() });

@@ -222,10 +222,7 @@ impl Inner {
             if let Some(cell) = entries.lease(&service) {
                 return Ok(View::new(cell, self.clone()));
             }
-            let runtime = Handle::try_current().map_err(|error| {
-                Error::new(ErrorKind::Unsupported, "directory", "service", "called outside a tokio runtime")
-                    .with_source(error)
-            })?;
+            let runtime = Handle::try_current().map_err(|error| Error::no_runtime("directory", "service").with_source(error))?;
             let cell = entries.add(service);
             (View::new(cell.clone(), self.clone()), cell, runtime)
         };
