@@ -6,6 +6,7 @@
 #![allow(clippy::print_stdout, reason = "it is a program to look at")]
 
 use std::error::Error;
+use std::io;
 use std::time::Duration;
 
 use axum::{Router, routing::get};
@@ -28,7 +29,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
             let flag = flag.clone();
             async move {
                 let out = tokio::fs::try_exists(&flag).await?;
-                if out { Err(format!("the file {flag} exists").into()) } else { Ok(()) }
+                if out { Err(io::Error::other(format!("the file {flag} exists"))) } else { Ok(()) }
             }
         })
         .start()

@@ -40,7 +40,7 @@ impl HealthCheck {
         let check = Arc::new(self);
         registrar.check_timeout(LIMIT).check(move || {
             let check = check.clone();
-            async move { check.verdict().await.map_err(Into::into) }
+            async move { check.verdict().await }
         })
     }
 

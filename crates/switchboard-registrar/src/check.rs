@@ -22,8 +22,11 @@ const SPREAD: u32 = 5;
 /// An interval of zero must not become a loop without a pause.
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(1);
 
+/// Why a check failed, in whatever words; all that can be an error converts into it.
+pub type CheckError = Box<dyn StdError + Send + Sync>;
+
 /// What a check says of the server: well, or why not.
-pub(crate) type Verdict = std::result::Result<(), Box<dyn StdError + Send + Sync>>;
+type Verdict = std::result::Result<(), CheckError>;
 
 /// What is checked, how often, and how many results in a row count.
 #[derive(Clone)]
@@ -48,12 +51,13 @@ impl Default for Check {
 }
 
 impl Check {
-    pub(crate) fn set<F, Fut>(&mut self, check: F)
+    pub(crate) fn set<F, Fut, E>(&mut self, check: F)
     where
         F: Fn() -> Fut + Send + Sync + 'static,
-        Fut: Future<Output = Verdict> + Send + 'static,
+        Fut: Future<Output = std::result::Result<(), E>> + Send + 'static,
+        E: Into<CheckError>,
     {
-        self.function = Some(Arc::new(move || check().boxed()));
+        self.function = Some(Arc::new(move || check().map(|verdict| verdict.map_err(Into::into)).boxed()));
     }
 
     pub(crate) fn is_set(&self) -> bool {

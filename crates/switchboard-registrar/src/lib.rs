@@ -1,19 +1,18 @@
 //! The server side: keeps an instance registered for as long as the server runs and is well.
 //!
 //! ```
-//! use std::sync::Arc;
 //! use std::time::Duration;
-//! use switchboard_core::{Instance, MemoryRegistry, Registry};
+//! use switchboard_core::{Error, Instance, MemoryRegistry};
 //! use switchboard_registrar::{Registrar, Status};
 //!
 //! # #[tokio::main(flavor = "current_thread")]
-//! # async fn main() -> Result<(), switchboard_core::Error> {
-//! let registry: Arc<dyn Registry> = Arc::new(MemoryRegistry::new());
+//! # async fn main() -> Result<(), Error> {
+//! let registry = MemoryRegistry::new();
 //! let instance = Instance::builder("greeter").address("127.0.0.1:8080").build()?;
 //! let registrar = Registrar::new(registry, instance)
 //!     .interval(Duration::from_secs(10))
 //!     .ttl(Duration::from_secs(30))
-//!     .check(|| async { Ok(()) })
+//!     .check(|| async { Ok::<_, Error>(()) })
 //!     .start()
 //!     .await?;
 //! assert!(matches!(registrar.status(), Status::Registered { .. }));
@@ -63,6 +62,7 @@ mod status;
 mod task;
 
 pub use advertise::advertise;
+pub use check::CheckError;
 pub use registrar::Registrar;
 pub use running::Running;
 pub use signal::shutdown_signal;

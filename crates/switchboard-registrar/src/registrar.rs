@@ -3,11 +3,11 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use switchboard_core::{Error, ErrorKind, Instance, Invalid, Registry, Result};
+use switchboard_core::{Error, Instance, IntoRegistry, Invalid, Registry, Result};
 use tokio::runtime::Handle;
 
-use crate::Running;
-use crate::check::{Check, Verdict};
+use crate::check::Check;
+use crate::{CheckError, Running};
 
 const INTERVAL: Duration = Duration::from_secs(30);
 
@@ -33,10 +33,10 @@ pub struct Registrar {
 }
 
 impl Registrar {
-    /// Will keep `instance` registered in `registry`.
-    pub fn new(registry: Arc<dyn Registry>, instance: Instance) -> Self {
+    /// Will keep `instance` registered in `registry`, given by value or shared: `Arc<dyn Registry>`, `&Arc<dyn Registry>`.
+    pub fn new(registry: impl IntoRegistry, instance: Instance) -> Self {
         Self {
-            registry,
+            registry: registry.into_registry(),
             instance,
             interval: None,
             ttl: None,
@@ -67,10 +67,32 @@ impl Registrar {
     /// The first registration waits until it has passed once. From then on it runs at its own interval, whatever the
     /// renewals do, and never twice at a time. One that fails, panics or takes too long counts as failed. It shares a task
     /// with the renewals, so it must not block the thread.
-    pub fn check<F, Fut>(mut self, check: F) -> Self
+    ///
+    /// Its error may be of any type that converts into a [`CheckError`]: any `std::error::Error`, `anyhow::Error`, `String`,
+    /// `&str`. So a function goes in as it is; a block that ends in `Ok(())` has to name its error:
+    ///
+    /// ```
+    /// # use switchboard_core::{Instance, MemoryRegistry};
+    /// # use switchboard_registrar::{CheckError, Registrar};
+    /// # let instance = Instance::builder("greeter").address("127.0.0.1:8080").build()?;
+    /// # let registrar = Registrar::new(MemoryRegistry::new(), instance);
+    /// async fn disk() -> std::io::Result<()> {
+    ///     tokio::fs::metadata("data").await.map(drop)
+    /// }
+    ///
+    /// let registrar = registrar.check(disk);
+    /// let registrar = registrar.check(|| async {
+    ///     disk().await?;
+    ///     Ok::<_, CheckError>(())
+    /// });
+    /// # drop(registrar);
+    /// # Ok::<(), switchboard_core::Error>(())
+    /// ```
+    pub fn check<F, Fut, E>(mut self, check: F) -> Self
     where
         F: Fn() -> Fut + Send + Sync + 'static,
-        Fut: Future<Output = Verdict> + Send + 'static,
+        Fut: Future<Output = std::result::Result<(), E>> + Send + 'static,
+        E: Into<CheckError>,
     {
         self.check.set(check);
         self
@@ -162,7 +184,8 @@ impl Registrar {
     /// `Invalid` for a TTL that is not longer than the interval; `Unsupported` outside a tokio runtime.
     pub fn start_in_background(self) -> Result<Running> {
         self.validate().map_err(|invalid| Error::invalid("registrar", "start", &invalid))?;
-        let runtime = Handle::try_current().map_err(|error| Error::no_runtime("registrar", "start").with_source(error))?;
+        let runtime = Handle::try_current()
+            .map_err(|error| Error::no_runtime("registrar", "start").with_source(error))?;
         Ok(Running::start(self, &runtime))
     }
 

@@ -1,13 +1,19 @@
 use std::fmt;
 use std::sync::Arc;
 
+use serde::Serialize;
+use switchboard_core::time::{seconds_since, seconds_until};
 use switchboard_core::{Error, ErrorKind, Result};
 use tokio::time::Instant;
 
 use crate::check::Health;
 
 /// How a registration stands.
-#[derive(Clone, Debug)]
+///
+/// Displayed for people, and serialized for programs, with times as seconds from now: `{"status": "registered", "for_seconds":
+/// 12.5, "lapses_in_seconds": 77.5, "check": null}`.
+#[derive(Clone, Debug, Serialize)]
+#[serde(tag = "status", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Status {
     /// Not registered yet, or not again since it was withdrawn; `error` is what the last try failed with.
@@ -18,8 +24,10 @@ pub enum Status {
     /// Registered, and the last renewal went well.
     Registered {
         /// Since when, without interruption.
+        #[serde(rename = "for_seconds", serialize_with = "seconds_since")]
         since: Instant,
         /// When the TTL of the last renewal ends; `None`: never.
+        #[serde(rename = "lapses_in_seconds", serialize_with = "seconds_until")]
         lapses: Option<Instant>,
         /// The checks that failed last, too few yet to withdraw it. `None` while they pass.
         check: Option<CheckFailures>,
@@ -28,10 +36,12 @@ pub enum Status {
     /// forgotten.
     Failing {
         /// Since the first renewal that failed.
+        #[serde(rename = "for_seconds", serialize_with = "seconds_since")]
         since: Instant,
         /// Why the last one failed.
         error: Error,
         /// When the TTL of the last renewal that went well ends; `None`: never.
+        #[serde(rename = "lapses_in_seconds", serialize_with = "seconds_until")]
         lapses: Option<Instant>,
         /// The checks that failed last, too few yet to withdraw it. `None` while they pass.
         check: Option<CheckFailures>,
@@ -39,6 +49,7 @@ pub enum Status {
     /// Taken out, or not let in, because the check fails.
     Withdrawn {
         /// Since when it is withdrawn.
+        #[serde(rename = "for_seconds", serialize_with = "seconds_since")]
         since: Instant,
         /// What the last check that failed said.
         why: Arc<str>,
@@ -55,7 +66,7 @@ pub enum Status {
 }
 
 /// Checks that failed, one after the other.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct CheckFailures {
     /// How many.
@@ -63,6 +74,7 @@ pub struct CheckFailures {
     /// How many withdraw the instance; see [`unhealthy_after`](crate::Registrar::unhealthy_after).
     pub limit: u32,
     /// Since the first of them.
+    #[serde(rename = "for_seconds", serialize_with = "seconds_since")]
     pub since: Instant,
     /// What the last one said.
     pub why: Arc<str>,
@@ -183,5 +195,44 @@ struct Age<'a>(&'a Instant);
 impl fmt::Display for Age<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} s", self.0.elapsed().as_secs())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use serde_json::json;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn is_serialized_with_times_from_now() {
+        let now = Instant::now();
+        let check = CheckFailures { count: 1, limit: 3, since: now, why: "no disk".into() };
+        let lapses = Some(now + Duration::from_secs(90));
+        tokio::time::advance(Duration::from_millis(12_500)).await;
+        let error = Error::closed("memory", "register");
+        for (status, expected) in [
+            (Status::Registering { error: None }, json!({"status": "registering", "error": null})),
+            (
+                Status::Registered { since: now, lapses, check: None },
+                json!({"status": "registered", "for_seconds": 12.5, "lapses_in_seconds": 77.5, "check": null}),
+            ),
+            (
+                Status::Failing { since: now, error: error.clone(), lapses: None, check: Some(check) },
+                json!({
+                    "status": "failing", "for_seconds": 12.5, "error": error, "lapses_in_seconds": null,
+                    "check": {"count": 1, "limit": 3, "for_seconds": 12.5, "why": "no disk"},
+                }),
+            ),
+            (
+                Status::Withdrawn { since: now, why: "no disk".into(), passes: 1 },
+                json!({"status": "withdrawn", "for_seconds": 12.5, "why": "no disk", "passes": 1}),
+            ),
+            (Status::Stopped, json!({"status": "stopped"})),
+        ] {
+            assert_eq!(serde_json::to_value(status).unwrap(), expected);
+        }
     }
 }

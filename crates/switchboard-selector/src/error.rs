@@ -1,3 +1,6 @@
+use std::fmt;
+
+use serde::Serialize;
 use switchboard_core::{Error, ServiceName};
 
 /// Why no instance was picked.
@@ -45,7 +48,8 @@ impl PickError {
 }
 
 /// Why a call failed. A reply that says "no" for reasons of the application's own is a success: the instance works.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum FailureKind {
     /// No connection came about, or it broke. The registry is told too.
@@ -54,4 +58,14 @@ pub enum FailureKind {
     Timeout,
     /// A reply that says the instance is in trouble, such as HTTP 500 or gRPC `UNAVAILABLE`.
     Response,
+}
+
+impl fmt::Display for FailureKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Connection => "no connection",
+            Self::Timeout => "no reply in time",
+            Self::Response => "a reply that says it is in trouble",
+        })
+    }
 }

@@ -1,6 +1,6 @@
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
-use switchboard_core::{Error, ErrorKind, InstanceId, Result};
+use switchboard_core::{Error, InstanceId, Result};
 use switchboard_watcher::{Directory, View};
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
@@ -26,9 +26,10 @@ pub(crate) struct Group {
 }
 
 impl Group {
-    /// [`ErrorKind::Unsupported`] outside a tokio runtime.
+    /// `Unsupported` outside a tokio runtime.
     pub(crate) fn new(directory: &Directory, view: View, settings: Settings) -> Result<Arc<Self>> {
-        let runtime = Handle::try_current().map_err(|error| Error::no_runtime("selector", "service").with_source(error))?;
+        let runtime = Handle::try_current()
+            .map_err(|error| Error::no_runtime("selector", "service").with_source(error))?;
         let hub = Arc::new(Hub::new(view.service().clone(), directory.clone(), settings));
         let (members, pools) = (Mutex::default(), Mutex::default());
         let group = Arc::new(Self { hub, view, members, pools, task: OnceLock::new() });

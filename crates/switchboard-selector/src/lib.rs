@@ -57,6 +57,7 @@ mod slow_start;
 mod stats;
 mod strategy;
 mod telemetry;
+mod wait;
 
 pub use balancer::{Balancer, CallOptions};
 pub use candidate::Candidate;

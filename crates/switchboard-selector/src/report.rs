@@ -3,6 +3,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use serde::Serialize;
+use switchboard_core::time::seconds_until;
 use switchboard_core::{Health, Instance};
 use tokio::time::Instant;
 
@@ -13,7 +15,9 @@ use crate::selection::Selection;
 use crate::slow_start::FULL;
 
 /// How one instance stands with a balancer: why is it picked, or not?
-#[derive(Clone, Debug)]
+///
+/// Displayed in a line, and serialized with times in seconds.
+#[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct InstanceReport {
     /// The instance.
@@ -23,6 +27,7 @@ pub struct InstanceReport {
     /// Calls in flight.
     pub in_flight: u32,
     /// The moving average of latency; `None` before the first call that was timed.
+    #[serde(rename = "latency_seconds", serialize_with = "seconds")]
     pub latency: Option<Duration>,
     /// Failures since the last success, and calls given up that took longer than usual.
     pub consecutive_failures: u32,
@@ -33,7 +38,8 @@ pub struct InstanceReport {
 }
 
 /// Whether an instance is picked, and if not, why.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Standing {
     /// It is picked.
@@ -43,11 +49,13 @@ pub enum Standing {
     /// It failed and is out until then.
     Ejected {
         /// When it returns.
+        #[serde(rename = "for_another_seconds", serialize_with = "seconds_until")]
         until: Instant,
     },
     /// It failed and would be out, but too many are; so it is picked.
     EjectedInUse {
         /// When it returns.
+        #[serde(rename = "for_another_seconds", serialize_with = "seconds_until")]
         until: Instant,
     },
     /// The registry says that it must not be used.
@@ -60,6 +68,27 @@ impl Standing {
     /// Whether it is picked.
     pub fn is_in_use(&self) -> bool {
         matches!(self, Self::InUse | Self::OnTrial | Self::EjectedInUse { .. })
+    }
+}
+
+#[allow(clippy::ref_option, reason = "serde gives it so")]
+fn seconds<S: serde::Serializer>(latency: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+    latency.map(|latency| latency.as_secs_f64()).serialize(serializer)
+}
+
+impl fmt::Display for InstanceReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}, {} in flight", self.instance.key(), self.standing, self.in_flight)?;
+        if let Some(latency) = self.latency {
+            write!(f, ", latency {latency:.1?}")?;
+        }
+        if self.consecutive_failures > 0 {
+            write!(f, ", {} failures in a row", self.consecutive_failures)?;
+        }
+        if self.share < 1.0 {
+            write!(f, ", {:.0} % of its share", self.share * 100.0)?;
+        }
+        Ok(())
     }
 }
 
@@ -103,4 +132,36 @@ pub(crate) fn report(group: &Group, pool: &Pool) -> Vec<InstanceReport> {
         reports[at].standing = Standing::FilteredOut(filter.to_string());
     }
     reports
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn reads_well_and_is_serialized() {
+        let instance = Instance::builder("greeter").id("1").address("10.0.0.7:80").build().unwrap();
+        let report = InstanceReport {
+            instance: Arc::new(instance),
+            standing: Standing::Ejected { until: Instant::now() + Duration::from_secs(30) },
+            in_flight: 2,
+            latency: Some(Duration::from_micros(1500)),
+            consecutive_failures: 5,
+            ejections: 1,
+            share: 0.5,
+        };
+        assert_eq!(
+            report.to_string(),
+            "greeter/1: ejected for another 30.0s, 2 in flight, latency 1.5ms, 5 failures in a row, 50 % of its share"
+        );
+        let mut told = serde_json::to_value(&report).unwrap();
+        assert_eq!(told["instance"].take()["id"], "1");
+        assert_eq!(
+            told,
+            serde_json::json!({
+                "instance": null, "standing": {"ejected": {"for_another_seconds": 30.0}}, "in_flight": 2,
+                "latency_seconds": 0.0015, "consecutive_failures": 5, "ejections": 1, "share": 0.5,
+            })
+        );
+    }
 }

@@ -3,7 +3,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use switchboard_core::{Error, ErrorKind, InstanceKey, Invalid, Registry, Result, ServiceName};
+use switchboard_core::{Error, InstanceKey, IntoRegistry, Invalid, Registry, Result, ServiceName};
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 
@@ -106,14 +106,15 @@ impl DirectoryBuilder {
 }
 
 impl Directory {
-    /// A directory on `registry` with the default settings. An `Arc<dyn Registry>` is a registry too.
-    pub fn new(registry: impl Registry) -> Self {
+    /// A directory with the default settings on `registry`, given by value or shared: `Arc<dyn Registry>`,
+    /// `&Arc<dyn Registry>`.
+    pub fn new(registry: impl IntoRegistry) -> Self {
         Self::builder(registry).build()
     }
 
     /// Settings to change first.
-    pub fn builder(registry: impl Registry) -> DirectoryBuilder {
-        DirectoryBuilder { registry: Arc::new(registry), settings: Settings::default() }
+    pub fn builder(registry: impl IntoRegistry) -> DirectoryBuilder {
+        DirectoryBuilder { registry: registry.into_registry(), settings: Settings::default() }
     }
 
     /// A live view of `service`, which need not exist (yet). Returns at once.
@@ -128,6 +129,9 @@ impl Directory {
     /// [`ErrorKind::Unsupported`] outside a tokio runtime.
     ///
     /// [`Freshness::Closed`]: crate::Freshness::Closed
+    /// [`ErrorKind::Invalid`]: switchboard_core::ErrorKind::Invalid
+    /// [`ErrorKind::Closed`]: switchboard_core::ErrorKind::Closed
+    /// [`ErrorKind::Unsupported`]: switchboard_core::ErrorKind::Unsupported
     pub fn service<S>(&self, service: S) -> Result<View>
     where
         S: TryInto<ServiceName>,
@@ -222,7 +226,8 @@ impl Inner {
             if let Some(cell) = entries.lease(&service) {
                 return Ok(View::new(cell, self.clone()));
             }
-            let runtime = Handle::try_current().map_err(|error| Error::no_runtime("directory", "service").with_source(error))?;
+            let runtime = Handle::try_current()
+                .map_err(|error| Error::no_runtime("directory", "service").with_source(error))?;
             let cell = entries.add(service);
             (View::new(cell.clone(), self.clone()), cell, runtime)
         };

@@ -432,6 +432,10 @@ async fn a_closed_registry_closes_its_views() {
 #[test]
 fn without_a_runtime_it_says_so() {
     let error = Directory::new(MemoryRegistry::new()).service("a").unwrap_err();
-    assert_eq!(error.to_string(), "directory: service: unsupported: called outside a tokio runtime");
+    assert_eq!(
+        error.to_string(),
+        "directory: service: unsupported: called outside a tokio runtime; call it from `#[tokio::main]` or `Runtime::block_on`, or \
+         keep the guard of `Runtime::enter` meanwhile"
+    );
     assert!(Directory::new(MemoryRegistry::new()).service("").is_err());
 }

@@ -119,7 +119,7 @@ async fn while_withdrawn_it_is_kept_for_the_return() {
         let well = check.load(Relaxed);
         async move {
             sleep(seconds(2)).await;
-            if well { Ok(()) } else { Err("not yet".into()) }
+            if well { Ok(()) } else { Err("not yet") }
         }
     };
     let running = registrar(&registry).check(check).start_in_background().unwrap();
@@ -139,7 +139,7 @@ async fn while_withdrawn_it_is_kept_for_the_return() {
 #[tokio::test(start_paused = true)]
 async fn changes_put_off_no_check_and_no_withdrawal() {
     let registry = Scripted::new();
-    let failing = || async { Err("never".into()) };
+    let failing = || async { Err::<(), _>("never") };
     let running = registrar(&registry).check(failing).start().await.unwrap();
     for weight in 1..100 {
         running.update(weighing(weight)).await.unwrap();
@@ -173,7 +173,7 @@ async fn one_kept_for_the_return_that_the_registry_calls_invalid_gives_way_to_th
     let check = well.clone();
     let check = move || {
         let well = check.load(Relaxed);
-        async move { if well { Ok(()) } else { Err("not now".into()) } }
+        async move { if well { Ok(()) } else { Err("not now") } }
     };
     let running = registrar(&registry).check(check).start().await.unwrap();
     running.update(weighing(2)).await.unwrap();

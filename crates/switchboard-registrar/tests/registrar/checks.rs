@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use switchboard_core::{Instance, Registry};
+use switchboard_core::{Instance, MemoryRegistry, Registry};
 use switchboard_registrar::{Registrar, Running, Status};
 use tokio::time::{Instant, sleep};
 
@@ -220,12 +220,22 @@ async fn start_gives_up_on_a_first_check_that_takes_longer_than_it_may() {
 #[tokio::test(start_paused = true)]
 async fn a_check_that_panics_or_hangs_has_failed() {
     let registry = Scripted::new();
-    let panics = registrar(&registry).check(|| async { panic!("on purpose") }).start().await.unwrap();
+    let panics = registrar(&registry)
+        .check(|| async { None::<Result<(), String>>.expect("on purpose") })
+        .start()
+        .await
+        .unwrap();
     assert!(panics.status().to_string().ends_with("the check panicked"));
-    let panics = registrar(&registry).check(|| -> std::future::Ready<_> { panic!("on purpose") });
+    let panics =
+        registrar(&registry).check(|| -> std::future::Ready<Result<(), String>> { panic!("on purpose") });
     let panics = panics.start().await.unwrap();
     assert!(panics.status().to_string().ends_with("the check panicked"));
-    let hangs = registrar(&registry).check(pending).check_timeout(seconds(2)).start().await.unwrap();
+    let hangs = registrar(&registry)
+        .check(pending::<Result<(), String>>)
+        .check_timeout(seconds(2))
+        .start()
+        .await
+        .unwrap();
     assert!(hangs.status().to_string().ends_with("the check took longer than 2s"));
     assert_eq!(registry.registrations(), 0);
 }
@@ -418,12 +428,12 @@ impl std::error::Error for Untellable {}
 #[tokio::test(start_paused = true)]
 async fn a_check_that_panics_as_it_ends_has_failed() {
     let registry = Scripted::new();
-    let running = registrar(&registry).check(|| async { Err(Untellable.into()) }).start().await.unwrap();
+    let running = registrar(&registry).check(|| async { Err(Untellable) }).start().await.unwrap();
     assert!(running.status().to_string().ends_with("the check panicked"), "{}", running.status());
 
     let bursts = || async {
         let _bursts = Bursts;
-        pending().await
+        pending::<Result<(), String>>().await
     };
     let running = registrar(&registry).check(bursts).check_timeout(seconds(2)).start().await.unwrap();
     let status = running.status().to_string();
@@ -442,7 +452,7 @@ async fn a_check_that_panics_when_shutdown_ends_it_hinders_no_deregistration() {
                 return Ok(());
             }
             let _bursts = Bursts;
-            pending().await
+            pending::<Result<(), String>>().await
         }
     };
     let running = registrar(&registry).check(check).start().await.unwrap();
@@ -451,4 +461,47 @@ async fn a_check_that_panics_when_shutdown_ends_it_hinders_no_deregistration() {
     }
     running.shutdown().await.unwrap();
     assert!(!registry.is_listed(&instance()).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn any_error_that_converts_is_told_in_its_words() {
+    async fn anyhow() -> anyhow::Result<()> {
+        anyhow::bail!("no disk")
+    }
+    async fn string() -> Result<(), String> {
+        Err("no disk".into())
+    }
+    async fn str() -> Result<(), &'static str> {
+        Err("no disk")
+    }
+    async fn boxed() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        Err("no disk".into())
+    }
+    async fn io() -> std::io::Result<()> {
+        Err(std::io::Error::other("no disk"))
+    }
+
+    let registry = Scripted::new();
+    let new = || registrar(&registry);
+    for registrar in [new().check(anyhow), new().check(string), new().check(str), new().check(boxed)] {
+        let running = registrar.start().await.unwrap();
+        assert_eq!(running.status().to_string(), "withdrawn for 0 s by its check: no disk");
+    }
+    let running = new().check(io).start().await.unwrap();
+    assert_eq!(running.status().to_string(), "withdrawn for 0 s by its check: no disk");
+}
+
+#[tokio::test]
+async fn a_registry_is_taken_as_it_is_or_shared() {
+    let shared: Arc<dyn Registry> = Arc::new(MemoryRegistry::new());
+    let concrete = Arc::new(MemoryRegistry::new());
+    for registrar in [
+        Registrar::new(&shared, instance()),
+        Registrar::new(shared.clone(), instance()),
+        Registrar::new(&concrete, instance()),
+        Registrar::new(concrete.clone(), instance()),
+        Registrar::new(MemoryRegistry::new(), instance()),
+    ] {
+        registrar.start().await.unwrap().shutdown().await.unwrap();
+    }
 }

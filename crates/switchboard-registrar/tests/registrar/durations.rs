@@ -16,7 +16,7 @@ const FOREVER: Duration = Duration::MAX;
 async fn works(set: Setting, length: Duration) {
     let a_while = if length.is_zero() { seconds(1) } else { seconds(10_000) };
     let registry = Scripted::new();
-    let checked = registrar(&registry).check(|| async { Ok(()) });
+    let checked = registrar(&registry).check(|| async { Ok::<_, String>(()) });
     let running = set(checked, length).start().await.unwrap();
     for weight in [2, 3] {
         sleep(a_while).await;

@@ -259,7 +259,11 @@ async fn a_thousand_registrations_spread_their_renewals() {
 fn outside_a_runtime_it_is_refused() {
     let registrar = registrar(&Scripted::new());
     let refused = registrar.clone().start_in_background().unwrap_err();
-    assert_eq!(refused.to_string(), "registrar: start: unsupported: called outside a tokio runtime");
+    assert_eq!(
+        refused.to_string(),
+        "registrar: start: unsupported: called outside a tokio runtime; call it from `#[tokio::main]` or `Runtime::block_on`, or \
+         keep the guard of `Runtime::enter` meanwhile"
+    );
     assert_eq!(registrar.start().now_or_never().unwrap().unwrap_err().kind(), ErrorKind::Unsupported);
 }
 
@@ -378,7 +382,7 @@ async fn a_closed_registry_is_told_and_not_tried_again() {
 
     // A withdrawal finds out too.
     let registry = Scripted::new();
-    let withdrawn = registrar(&registry).check(|| async { Err("not now".into()) }).start().await.unwrap();
+    let withdrawn = registrar(&registry).check(|| async { Err("not now") }).start().await.unwrap();
     registry.memory.close().await.unwrap();
     until(&withdrawn, |status| matches!(status, Status::Closed { .. })).await;
     let calls = registry.calls();
