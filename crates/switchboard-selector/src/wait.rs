@@ -1,5 +1,6 @@
 //! Waiting for enough instances, as programs do at their start and tests before each step.
 
+use std::fmt::Write;
 use std::time::Duration;
 
 use switchboard_core::{Error, ErrorKind, Result};
@@ -66,11 +67,12 @@ impl Balancer {
             self.service()
         );
         for report in self.report().iter().filter(|report| !report.standing.is_in_use()) {
-            message += &format!("; {} is {}", report.instance.id(), report.standing);
+            // Writing to a string does not fail.
+            let _ = write!(message, "; {} is {}", report.instance.id(), report.standing);
         }
         let status = self.view().status();
         if !status.is_fresh() {
-            message += &format!("; the registry: {status}");
+            let _ = write!(message, "; the registry: {status}");
         }
         message += "; `switchboard doctor` tells what the registry has";
         let error = Error::new(ErrorKind::Unavailable, "selector", "wait_for", message);

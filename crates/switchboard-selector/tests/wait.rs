@@ -1,5 +1,7 @@
 //! Waiting for so many instances.
 
+#![allow(clippy::unwrap_used)] // in helpers of tests too
+
 use std::time::Duration;
 
 use switchboard_core::{Error, ErrorKind, Health, Instance, MemoryRegistry, RegisterOptions, Registry};
