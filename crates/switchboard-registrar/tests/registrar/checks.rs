@@ -220,11 +220,7 @@ async fn start_gives_up_on_a_first_check_that_takes_longer_than_it_may() {
 #[tokio::test(start_paused = true)]
 async fn a_check_that_panics_or_hangs_has_failed() {
     let registry = Scripted::new();
-    let panics = registrar(&registry)
-        .check(|| async { None::<Result<(), String>>.expect("on purpose") })
-        .start()
-        .await
-        .unwrap();
+    let panics = registrar(&registry).check(|| async { panics() }).start().await.unwrap();
     assert!(panics.status().to_string().ends_with("the check panicked"));
     let panics =
         registrar(&registry).check(|| -> std::future::Ready<Result<(), String>> { panic!("on purpose") });
@@ -504,4 +500,8 @@ async fn a_registry_is_taken_as_it_is_or_shared() {
     ] {
         registrar.start().await.unwrap().shutdown().await.unwrap();
     }
+}
+
+fn panics() -> Result<(), String> {
+    panic!("on purpose")
 }
