@@ -37,8 +37,7 @@ pub(crate) struct World<'b> {
 impl<'b> World<'b> {
     /// Begins the case of this name.
     pub(crate) fn new(backend: &'b dyn Backend, case: &'static str) -> Self {
-        let mut suffix = uuid::Uuid::new_v4().simple().to_string();
-        suffix.truncate(12);
+        let suffix = format!("{:012x}", fastrand::u64(..1 << 48));
         let rules = Arc::new(Rules { case, profile: backend.profile() });
         Self { backend, rules, suffix, handles: Vec::new() }
     }

@@ -149,11 +149,26 @@ impl InstanceId {
     ///
     /// At most 63 bytes, so that it is a valid DNS label everywhere.
     pub fn random(service: &ServiceName) -> Self {
-        const NAME_BYTES: usize = 63 - 1 - uuid::fmt::Hyphenated::LENGTH;
+        const NAME_BYTES: usize = 63 - 1 - UUID_BYTES;
         let name = service.as_str();
         let cut = (0..=NAME_BYTES.min(name.len())).rev().find(|&at| name.is_char_boundary(at)).unwrap_or(0);
-        Self(format!("{}-{}", name[..cut].trim_end(), uuid::Uuid::new_v4()).into())
+        Self(format!("{}-{}", name[..cut].trim_end(), uuid()).into())
     }
+}
+
+/// How long a UUID is as text.
+const UUID_BYTES: usize = 36;
+
+/// A random UUID, version 4 (RFC 9562, section 5.4), in lower case.
+fn uuid() -> String {
+    let mut random = [0; 16];
+    getrandom::fill(&mut random)
+        .expect("a system without randomness has started no Rust program with a hash map");
+    let version = (0xf << 76, 0x4 << 76);
+    let variant = (0x3 << 62, 0x2 << 62);
+    let bits = u128::from_be_bytes(random) & !version.0 & !variant.0 | version.1 | variant.1;
+    let hex = format!("{bits:032x}");
+    [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-")
 }
 
 #[cfg(test)]

@@ -120,9 +120,7 @@ impl Announcement {
 
     /// Whether the label cannot collide: it ends in a random UUID.
     pub(crate) fn is_unique(&self) -> bool {
-        let uuid =
-            self.label.len().checked_sub(uuid::fmt::Hyphenated::LENGTH).and_then(|at| self.label.get(at..));
-        uuid.and_then(|uuid| uuid::Uuid::try_parse(uuid).ok()).is_some_and(|uuid| uuid.get_version_num() == 4)
+        self.label.as_bytes().last_chunk().is_some_and(is_random_uuid)
     }
 
     pub(crate) fn txt_len(&self) -> usize {
@@ -145,6 +143,16 @@ impl Announcement {
 
 /// The label of an instance of ours, unless another has it. A dot or capital in a label is legal, but costs the second
 /// announcement and the renaming on conflict. The id itself is in the TXT record.
+/// Whether this is a version 4 UUID as text (RFC 9562, section 4).
+fn is_random_uuid(text: &[u8; 36]) -> bool {
+    text.iter().enumerate().all(|(at, byte)| match at {
+        8 | 13 | 18 | 23 => *byte == b'-',
+        14 => *byte == b'4',
+        19 => b"89abAB".contains(byte),
+        _ => byte.is_ascii_hexdigit(),
+    })
+}
+
 fn own_label(id: &InstanceId) -> String {
     id.as_str().to_lowercase().replace(['.', '\\'], "-")
 }
@@ -351,6 +359,10 @@ mod tests {
         assert!(!announcement.is_unique());
         let random = Instance::builder("greeter").address("127.0.0.1:1").build().unwrap();
         assert!(Announcement::new(&random, |_| true).unwrap().is_unique());
+        assert!(is_random_uuid(b"99d6c4f1-52fc-4d7a-a661-2a52e6e64eda"));
+        for other in ["99d6c4f1-52fc-1d7a-a661-2a52e6e64eda", "99d6c4f1-52fc-4d7a-c661-2a52e6e64eda"] {
+            assert!(!is_random_uuid(other.as_bytes().try_into().unwrap()), "{other}");
+        }
 
         let mut long = announce(&base("greeter").id("ä".repeat(31))).unwrap();
         long.relabel(2);
