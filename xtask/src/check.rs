@@ -12,7 +12,7 @@ const TARGETS: [&str; 2] = ["txt", "names"];
 type Check = fn() -> Result<(), String>;
 
 pub(crate) fn run() -> Result<(), String> {
-    let checks: [(&str, Check); 8] = [
+    let checks: [(&str, Check); 9] = [
         ("format", || execute("cargo fmt --all --check")),
         ("lints", || execute("cargo clippy --workspace --all-targets --all-features -- -D warnings")),
         ("documentation", documentation),
@@ -21,6 +21,7 @@ pub(crate) fn run() -> Result<(), String> {
         ("licences", licences),
         ("oldest Rust", oldest_rust),
         ("links", links),
+        ("packages", packages),
     ];
     let mut failures = Vec::new();
     for (what, check) in checks {
@@ -51,7 +52,8 @@ fn features() -> Result<(), String> {
 
 /// The default build has no HTTP client and no TLS.
 fn purity() -> Result<(), String> {
-    let tree = output("cargo tree -p switchboard -e normal --prefix none").ok_or("cargo tree failed")?;
+    let tree =
+        output("cargo tree -p switchboard-discovery -e normal --prefix none").ok_or("cargo tree failed")?;
     let names = tree.lines().filter_map(|line| line.split_whitespace().next());
     let found: Vec<&str> = names.filter(|name| FOREIGN_TO_MDNS.contains(name)).collect();
     if found.is_empty() {
@@ -85,6 +87,21 @@ fn oldest_rust() -> Result<(), String> {
     };
     let line = "cargo check --workspace --exclude xtask --all-features --target-dir target/msrv/build";
     finish(&format!("RUSTC={rustc} {line}"), command(line).env("RUSTC", &rustc))
+}
+
+/// Every crate that is published can be packed, with its licences and a page of its own.
+fn packages() -> Result<(), String> {
+    let crates = output("git ls-files crates/*/Cargo.toml").ok_or("git ls-files failed")?;
+    for folder in crates.lines().filter_map(|manifest| manifest.strip_suffix("Cargo.toml")) {
+        for name in ["README.md", "LICENSE-MIT", "LICENSE-APACHE"] {
+            if !crate::command::root().join(folder).join(name).exists() {
+                return Err(format!("{folder}{name} is missing"));
+            }
+        }
+    }
+    execute(
+        "cargo package --quiet --offline --allow-dirty --no-verify --workspace --exclude switchboard-examples --exclude switchboard-tests --exclude xtask",
+    )
 }
 
 /// Every file that a document of ours links to exists.

@@ -1,4 +1,6 @@
-#![doc = include_str!("../README.md")]
+#![doc = "Service discovery: name a service, get a healthy instance."]
+// Its programs need these.
+#![cfg_attr(all(feature = "registrar", feature = "selector"), doc = include_str!("../README.md"))]
 //!
 //! # Features
 //!
