@@ -3,11 +3,12 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use arc_swap::ArcSwap;
 use switchboard_core::{Health, Instance, InstanceId};
 use switchboard_watcher::View;
+use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 
 /// Reading takes no lock; clones share everything, and the last one dropped ends the task behind it.
@@ -26,18 +27,22 @@ struct Inner<S> {
 }
 
 impl<S: Clone + Send + Sync + 'static> Connections<S> {
-    /// Empty; must be called in a tokio runtime.
+    /// Empty. The task that drops what has left begins with the first that is made, on the runtime of that call.
     pub(crate) fn new(view: &View) -> Self {
         let inner = Arc::new(Inner { map: ArcSwap::default(), writing: Mutex::new(()), view: view.clone() });
-        let (weak, mut view) = (Arc::downgrade(&inner), view.clone());
-        let task = tokio::spawn(async move {
+        Self { inner, task: Arc::default() }
+    }
+
+    fn watch(&self, runtime: &Handle) -> AbortHandle {
+        let (weak, mut view) = (Arc::downgrade(&self.inner), self.inner.view.clone());
+        let watching = async move {
             loop {
                 view.changed().await;
                 let Some(inner) = weak.upgrade() else { return };
                 inner.prune();
             }
-        });
-        Self { inner, task: Arc::new(Task(task.abort_handle())) }
+        };
+        runtime.spawn(watching).abort_handle()
     }
 
     /// The service for `instance`, made by `make` if there is none for it as it is now.
@@ -66,6 +71,9 @@ impl<S: Clone + Send + Sync + 'static> Connections<S> {
             let mut map = Map::clone(&map);
             map.insert(instance.id().clone(), (instance.clone(), service.clone()));
             self.inner.map.store(Arc::new(map));
+        }
+        if let Ok(runtime) = Handle::try_current() {
+            self.task.0.get_or_init(|| self.watch(&runtime));
         }
         Ok(service)
     }
@@ -122,10 +130,13 @@ impl<S> fmt::Debug for Connections<S> {
     }
 }
 
-struct Task(AbortHandle);
+#[derive(Default)]
+struct Task(OnceLock<AbortHandle>);
 
 impl Drop for Task {
     fn drop(&mut self) {
-        self.0.abort();
+        if let Some(task) = self.0.get() {
+            task.abort();
+        }
     }
 }

@@ -247,3 +247,24 @@ async fn tls_knows_the_server_by_the_name_of_the_service() {
     let status = check(&channel("somebody-else"), "one").await.unwrap_err();
     assert_eq!(status.code(), Code::Unavailable, "{status:?}");
 }
+
+#[test]
+fn a_channel_is_made_outside_a_runtime_too_and_drops_what_has_left() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let registry = MemoryRegistry::new();
+    let (selector, one) = runtime.block_on(async {
+        let one = server("one").await;
+        register(&registry, &instance("health", "1", &one.address)).await;
+        let selector = selector(&registry);
+        selector.service("health").unwrap().ready().await.unwrap();
+        (selector, one)
+    });
+    let balancer = runtime.block_on(async { selector.service("health").unwrap() });
+    let channel = Channel::builder(balancer).build();
+    runtime.block_on(async {
+        check(&channel, "one").await.unwrap();
+        assert_eq!(channel.connected(), 1);
+        registry.deregister(&instance("health", "1", &one.address).key()).await.unwrap();
+        until("the connection to be dropped", || channel.connected() == 0).await;
+    });
+}

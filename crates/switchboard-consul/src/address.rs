@@ -51,7 +51,17 @@ impl FromStr for AgentAddress {
         let refuse = |why: &str| Err(Invalid::quoting("Consul address", text, why));
         let unix = text.strip_prefix("unix://").or_else(|| text.starts_with('/').then_some(text));
         if let Some(path) = unix {
-            return if path.is_empty() { refuse("has no socket path") } else { Ok(Self::Unix(path.into())) };
+            return if path.is_empty() {
+                refuse("has no socket path")
+            } else if path.rfind('/') == Some(0) {
+                // No socket is in the root directory: it is an agent with a slash too few or too many.
+                refuse(&format!(
+                    "is no path of a unix socket; write consul:/{path} for an agent, or \
+                     consul:///run/consul/http.sock for a socket"
+                ))
+            } else {
+                Ok(Self::Unix(path.into()))
+            };
         }
         let (tls, rest) = match text.split_once("://") {
             None => (None, text),
@@ -128,6 +138,11 @@ mod tests {
                 "has a host that is neither a name, an IPv4 address nor an IPv6 address in brackets",
             ),
             ("unix://", "has no socket path"),
+            (
+                "/127.0.0.1",
+                "is no path of a unix socket; write consul://127.0.0.1 for an agent, or \
+                 consul:///run/consul/http.sock for a socket",
+            ),
         ] {
             assert_eq!(AgentAddress::list(text).unwrap_err().why(), why, "{text}");
         }

@@ -124,6 +124,9 @@ impl ConsulRegistry {
         if self.watches.is_closed() {
             return Err(Error::closed(BACKEND, operation));
         }
+        // Else reqwest and tokio's timers panic.
+        tokio::runtime::Handle::try_current()
+            .map_err(|error| Error::no_runtime(BACKEND, operation).with_source(error))?;
         if let Some(known) = &self.partition {
             known.get_or_try_init(|| knows_partitions(&self.client, operation)).await?;
         }

@@ -91,6 +91,8 @@ impl MdnsRegistry {
     }
 
     pub(crate) async fn open(config: MdnsBuilder) -> Result<Self> {
+        tokio::runtime::Handle::try_current()
+            .map_err(|error| Error::no_runtime(BACKEND, "connect").with_source(error))?;
         let selection = Selection::new(&config);
         if selection.links().is_empty() {
             tracing::warn!("no interface to speak mDNS on; waiting for one");

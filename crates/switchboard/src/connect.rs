@@ -13,8 +13,8 @@ pub const ENVIRONMENT_VARIABLE: &str = "SWITCHBOARD_REGISTRY";
 /// The registry when nothing names one.
 const DEFAULT: &str = "mdns:";
 
-/// The backends that exist, with the feature that each needs.
-const FEATURES: [(&str, &str); 2] = [("mdns", "mdns"), ("consul", "consul")];
+/// The schemes that are features of the same name.
+const FEATURES: [&str; 2] = ["mdns", "consul"];
 
 /// Opens the registry that `url` names, such as `mdns:`, `consul://127.0.0.1:8500?dc=dc1` or `memory:`.
 ///
@@ -126,14 +126,19 @@ impl Connector {
 
     fn unknown(&self, scheme: &str) -> Invalid {
         let what = format!("registry scheme {scheme:?}");
-        if let Some((_, feature)) = FEATURES.iter().find(|(known, _)| *known == scheme) {
+        if FEATURES.contains(&scheme) {
+            let add = format!("cargo add switchboard-discovery --features {scheme}");
             return Invalid::new(
                 what,
-                format!("needs the feature {feature:?} of the crate switchboard, which is off"),
+                format!("needs the feature {scheme:?}, which is off; turn it on by `{add}`"),
             );
         }
         let known: Vec<&str> = self.schemes.keys().map(String::as_str).collect();
-        Invalid::new(what, format!("is unknown; there are: {}", known.join(", ")))
+        let advice = match scheme {
+            "http" | "https" | "unix" => ", and a Consul agent is written consul://HOST:PORT",
+            _ => "",
+        };
+        Invalid::new(what, format!("is unknown; there are: {}{advice}", known.join(", ")))
     }
 }
 
@@ -174,19 +179,59 @@ mod tests {
             #[cfg(not(feature = "mdns"))]
             (
                 "mdns:",
-                "registry scheme \"mdns\": needs the feature \"mdns\" of the crate switchboard, which is off",
+                "registry scheme \"mdns\": needs the feature \"mdns\", which is off; turn it on by `cargo add \
+                 switchboard-discovery --features mdns`",
             ),
             #[cfg(not(feature = "consul"))]
             (
                 "consul:",
-                "registry scheme \"consul\": needs the feature \"consul\" of the crate switchboard, which is off",
+                "registry scheme \"consul\": needs the feature \"consul\", which is off; turn it on by `cargo add \
+                 switchboard-discovery --features consul`",
             ),
             #[cfg(all(feature = "mdns", feature = "consul"))]
             ("zookeeper:", "registry scheme \"zookeeper\": is unknown; there are: consul, mdns, memory"),
+            #[cfg(all(feature = "mdns", feature = "consul"))]
+            (
+                "http://127.0.0.1:8500",
+                "registry scheme \"http\": is unknown; there are: consul, mdns, memory, and a Consul agent is written \
+                 consul://HOST:PORT",
+            ),
+            #[cfg(feature = "consul")]
+            (
+                "consul:/127.0.0.1",
+                "Consul address \"/127.0.0.1\": is no path of a unix socket; write consul://127.0.0.1 for an agent, or \
+                 consul:///run/consul/http.sock for a socket",
+            ),
+            #[cfg(feature = "consul")]
+            (
+                "consul:///127.0.0.1:8500",
+                "Consul address \"/127.0.0.1:8500\": is no path of a unix socket; write consul://127.0.0.1:8500 for an \
+                 agent, or consul:///run/consul/http.sock for a socket",
+            ),
         ] {
             let error = connect(url).await.unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Invalid);
             assert_eq!(error.message(), message);
+        }
+    }
+
+    #[cfg(any(feature = "mdns", feature = "consul"))]
+    #[test]
+    fn outside_a_runtime_what_needs_one_says_where_to_find_it() {
+        use futures::executor::block_on;
+
+        const WHY: &str = "unsupported: called outside a tokio runtime; call it from `#[tokio::main]` or \
+                           `Runtime::block_on`, or keep the guard of `Runtime::enter` meanwhile";
+        #[cfg(feature = "mdns")]
+        {
+            let error = block_on(connect("mdns:?interface=lo")).unwrap_err();
+            assert_eq!(error.to_string(), format!("mdns: connect: {WHY}"));
+        }
+        #[cfg(feature = "consul")]
+        {
+            let registry = block_on(connect("consul://127.0.0.1:1")).unwrap();
+            let error = block_on(registry.services()).unwrap_err();
+            assert_eq!(error.to_string(), format!("consul: services: {WHY}"));
         }
     }
 

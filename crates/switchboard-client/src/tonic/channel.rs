@@ -130,10 +130,6 @@ impl ChannelBuilder {
     }
 
     /// Makes the channel. Nothing is connected until a call needs it.
-    ///
-    /// # Panics
-    ///
-    /// Outside a tokio runtime.
     pub fn build(self) -> Channel {
         let Self { balancer, endpoint, retry, options, idempotent } = self;
         let name = balancer.service().to_string();

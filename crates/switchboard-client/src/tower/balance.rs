@@ -127,10 +127,6 @@ impl<R, F: Fn(&R) -> Options> OptionsOf<R> for F {
 
 impl<S: Clone + Send + Sync + 'static> Balance<S> {
     /// Balances by `balancer`; `make` gives the service for an instance.
-    ///
-    /// # Panics
-    ///
-    /// Outside a tokio runtime.
     pub fn new(balancer: Balancer, make: impl Fn(&Instance) -> S + Send + Sync + 'static) -> Self {
         let connections = Connections::new(balancer.view());
         Self { balancer, connections, make: Arc::new(make), classify: ErrorsFail, options: NoOptions }
