@@ -62,7 +62,7 @@ mod signal;
 mod status;
 mod task;
 
-pub use advertise::advertise;
+pub use advertise::{advertise, advertise_on};
 pub use registrar::Registrar;
 pub use running::Running;
 pub use signal::shutdown_signal;

@@ -24,7 +24,7 @@ use rustix::time::{ClockId, clock_gettime};
 use serde_json::{Value, json};
 use switchboard_core::{Error, Instance, InstanceId, InstanceKey, RegisterOptions, Registry, ServiceName};
 use switchboard_mdns::MdnsRegistry;
-use switchboard_registrar::advertise;
+use switchboard_registrar::advertise_on;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
@@ -121,7 +121,7 @@ async fn run(registry: &MdnsRegistry, command: &str) -> Result<(), Failure> {
 
 async fn serve(registry: &MdnsRegistry, key: InstanceKey) -> Result<(), Failure> {
     let listener = TcpListener::bind("0.0.0.0:0").await?;
-    let address = advertise(listener.local_addr()?).await?;
+    let address = advertise_on(registry, listener.local_addr()?).await?;
     let instance =
         Instance::builder(key.service().as_str()).id(key.id().as_str()).address(address).build()?;
     registry.register(&instance, &RegisterOptions::new()).await?;
