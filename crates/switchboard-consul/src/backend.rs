@@ -1,5 +1,6 @@
 use std::collections::BTreeSet;
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,7 +25,7 @@ use crate::settings::Settings;
 use crate::token::Token;
 use crate::turns::Crowd;
 use crate::watch::Watches;
-use crate::{BACKEND, MAX_SECONDS, Wire, foreign, record};
+use crate::{BACKEND, MAX_SECONDS, Wire, foreign, local, record};
 
 /// How many deregistrations `close` has under way at a time.
 const CLOSING: usize = 16;
@@ -250,6 +251,10 @@ impl Registry for ConsulRegistry {
 
     fn watch_services(&self) -> NamesStream {
         self.watches.follow("watch_services", self.reads.names())
+    }
+
+    async fn local_ip(&self) -> Option<IpAddr> {
+        local::ip(self.client.agents.iter().map(|agent| agent.name.as_str())).await
     }
 
     async fn close(&self) -> Result<()> {

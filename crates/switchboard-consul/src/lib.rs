@@ -45,6 +45,7 @@ mod foreign;
 mod go_micro;
 mod grace;
 mod identity;
+mod local;
 mod notice;
 mod options;
 mod pace;

@@ -1,5 +1,6 @@
 use std::collections::BTreeSet;
 use std::fmt::{Debug, Display};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -92,6 +93,14 @@ pub trait Registry: Debug + Display + Send + Sync + 'static {
         let _ = key;
     }
 
+    /// The address of this machine at which those who read this registry can reach it, as far as the registry knows.
+    ///
+    /// mDNS: of the link in use. Consul: the one this machine speaks to its agent from, unless the agent runs on this
+    /// machine. `None`, as by this default, where it does not know. A server that is bound to every address advertises it.
+    async fn local_ip(&self) -> Option<IpAddr> {
+        None
+    }
+
     /// Deregisters what this handle registered, and stops every task and thread behind it.
     ///
     /// Idempotent: the second call does nothing and succeeds. If deregistering fails the handle is closed all the
@@ -182,6 +191,10 @@ impl<R: Registry + ?Sized> Registry for Arc<R> {
 
     async fn suspect(&self, key: &InstanceKey) {
         (**self).suspect(key).await;
+    }
+
+    async fn local_ip(&self) -> Option<IpAddr> {
+        (**self).local_ip().await
     }
 
     async fn close(&self) -> Result<()> {

@@ -1,4 +1,4 @@
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures::stream::{BoxStream, StreamExt, unfold};
@@ -37,6 +37,14 @@ struct State {
     phase: Phase,
     /// How often [`Store::fail`] was called.
     failures: u64,
+    /// What is told all the same while the store is failing.
+    spared: Spared,
+}
+
+#[derive(Debug, Default)]
+struct Spared {
+    services: HashSet<ServiceName>,
+    names: bool,
 }
 
 #[derive(Debug, Default)]
@@ -44,6 +52,9 @@ struct Readers {
     count: usize,
     signal: Signal,
 }
+
+/// How many services that have gone stay spared at most, while nobody reads them.
+const MOST_GONE: usize = 4096;
 
 /// Wakes readers, who then look for themselves.
 type Signal = watch::Sender<()>;
@@ -64,6 +75,7 @@ impl Store {
             names: Signal::default(),
             phase: Phase::Heard,
             failures: 0,
+            spared: Spared::default(),
         };
         Self { shared: Arc::new(Shared { backend, state: Mutex::new(state) }) }
     }
@@ -87,8 +99,31 @@ impl Store {
         wake(woken);
     }
 
+    /// While the store is [failing](Self::fail): publishes `snapshots`, and from now on tells of their services in spite of
+    /// the failure, also when they become empty; with `names`, of the names too. This lasts until the store is healed or fails
+    /// anew. Otherwise the same as [`publish`](Self::publish).
+    ///
+    /// For a backend that still hears a part of its world.
+    pub fn publish_spared(&self, snapshots: impl IntoIterator<Item = Snapshot>, names: bool) {
+        let mut woken = Vec::new();
+        {
+            let mut state = self.state();
+            let mut renamed = names && !std::mem::replace(&mut state.spared.names, names);
+            for snapshot in snapshots {
+                let service = snapshot.service().clone();
+                let changed = state.put(snapshot, &mut renamed);
+                woken.extend(changed.or_else(|| state.signal_of(&service)));
+                state.spare(service);
+            }
+            if renamed {
+                woken.push(state.names.clone());
+            }
+        }
+        wake(woken);
+    }
+
     /// Tells every reader, present and future, that the backend cannot hear its world: `error`, each time this is
-    /// called. They are told nothing else until [`heal`](Self::heal).
+    /// called. They are told nothing else until [`heal`](Self::heal), but for what is [spared](Self::publish_spared).
     ///
     /// Nothing is forgotten: [`snapshot`](Self::snapshot) and [`services`](Self::services) go on answering what was
     /// last published. A reader that is slower than an outage may not hear of it. On a closed store it does nothing.
@@ -100,6 +135,7 @@ impl Store {
             }
             state.phase = Phase::Failing(error);
             state.failures += 1;
+            state.spared = Spared::default();
             state.all_signals()
         };
         wake(woken);
@@ -123,10 +159,17 @@ impl Store {
 
     /// The error that the store is failing with, if it is.
     pub fn failure(&self) -> Option<Error> {
-        match &self.state().phase {
-            Phase::Failing(error) => Some(error.clone()),
-            Phase::Heard | Phase::Closed => None,
-        }
+        self.state().failure().cloned()
+    }
+
+    /// The error that readers of `service` are told, if they are.
+    pub fn failure_of(&self, service: &ServiceName) -> Option<Error> {
+        self.state().failure_for(Some(service)).cloned()
+    }
+
+    /// The error that readers of the names are told, if they are.
+    pub fn failure_of_names(&self) -> Option<Error> {
+        self.state().failure_for(None).cloned()
     }
 
     /// The current snapshot of `service`, empty if there is none.
@@ -148,13 +191,13 @@ impl Store {
             readers.signal.subscribe()
         };
         let reader = Reader { store: self.clone(), service: service.clone() };
-        self.follow("watch", signal, move |state| state.snapshot(&reader.service))
+        self.follow("watch", signal, Some(service.clone()), move |state| state.snapshot(&reader.service))
     }
 
     /// The stream that [`Registry::watch_services`](crate::Registry::watch_services) asks for.
     pub fn watch_services(&self) -> NamesStream {
         let signal = self.state().names.subscribe();
-        self.follow("watch_services", signal, State::services)
+        self.follow("watch_services", signal, None, State::services)
     }
 
     /// Ends every stream with one [`ErrorKind::Closed`](crate::ErrorKind::Closed).
@@ -174,7 +217,7 @@ impl Store {
 
     /// Wakes the readers of `service` though it has not changed.
     pub(crate) fn nudge(&self, service: &ServiceName) {
-        let signal = self.state().readers.get(service).map(|readers| readers.signal.clone());
+        let signal = self.state().signal_of(service);
         wake(signal);
     }
 
@@ -188,6 +231,7 @@ impl Store {
         &self,
         operation: &'static str,
         signal: watch::Receiver<()>,
+        service: Option<ServiceName>,
         read: F,
     ) -> BoxStream<'static, Result<T>>
     where
@@ -198,6 +242,7 @@ impl Store {
             store: self.clone(),
             operation,
             signal,
+            service,
             read,
             last: None,
             failures_told: 0,
@@ -227,7 +272,7 @@ impl State {
         if self.snapshot(&service) == snapshot {
             return None;
         }
-        let signal = self.readers.get(&service).map(|readers| readers.signal.clone());
+        let signal = self.signal_of(&service);
         if snapshot.is_empty() {
             self.snapshots.remove(&service);
             *renamed = true;
@@ -235,6 +280,31 @@ impl State {
             *renamed |= self.snapshots.insert(service, snapshot).is_none();
         }
         signal
+    }
+
+    fn failure(&self) -> Option<&Error> {
+        match &self.phase {
+            Phase::Failing(error) => Some(error),
+            Phase::Heard | Phase::Closed => None,
+        }
+    }
+
+    /// What readers of `service`, or of the names, are told instead of the state.
+    fn failure_for(&self, service: Option<&ServiceName>) -> Option<&Error> {
+        let spared = service.map_or(self.spared.names, |service| self.spared.services.contains(service));
+        self.failure().filter(|_| !spared)
+    }
+
+    fn spare(&mut self, service: ServiceName) {
+        let Self { spared, snapshots, readers, .. } = self;
+        if spared.services.len() > MOST_GONE + 2 * (snapshots.len() + readers.len()) {
+            spared.services.retain(|name| snapshots.contains_key(name) || readers.contains_key(name));
+        }
+        spared.services.insert(service);
+    }
+
+    fn signal_of(&self, service: &ServiceName) -> Option<Signal> {
+        self.readers.get(service).map(|readers| readers.signal.clone())
     }
 
     fn all_signals(&self) -> Vec<Signal> {
@@ -273,6 +343,8 @@ struct Follow<T, F> {
     store: Store,
     operation: &'static str,
     signal: watch::Receiver<()>,
+    /// Whose state is read, if not the names.
+    service: Option<ServiceName>,
     read: F,
     /// What was told last, unless an error was told after it: then the state is news whatever it is.
     last: Option<T>,
@@ -300,23 +372,19 @@ where
     /// What this reader has not been told.
     fn news(&mut self) -> Option<Result<T>> {
         let state = self.store.state();
-        match &state.phase {
-            Phase::Closed => {
-                self.ended = true;
-                Some(Err(Error::closed(self.store.shared.backend, self.operation)))
-            }
-            Phase::Failing(error) => {
-                let told = std::mem::replace(&mut self.failures_told, state.failures);
-                (told != state.failures).then(|| {
-                    self.last = None;
-                    Err(error.clone())
-                })
-            }
-            Phase::Heard => {
-                let now = (self.read)(&state);
-                (self.last.as_ref() != Some(&now)).then(|| Ok(self.last.insert(now).clone()))
-            }
+        if matches!(state.phase, Phase::Closed) {
+            self.ended = true;
+            return Some(Err(Error::closed(self.store.shared.backend, self.operation)));
         }
+        if let Some(error) = state.failure_for(self.service.as_ref()) {
+            let told = std::mem::replace(&mut self.failures_told, state.failures);
+            return (told != state.failures).then(|| {
+                self.last = None;
+                Err(error.clone())
+            });
+        }
+        let now = (self.read)(&state);
+        (self.last.as_ref() != Some(&now)).then(|| Ok(self.last.insert(now).clone()))
     }
 }
 
@@ -449,6 +517,46 @@ mod tests {
         store.close();
         store.fail(unavailable("down"));
         assert_eq!(watch.next().await.unwrap().unwrap_err().kind(), ErrorKind::Closed);
+    }
+
+    #[tokio::test]
+    async fn what_is_spared_is_told_in_spite_of_a_failure_also_when_it_goes() {
+        let store = Store::new("test");
+        let [a, b] = ["a", "b"].map(|name| ServiceName::new(name).unwrap());
+        store.publish([snapshot("a", &["1"]), snapshot("b", &["1"])]);
+        let (mut here, mut there, mut names) = (store.watch(&a), store.watch(&b), store.watch_services());
+        assert_eq!(here.next().await.unwrap().unwrap().len(), 1);
+        assert_eq!(there.next().await.unwrap().unwrap().len(), 1);
+        store.fail(unavailable("down"));
+        assert!(here.next().await.unwrap().is_err(), "before it is spared");
+        store.publish_spared([snapshot("a", &["1"])], false);
+        assert_eq!(here.next().await.unwrap().unwrap(), snapshot("a", &["1"]), "told again though equal");
+        assert!(there.next().await.unwrap().is_err() && names.next().await.unwrap().is_err());
+        assert!(store.failure_of(&a).is_none() && store.failure_of(&b).is_some());
+
+        store.publish_spared([snapshot("a", &[])], true);
+        assert!(here.next().await.unwrap().unwrap().is_empty(), "its leaving is told");
+        assert_eq!(names.next().await.unwrap().unwrap(), [b.clone()].into());
+        assert!(store.failure_of_names().is_none() && store.failure().is_some());
+        assert!(there.next().now_or_never().is_none());
+
+        store.heal();
+        assert_eq!(there.next().await.unwrap().unwrap(), snapshot("b", &["1"]));
+        assert!(here.next().now_or_never().is_none(), "it was told all along");
+        store.fail(unavailable("down again"));
+        assert!(here.next().await.unwrap().is_err(), "a new failure spares nothing");
+    }
+
+    #[test]
+    fn services_that_went_while_spared_are_forgotten_in_the_end() {
+        let store = Store::new("test");
+        store.fail(unavailable("down"));
+        for number in 0..3 * MOST_GONE {
+            let name = format!("s{number}");
+            store.publish_spared([snapshot(&name, &["1"])], true);
+            store.publish_spared([snapshot(&name, &[])], true);
+        }
+        assert!(store.state().spared.services.len() <= MOST_GONE + 3);
     }
 
     #[tokio::test]

@@ -1,13 +1,14 @@
 //! What this registry announces: laid out, announced, kept up when interfaces change, withdrawn when a TTL lapses.
 
 use std::future::Future;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::future::join_all;
 use mdns_sd::{DaemonEvent, DnsNameChange, Receiver, ServiceInfo};
-use switchboard_core::{Error, ErrorKind, Instance, InstanceKey, Result};
+use switchboard_core::{Address, Error, ErrorKind, Host, Instance, InstanceKey, Result};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
@@ -116,13 +117,38 @@ impl Announcer {
         if self.renew(instance, ttl) {
             return Ok(());
         }
-        let known = self.registered().get(&instance.key()).is_some();
+        let before = self.registered().get(&instance.key()).map(|before| before.instance.clone());
         let done = self.announce_whole(instance, ttl, own).await;
-        if done.is_err() && !known {
+        let moved = before.as_ref().is_none_or(|before| before.addresses() != instance.addresses());
+        if done.is_ok() && moved {
+            self.warn_of_loopback(instance);
+        }
+        if done.is_err() && before.is_none() {
             // What was refused must not come up later. If this fails, `run` goes on with it.
             let _ = self.withdraw(&instance.key()).await;
         }
         done
+    }
+
+    /// Where there are links to other machines, an address that those cannot use is rarely meant.
+    fn warn_of_loopback(&self, instance: &Instance) {
+        let loopback = |address: &Address| match address.host() {
+            Host::Ip(ip) => ip.is_loopback(),
+            Host::Name(name) => name.eq_ignore_ascii_case("localhost"),
+        };
+        if instance.addresses().iter().all(loopback) && self.selection.links().others {
+            tracing::warn!(
+                instance = %instance.key(),
+                address = %instance.address(),
+                "registered at a loopback address, where no other machine can reach it; \
+                 register one of this machine's others, or say mdns:?interface=lo"
+            );
+        }
+    }
+
+    /// The address at which others on the links in use reach this machine.
+    pub(crate) fn local_ip(&self) -> Option<IpAddr> {
+        self.selection.links().local_ip()
     }
 
     async fn announce_whole(&self, instance: &Instance, ttl: Option<Duration>, own: &Browse) -> Result<()> {

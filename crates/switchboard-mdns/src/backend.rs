@@ -1,5 +1,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -19,7 +20,7 @@ use crate::browse::Browse;
 use crate::browses::Browses;
 use crate::config::MdnsBuilder;
 use crate::daemon::Daemon;
-use crate::interface::Selection;
+use crate::interface::{Reach, Selection};
 use crate::record::ServiceType;
 use crate::watch;
 
@@ -94,8 +95,11 @@ impl MdnsRegistry {
         tokio::runtime::Handle::try_current()
             .map_err(|error| Error::no_runtime(BACKEND, "connect").with_source(error))?;
         let selection = Selection::new(&config);
-        if selection.links().is_empty() {
-            tracing::warn!("no interface to speak mDNS on; waiting for one");
+        selection.log_unusable();
+        match selection.links().reach {
+            Reach::Nowhere => tracing::warn!("no interface to speak mDNS on; waiting for one"),
+            Reach::Machine => tracing::warn!("no interface but loopback to speak mDNS on; waiting for one"),
+            Reach::Links => {}
         }
         let daemon = Daemon::start(&config, &selection).await?;
         let events = daemon.monitor().await?;
@@ -203,6 +207,10 @@ impl Registry for MdnsRegistry {
         }
         // mdns-sd does not always tell when nobody has answered; what it still knows by then tells.
         browse.ask_again(std::time::Instant::now() + VERIFY_WITHIN);
+    }
+
+    async fn local_ip(&self) -> Option<IpAddr> {
+        self.shared.announcer.local_ip()
     }
 
     async fn close(&self) -> Result<()> {

@@ -14,6 +14,7 @@ use crate::ask::Ask;
 use crate::browses::Browses;
 use crate::daemon::{Daemon, Subscription};
 use crate::heard::{Heard, MAX_INSTANCES, Standing};
+use crate::interface::Reach;
 use crate::linked::{Change, Linked};
 use crate::record::{self, Found, ServiceType};
 use crate::watch as listening;
@@ -100,6 +101,12 @@ impl Browse {
         self.shared.changed.subscribe()
     }
 
+    /// Whether nothing at all can be heard now.
+    pub(crate) fn is_deaf(&self) -> bool {
+        let heard = self.shared.heard();
+        !heard.alone && self.shared.store.failure().is_some()
+    }
+
     /// The full name under which an instance was last heard.
     pub(crate) fn fullname(&self, key: &InstanceKey) -> Option<String> {
         self.shared.heard().fullname(&self.shared.kind, key)
@@ -143,12 +150,12 @@ impl Shared {
         let Some(mut events) = self.subscribe(first) else { return };
         loop {
             let now = Instant::now();
-            if now >= look_at || self.heard().lost_something() {
+            if now >= look_at || self.heard().has_leaving() {
                 // Before a loss is told: what goes with the last interface has not left.
-                self.look_for_links(&mut linked, now);
+                self.look_for_links(&mut linked, now, &mut touched);
                 look_at = now + LOOK;
             }
-            if linked == Linked::Yes {
+            if linked.reach() != Reach::Nowhere {
                 self.ask(&mut ask, now, &mut touched);
             }
             if now >= publish_at && !touched.is_empty() {
@@ -159,7 +166,7 @@ impl Shared {
                 self.take(&mut inbox, &events, &mut touched);
                 continue;
             }
-            let wake = self.look_after(now, &linked, &mut touched);
+            let wake = self.look_after(now, &linked, &touched);
             let wake = if touched.is_empty() { wake } else { wake.min(publish_at) };
             let wake = if ask.is_some() { wake.min(now + POLL) } else { wake };
             match events.recv_timeout(wake.saturating_duration_since(now)) {
@@ -224,12 +231,21 @@ impl Shared {
         self.daemon.try_browse(&self.kind.domain())
     }
 
-    /// Tells that there is no network, and begins anew when there is one again.
-    fn look_for_links(&self, linked: &mut Linked, now: Instant) {
-        match linked.look(self.daemon.has_link(), now) {
-            Some(Change::Lost) => {
-                let message = "there is no network interface to hear anything on";
-                self.begin_outage(Error::new(ErrorKind::Unavailable, BACKEND, "watch", message));
+    /// Tells that there is no network, or nothing but loopback, and begins anew when there is more again. Then removes what has
+    /// left.
+    fn look_for_links(&self, linked: &mut Linked, now: Instant, touched: &mut HashSet<ServiceName>) {
+        match linked.look(self.daemon.reach(), now) {
+            Some(Change::Lost(Reach::Nowhere)) => {
+                self.heard().cut_off();
+                self.begin_outage(unavailable("there is no network interface to hear anything on"));
+            }
+            Some(Change::Lost(_)) => {
+                let mut heard = self.heard();
+                heard.cut_off();
+                // One that had just begun to hear links again tells the same anew.
+                if heard.alone || self.store.failure().is_none() {
+                    self.be_alone(&mut heard);
+                }
             }
             Some(Change::Back) => {
                 let mut heard = self.heard();
@@ -238,6 +254,19 @@ impl Shared {
             }
             None => {}
         }
+        self.heard().let_leave(touched);
+    }
+
+    /// Tells that loopback is all that is heard, except of what is heard there.
+    fn be_alone(&self, heard: &mut Heard) {
+        heard.alone = true;
+        self.store.fail(unavailable(
+            "loopback is the only interface up, so nothing can be said of other machines; \
+             for this machine alone say mdns:?interface=lo",
+        ));
+        let sound = heard.sound_services().map(|service| heard.snapshot(&self.kind, service.clone()));
+        self.store.publish_spared(sound, heard.names_are_sound());
+        self.changed.send_modify(|_| {});
     }
 
     /// Asks by unicast when listening begins, and takes what is answered.
@@ -275,19 +304,34 @@ impl Shared {
     }
 
     /// Does what is due when everything has been taken in; when to do so next.
-    fn look_after(&self, now: Instant, linked: &Linked, touched: &mut HashSet<ServiceName>) -> Instant {
+    fn look_after(&self, now: Instant, linked: &Linked, touched: &HashSet<ServiceName>) -> Instant {
         let mut heard = self.heard();
-        heard.forget_unsaid(now, touched);
-        let lapse = heard.forget_unconfirmed(now, touched);
+        heard.forget_unsaid(now);
+        let lapse = heard.forget_unconfirmed(now);
+        if heard.has_leaving() {
+            return now;
+        }
         let due = heard.requery.due().min(now + LOOK).min(lapse.unwrap_or(now + LOOK));
-        if self.store.failure().is_none() || *linked != Linked::Yes {
+        let stays = match linked.reach() {
+            Reach::Nowhere => true,
+            Reach::Machine => heard.alone,
+            Reach::Links => false,
+        };
+        if stays || self.store.failure().is_none() {
             return due;
         }
         // What is told after an outage is as whole as a first state.
         let quiet = now.saturating_duration_since(*self.changed.borrow());
         let left = listening::left(self.settle, &heard.standing(now), quiet, !heard.names.is_empty());
         if left.is_zero() && heard.is_complete() && touched.is_empty() {
-            self.store.heal();
+            if linked.reach() == Reach::Machine {
+                self.be_alone(&mut heard);
+            } else if heard.drop_stale() {
+                return now;
+            } else {
+                heard.alone = false;
+                self.store.heal();
+            }
             return due;
         }
         due.min(now + left.max(Duration::from_millis(10)))
@@ -295,7 +339,8 @@ impl Shared {
 
     /// Tells, once, that nothing can be heard.
     fn begin_outage(&self, error: Error) {
-        if self.store.failure().is_none() {
+        let mut heard = self.heard();
+        if std::mem::take(&mut heard.alone) || self.store.failure().is_none() {
             self.store.fail(error);
             self.changed.send_modify(|_| {});
         }
@@ -333,7 +378,7 @@ impl Shared {
                 }
             }
             ServiceEvent::ServiceRemoved(_, fullname) => {
-                heard.remove(&fullname, touched);
+                heard.leave(fullname);
                 heard.requery.lost(Instant::now());
             }
             ServiceEvent::SearchStarted(_) => heard.started(Instant::now()),
@@ -344,7 +389,15 @@ impl Shared {
     /// Makes the changes to these services known.
     fn publish(&self, touched: &mut HashSet<ServiceName>) {
         let heard = self.heard();
-        self.store.publish(touched.drain().map(|service| heard.snapshot(&self.kind, service)));
+        let (sound, stale): (Vec<_>, Vec<_>) = touched.drain().partition(|service| heard.is_sound(service));
+        let snapshots =
+            |services: Vec<_>| services.into_iter().map(|service| heard.snapshot(&self.kind, service));
+        self.store.publish(snapshots(stale));
+        if heard.alone {
+            self.store.publish_spared(snapshots(sound), heard.names_are_sound());
+        } else {
+            self.store.publish(snapshots(sound));
+        }
         self.changed.send_replace(Instant::now());
     }
 
@@ -355,4 +408,8 @@ impl Shared {
     fn stopped(&self) -> MutexGuard<'_, bool> {
         self.stopped.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn unavailable(message: &str) -> Error {
+    Error::new(ErrorKind::Unavailable, BACKEND, "watch", message)
 }

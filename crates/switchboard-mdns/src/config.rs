@@ -1,8 +1,11 @@
-use std::net::IpAddr;
+use std::collections::BTreeSet;
 use std::str::FromStr;
 use std::time::Duration;
 
+use if_addrs::Interface;
 use switchboard_core::{Error, Invalid, RegistryUrl, Result};
+use switchboard_net::interface::{self, Choice};
+use switchboard_net::mdns;
 
 use crate::{BACKEND, MdnsRegistry};
 
@@ -15,7 +18,7 @@ const MAX_SETTLE: Duration = Duration::from_secs(60);
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use = "a registry comes into being with `open().await`"]
 pub struct MdnsBuilder {
-    pub(crate) interfaces: Vec<InterfaceChoice>,
+    pub(crate) interfaces: Vec<Choice>,
     pub(crate) port: u16,
     pub(crate) settle: Duration,
     pub(crate) ip: IpVersion,
@@ -35,14 +38,6 @@ pub enum IpVersion {
     Both,
 }
 
-/// One network interface, as a user names it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum InterfaceChoice {
-    Loopback,
-    Address(IpAddr),
-    Name(String),
-}
-
 impl Default for MdnsBuilder {
     fn default() -> Self {
         Self {
@@ -57,14 +52,13 @@ impl Default for MdnsBuilder {
 
 impl MdnsBuilder {
     /// Uses this interface only: a name (`eth0`), an address of it (`192.168.1.7`), or `lo` for loopback on any system.
-    /// May be given several times. Default: all interfaces, loopback too, also those that appear later.
+    /// May be given several times. Default: all interfaces, loopback too, also those that appear later, without those that mDNS
+    /// cannot use: point-to-point links (`WireGuard`, tun, utun, PPP) and Apple's `awdl` and `llw`.
+    ///
+    /// With any interface but loopback in view, loopback alone is not enough to say that something is not there: see
+    /// [Without a network](crate#without-a-network).
     pub fn interface(mut self, interface: impl AsRef<str>) -> Self {
-        let interface = interface.as_ref();
-        self.interfaces.push(match interface.parse() {
-            Ok(ip) => InterfaceChoice::Address(ip),
-            Err(_) if interface == "lo" => InterfaceChoice::Loopback,
-            Err(_) => InterfaceChoice::Name(interface.into()),
-        });
+        self.interfaces.push(interface.as_ref().into());
         self
     }
 
@@ -105,11 +99,13 @@ impl MdnsBuilder {
 
     /// Starts the registry: one thread that speaks mDNS, one that reads what it hears.
     ///
-    /// Succeeds without any network: what is registered is announced when an interface appears.
+    /// Succeeds without any network: what is registered is announced when an interface appears. So does a named interface that
+    /// exists and is down or has no address yet; until it has, operations fail with `Unavailable`. (Systems other than Linux
+    /// do not tell of an interface without an address: there it does not exist.)
     ///
     /// # Errors
     ///
-    /// `Invalid` for an interface that does not exist, port 0, a settle window above 60 s, and IPv6 on loopback, which
+    /// `Invalid` for an interface or address that does not exist, an interface that mDNS cannot use, port 0, a settle window above 60 s, and IPv6 on loopback, which
     /// has no multicast.
     /// `Unavailable` when another program holds the port for itself alone, or the system refuses a socket or thread.
     pub async fn open(self) -> Result<MdnsRegistry> {
@@ -154,25 +150,37 @@ impl MdnsBuilder {
             let why = format!("is longer than the limit of {} s", MAX_SETTLE.as_secs());
             return Err(Invalid::new(format!("mdns settle window of {:?}", self.settle), why));
         }
-        let interfaces = crate::interface::all();
-        for choice in &self.interfaces {
-            if *choice == InterfaceChoice::Loopback && self.ip == IpVersion::V6 {
-                return Err(Invalid::new(
-                    "mdns interface \"lo\" with ip v6",
-                    "cannot work: loopback has no IPv6 multicast",
-                ));
-            }
-            if !interfaces.iter().any(|interface| choice.matches(interface)) {
-                let mut known: Vec<&str> =
-                    interfaces.iter().map(|interface| interface.name.as_str()).collect();
-                known.sort_unstable();
-                known.dedup();
-                let why = format!("does not exist; there are: {}", known.join(", "));
-                return Err(Invalid::new(format!("mdns interface {:?}", choice.to_string()), why));
-            }
-        }
-        Ok(())
+        let all = interface::all().unwrap_or_default();
+        self.interfaces.iter().try_for_each(|choice| self.check_interface(choice, &all))
     }
+
+    fn check_interface(&self, choice: &Choice, all: &[Interface]) -> Result<(), Invalid> {
+        let what = || format!("mdns interface {:?}", choice.to_string());
+        if choice.is_loopback(all) && self.ip == IpVersion::V6 {
+            let why = "cannot work: loopback has no IPv6 multicast";
+            return Err(Invalid::new(format!("{} with ip v6", what()), why));
+        }
+        let mut found = all.iter().filter(|interface| choice.matches(interface)).peekable();
+        if found.peek().is_none() {
+            return match choice {
+                // It has no address yet.
+                Choice::Name(name) if interface::exists(name) == Some(true) => Ok(()),
+                _ => Err(Invalid::new(what(), format!("does not exist; there are: {}", names(all)))),
+            };
+        }
+        let unusable: Option<Vec<_>> = found.map(mdns::unusable).collect();
+        match unusable.as_deref() {
+            Some([why, ..]) => Err(Invalid::new(what(), format!("{why}; use another interface, or consul:"))),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The names of the interfaces that mDNS can use.
+fn names(all: &[Interface]) -> String {
+    let usable = all.iter().filter(|interface| mdns::unusable(interface).is_none());
+    let names: BTreeSet<&str> = usable.map(|interface| interface.name.as_str()).collect();
+    names.into_iter().collect::<Vec<_>>().join(", ")
 }
 
 impl FromStr for IpVersion {

@@ -13,7 +13,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::ask::Ask;
 use crate::config::{IpVersion, MdnsBuilder};
-use crate::interface::Selection;
+use crate::interface::{Reach, Selection};
 use crate::{BACKEND, buffer};
 
 /// How long the daemon may take to run one command. It is busy for a moment at most, unless the machine is.
@@ -105,9 +105,9 @@ impl Daemon {
         Ask::begin(self.shared.selection.links(), &self.shared.config, ty_domain, now)
     }
 
-    /// Whether there is an interface to speak on.
-    pub(crate) fn has_link(&self) -> bool {
-        !self.shared.selection.links().is_empty()
+    /// How far the interfaces there are now reach.
+    pub(crate) fn reach(&self) -> Reach {
+        self.shared.selection.links().reach
     }
 
     pub(crate) async fn monitor(&self) -> Result<Receiver<DaemonEvent>> {

@@ -42,8 +42,12 @@ pub(crate) struct Heard {
     generation: u64,
     begun: Instant,
     asked: bool,
-    /// Whether something has gone that nobody has looked into.
-    lost: bool,
+    /// The names that are to go once it is certain that not only the link to them has gone.
+    leaving: HashSet<String>,
+    /// The names whose links have gone: they may still be there, and stay until the links are back.
+    stale: HashSet<String>,
+    /// Whether loopback is all that is heard, and more is wanted.
+    pub(crate) alone: bool,
     /// Whether to ask by unicast: something has just begun to listen.
     wants_asking: bool,
     pub(crate) requery: Requery,
@@ -92,7 +96,9 @@ impl Heard {
             generation: 0,
             begun: Instant::now(),
             asked: false,
-            lost: false,
+            leaving: HashSet::new(),
+            stale: HashSet::new(),
+            alone: false,
             wants_asking: true,
             requery: Requery::default(),
         }
@@ -116,13 +122,66 @@ impl Heard {
         }
     }
 
-    /// Whether something has gone since this was last asked.
-    pub(crate) fn lost_something(&mut self) -> bool {
-        std::mem::take(&mut self.lost)
+    /// An instance has gone, or the link to it: which, is for [`let_leave`](Self::let_leave) to be told by then.
+    pub(crate) fn leave(&mut self, fullname: String) {
+        self.leaving.insert(fullname);
+    }
+
+    /// Whether something is about to go.
+    pub(crate) fn has_leaving(&self) -> bool {
+        !self.leaving.is_empty()
+    }
+
+    /// Removes what is to go.
+    pub(crate) fn let_leave(&mut self, touched: &mut HashSet<ServiceName>) {
+        for fullname in std::mem::take(&mut self.leaving) {
+            // A unicast answer that has lapsed is asked for no more.
+            self.unicast.unconfirmed.remove(&fullname);
+            if !self.stale.contains(&fullname) {
+                self.remove(&fullname, touched);
+            }
+        }
+    }
+
+    /// All links but loopback have gone. What was heard over them stays as it is.
+    pub(crate) fn cut_off(&mut self) {
+        let names =
+            self.names.keys().filter(|name| !self.instance(name).is_some_and(|known| is_local(known)));
+        self.stale = names.cloned().collect();
+    }
+
+    /// Every link has been heard again for long enough: what is still stale is to go. Whether there is any.
+    pub(crate) fn drop_stale(&mut self) -> bool {
+        let stale = std::mem::take(&mut self.stale);
+        let any = !stale.is_empty();
+        self.leaving.extend(stale);
+        any
+    }
+
+    /// Those of `services` of which all that is known has been heard on links that are there.
+    pub(crate) fn is_sound(&self, service: &ServiceName) -> bool {
+        // Asked of few services, or while few are known.
+        let entries = self.services.get(service);
+        self.stale.is_empty()
+            || !entries.is_some_and(|entries| entries.keys().any(|name| self.stale.contains(name)))
+    }
+
+    /// The services of which something is known, and nothing that is stale.
+    pub(crate) fn sound_services(&self) -> impl Iterator<Item = &ServiceName> {
+        self.services.keys().filter(|service| self.is_sound(service))
+    }
+
+    /// Whether the names that are known can be told though loopback is all that is heard.
+    pub(crate) fn names_are_sound(&self) -> bool {
+        self.stale.is_empty() && !self.services.is_empty()
     }
 
     /// mdns-sd has heard all of an instance.
     pub(crate) fn add(&mut self, fullname: &str, instance: Instance, touched: &mut HashSet<ServiceName>) {
+        self.leaving.remove(fullname);
+        if self.stale.remove(fullname) {
+            touched.extend(self.names.get(fullname).cloned());
+        }
         if let Some((unsaid, _)) = &mut self.unsaid {
             unsaid.remove(fullname);
         }
@@ -149,8 +208,9 @@ impl Heard {
     ) {
         self.unicast.missed.remove(fullname);
         self.unicast.told.insert(fullname.to_owned());
-        // What mdns-sd has said is at least as new.
-        if !self.names.contains_key(fullname) || self.unicast.unconfirmed.contains_key(fullname) {
+        // What mdns-sd has said is at least as new, unless it has lost the link since.
+        let stale = self.stale.remove(fullname);
+        if stale || !self.names.contains_key(fullname) || self.unicast.unconfirmed.contains_key(fullname) {
             self.unicast.unconfirmed.insert(fullname.to_owned(), now + UNICAST_TTL);
             self.put(fullname, instance, touched);
         }
@@ -184,11 +244,12 @@ impl Heard {
     }
 
     pub(crate) fn remove(&mut self, fullname: &str, touched: &mut HashSet<ServiceName>) {
+        self.leaving.remove(fullname);
+        self.stale.remove(fullname);
         self.unresolved.remove(fullname);
         self.unicast.unconfirmed.remove(fullname);
         self.unicast.missed.remove(fullname);
         let Some(service) = self.names.remove(fullname) else { return };
-        self.lost = true;
         if let Some(entries) = self.services.get_mut(&service) {
             entries.remove(fullname);
             if entries.is_empty() {
@@ -252,20 +313,13 @@ impl Heard {
         Standing { age: self.age(now), asked, vouched, unheard }
     }
 
-    /// Forgets what a unicast answer has said and nobody has said since; when to look again.
-    pub(crate) fn forget_unconfirmed(
-        &mut self,
-        now: Instant,
-        touched: &mut HashSet<ServiceName>,
-    ) -> Option<Instant> {
+    /// Has leave what a unicast answer has said and nobody has said since; when to look again.
+    pub(crate) fn forget_unconfirmed(&mut self, now: Instant) -> Option<Instant> {
         self.unresolved.retain(|_, until| until.is_none_or(|until| now < until));
-        let due = |(_, until): &(&String, &Instant)| **until <= now;
-        let lapsed: Vec<String> =
-            self.unicast.unconfirmed.iter().filter(due).map(|(name, _)| name.clone()).collect();
-        for fullname in lapsed {
-            self.remove(&fullname, touched);
-        }
-        self.unicast.unconfirmed.values().chain(self.unresolved.values().flatten()).min().copied()
+        let Self { unicast, leaving, unresolved, .. } = self;
+        let due = unicast.unconfirmed.iter().filter(|(_, until)| **until <= now);
+        leaving.extend(due.map(|(name, _)| name.clone()));
+        unicast.unconfirmed.values().chain(unresolved.values().flatten()).min().copied()
     }
 
     /// mdns-sd says that a search started when a subscription begins, then says all it knows, and says it again when
@@ -289,12 +343,13 @@ impl Heard {
         if self.asked { age } else { age.saturating_sub(ASKS_WITHIN) }
     }
 
-    pub(crate) fn forget_unsaid(&mut self, now: Instant, touched: &mut HashSet<ServiceName>) {
+    /// Has leave what the subscription has not said.
+    pub(crate) fn forget_unsaid(&mut self, now: Instant) {
         if !self.is_complete() || self.unsaid.as_ref().is_none_or(|(_, until)| now < *until) {
             return;
         }
         for fullname in self.unsaid.take().into_iter().flat_map(|(unsaid, _)| unsaid) {
-            self.remove(&fullname, touched);
+            self.leaving.insert(fullname);
             self.requery.lost(now);
         }
     }
@@ -303,6 +358,11 @@ impl Heard {
     pub(crate) fn is_complete(&self) -> bool {
         self.starts > 1
     }
+}
+
+/// Whether an instance has an address of loopback, so that it is of this machine and heard there.
+fn is_local(instance: &Instance) -> bool {
+    instance.addresses().iter().filter_map(Address::socket_addr).any(|socket| socket.ip().is_loopback())
 }
 
 /// Whether `known` is `heard` with more addresses, or the same.
@@ -365,13 +425,19 @@ mod tests {
         heard.begin(0, start);
         heard.started(start);
         heard.started(start);
-        heard.forget_unsaid(start, &mut touched);
+        heard.forget_unsaid(start);
+        heard.let_leave(&mut touched);
         assert_eq!(heard.names.len(), 2);
         // IPv4's packet comes first.
         heard.add("a", web(&["10.0.0.1:80"]), &mut touched);
         assert_eq!(heard.instance("a").unwrap().addresses().len(), 2, "no address goes for a moment");
-        assert_eq!(heard.forget_unconfirmed(at(9), &mut touched), Some(at(10)));
-        assert_eq!(heard.forget_unconfirmed(at(10), &mut touched), None);
+        let mut forget = |seconds| {
+            heard.forget_unconfirmed(at(seconds));
+            heard.let_leave(&mut touched);
+            heard.forget_unconfirmed(at(seconds))
+        };
+        assert_eq!(forget(9), Some(at(10)));
+        assert_eq!(forget(10), None);
         assert_eq!(heard.names.keys().collect::<Vec<_>>(), ["a"]);
         heard.add("a", web(&["10.0.0.1:81"]), &mut touched);
         assert_eq!(heard.instance("a").unwrap().address().port(), 81);
@@ -393,7 +459,8 @@ mod tests {
         assert!(!vouched(&heard), "it has not answered by unicast");
         heard.add_unicast("b", web(&["10.0.0.2:80"]), now, &mut touched);
         assert!(!vouched(&heard), "the third is not described");
-        assert_eq!(heard.forget_unconfirmed(now + UNICAST_TTL, &mut touched), None);
+        heard.forget_unconfirmed(now + UNICAST_TTL);
+        heard.let_leave(&mut touched);
         assert!(vouched(&heard), "nobody has said it since");
         heard.unicast.awaited.insert("10.0.0.3".parse().unwrap());
         assert!(!vouched(&heard), "a host that was asked by itself has not answered");
@@ -402,5 +469,45 @@ mod tests {
         assert!(vouched(&heard), "it has, by multicast");
         heard.listen_anew(now);
         assert!(!vouched(&heard), "what was known says nothing of what there is");
+    }
+
+    #[test]
+    fn what_was_heard_over_a_lost_link_stays_until_that_is_heard_again() {
+        let (mut heard, mut touched) = (Heard::new(), HashSet::new());
+        let service = ServiceName::new("s").unwrap();
+        heard.add("far", web(&["10.0.0.2:80"]), &mut touched);
+        heard.add("gone", web(&["10.0.0.3:80"]), &mut touched);
+        heard.add("local", web(&["127.0.0.1:80"]), &mut touched);
+        assert!(heard.is_sound(&service));
+        let leave = |heard: &mut Heard, touched: &mut HashSet<_>| {
+            for name in ["far", "gone", "local"] {
+                heard.leave(name.into());
+            }
+            heard.let_leave(touched);
+            heard.names.keys().cloned().collect::<Vec<_>>()
+        };
+        heard.cut_off();
+        assert_eq!(leave(&mut heard, &mut touched), ["far", "gone"], "loopback is still heard");
+        assert!(!heard.is_sound(&service) && !heard.names_are_sound());
+
+        // The link is back.
+        touched.clear();
+        heard.add("far", web(&["10.0.0.2:80"]), &mut touched);
+        assert_eq!(touched.len(), 1, "it is news though it is the same");
+        assert!(heard.drop_stale());
+        heard.let_leave(&mut touched);
+        assert_eq!(heard.names.keys().collect::<Vec<_>>(), ["far"]);
+        assert!(heard.is_sound(&service) && !heard.drop_stale());
+        assert!(leave(&mut heard, &mut touched).is_empty(), "nothing is kept any more");
+    }
+
+    #[test]
+    fn what_is_heard_before_it_has_left_stays() {
+        let (mut heard, mut touched) = (Heard::new(), HashSet::new());
+        heard.add("a", web(&["10.0.0.2:80"]), &mut touched);
+        heard.leave("a".into());
+        heard.add("a", web(&["10.0.0.2:80"]), &mut touched);
+        heard.let_leave(&mut touched);
+        assert_eq!(heard.names.len(), 1);
     }
 }

@@ -1,45 +1,31 @@
-//! The machine's network interfaces, and which of them are in use.
+//! Which interfaces a registry uses: what its user chose of those that mDNS can use.
 
-use std::fmt;
 use std::net::IpAddr;
 
 use if_addrs::{IfAddr, Interface};
 use mdns_sd::{IfKind, IfPredicate};
+use switchboard_net::interface::{self, Choice, is_loopback};
+use switchboard_net::{mdns, reachable};
 
-use crate::config::{InterfaceChoice, IpVersion, MdnsBuilder};
-
-/// Every interface that is up, once per address. Empty when the system does not tell.
-pub(crate) fn all() -> Vec<Interface> {
-    let listed =
-        if_addrs::get_if_addrs().inspect_err(|error| tracing::warn!(%error, "cannot list the interfaces"));
-    listed.unwrap_or_default().into_iter().filter(Interface::is_oper_up).collect()
-}
-
-impl InterfaceChoice {
-    pub(crate) fn matches(&self, interface: &Interface) -> bool {
-        match self {
-            Self::Loopback => interface.is_loopback(),
-            Self::Address(ip) => interface.ip() == *ip,
-            Self::Name(name) => interface.name == *name,
-        }
-    }
-}
-
-impl fmt::Display for InterfaceChoice {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Loopback => f.write_str("lo"),
-            Self::Address(ip) => ip.fmt(f),
-            Self::Name(name) => f.write_str(name),
-        }
-    }
-}
+use crate::config::{IpVersion, MdnsBuilder};
 
 /// Which interfaces, and which of their addresses, a registry uses.
 #[derive(Clone, Debug)]
 pub(crate) struct Selection {
-    choices: Vec<InterfaceChoice>,
+    choices: Vec<Choice>,
     ip: IpVersion,
+}
+
+/// How far a registry can be heard, and hear.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Reach {
+    /// Nowhere: there is no interface.
+    Nowhere,
+    /// This machine, though more is wanted: loopback is all there is.
+    Machine,
+    /// All that is wanted.
+    #[default]
+    Links,
 }
 
 impl Selection {
@@ -47,17 +33,17 @@ impl Selection {
         Self { choices: config.interfaces.clone(), ip: config.ip }
     }
 
-    fn includes(&self, interface: &Interface) -> bool {
+    fn wants(&self, interface: &Interface) -> bool {
         let version = match self.ip {
             IpVersion::V4 => interface.ip().is_ipv4(),
             IpVersion::V6 => interface.ip().is_ipv6(),
             IpVersion::Both => true,
         };
-        // IPv6 has no multicast on loopback, at least not on Linux.
-        // mdns-sd leaves point-to-point links out.
-        let silent = interface.is_p2p() || interface.is_loopback() && interface.ip().is_ipv6();
-        let chosen = self.choices.is_empty() || self.choices.iter().any(|choice| choice.matches(interface));
-        version && !silent && chosen
+        version && (self.choices.is_empty() || self.choices.iter().any(|choice| choice.matches(interface)))
+    }
+
+    fn includes(&self, interface: &Interface) -> bool {
+        self.wants(interface) && mdns::unusable(interface).is_none()
     }
 
     /// For mdns-sd, which asks it again whenever interfaces change.
@@ -68,30 +54,55 @@ impl Selection {
 
     /// The networks in use now.
     pub(crate) fn links(&self) -> Links {
-        Links(all().into_iter().filter(|interface| self.includes(interface)).collect())
+        let up = interface::up();
+        let others = up.iter().any(|interface| self.includes(interface) && !is_loopback(interface, &up));
+        let confined = Choice::are_loopback(&self.choices, &up);
+        let links: Vec<Interface> = up.into_iter().filter(|interface| self.includes(interface)).collect();
+        let reach = match (links.is_empty(), others || confined) {
+            (true, _) => Reach::Nowhere,
+            (false, false) => Reach::Machine,
+            (false, true) => Reach::Links,
+        };
+        Links { used: links, reach, others }
+    }
+
+    /// Tells in the log which interfaces mDNS leaves out, and why.
+    pub(crate) fn log_unusable(&self) {
+        for interface in interface::up().iter().filter(|interface| self.wants(interface)) {
+            if let Some(why) = mdns::unusable(interface) {
+                tracing::debug!(interface = interface.name, address = %interface.ip(), %why, "left out");
+            }
+        }
     }
 }
 
 /// The interfaces in use at one moment.
-pub(crate) struct Links(Vec<Interface>);
+pub(crate) struct Links {
+    used: Vec<Interface>,
+    pub(crate) reach: Reach,
+    /// Whether there is another than loopback.
+    pub(crate) others: bool,
+}
 
 impl Links {
     /// Whether `ip` belongs to the network of one of them, so that it can be announced there.
     pub(crate) fn contain(&self, ip: IpAddr) -> bool {
-        self.0.iter().any(|interface| contains(interface, ip))
+        self.used.iter().any(|interface| contains(interface, ip))
     }
 
     /// One address of each interface for each IP version, of IPv6 the link-local one where there is one.
-    pub(crate) fn one_per_family(mut self) -> impl Iterator<Item = Interface> {
+    pub(crate) fn one_per_family(self) -> impl Iterator<Item = Interface> {
+        let mut links = self.used;
         let family =
             |interface: &Interface| (interface.index, interface.name.clone(), interface.ip().is_ipv6());
-        self.0.sort_by_key(|interface| (family(interface), !interface.is_link_local(), interface.ip()));
-        self.0.dedup_by_key(|interface| family(interface));
-        self.0.into_iter()
+        links.sort_by_key(|interface| (family(interface), !interface.is_link_local(), interface.ip()));
+        links.dedup_by_key(|interface| family(interface));
+        links.into_iter()
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+    /// The address at which others on them reach this machine.
+    pub(crate) fn local_ip(&self) -> Option<IpAddr> {
+        reachable::address_among(&self.used)
     }
 }
 
@@ -117,7 +128,9 @@ mod tests {
     #[test]
     fn loopback_is_a_link_of_its_own() {
         let links = Selection::new(&MdnsBuilder::default().interface("lo")).links();
-        assert!(!links.is_empty());
+        assert_eq!(links.reach, Reach::Links, "it is all that is wanted");
+        assert!(!links.others);
+        assert_eq!(links.local_ip(), Some([127, 0, 0, 1].into()));
         assert!(links.contain([127, 9, 9, 9].into()));
         assert!(!links.contain([10, 0, 0, 1].into()));
         assert!(!links.contain(std::net::Ipv6Addr::LOCALHOST.into()));

@@ -49,6 +49,17 @@
 //!   and heard later. Linux grants the 4 MiB asked for to processes with `CAP_NET_ADMIN`, or to all after
 //!   `sysctl -w net.core.rmem_max=4194304`; with less, a warning says so once.
 //!
+//! # Without a network
+//!
+//! - With no interface at all, `lookup`, `services` and watches fail with `Unavailable`.
+//! - With loopback alone, services that it has are answered and followed as ever, also when they leave. Of any other service,
+//!   whether it was heard over a link that has gone or never, nothing can be said: `Unavailable`, never an empty set.
+//! - What was heard over links that have gone is not told as gone. When a link is back and has been listened to for as long
+//!   as for a first state, the state is told again, without those that are not heard any more.
+//! - `mdns:?interface=lo` says that this machine is all that is wanted: then nothing on loopback is an empty set.
+//! - A link that goes while another than loopback stays takes what was heard on it alone along.
+//! - A registration at a loopback address only, on a machine with other links, is warned of once.
+//!
 //! # Trust
 //!
 //! Multicast DNS has no authentication. Anyone on the link can announce any name with any address, and everything read

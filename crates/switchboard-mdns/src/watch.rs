@@ -29,14 +29,14 @@ const LOOK: Duration = Duration::from_millis(20);
 /// absence.
 pub(crate) async fn lookup(browse: &Browse, service: &ServiceName, settle: Duration) -> Result<Snapshot> {
     let whole = listen(browse, settle, |store| !store.snapshot(service).is_empty()).await;
-    check(browse, "lookup")?;
+    check(browse, "lookup", browse.store().failure_of(service))?;
     Ok(mark(browse.store().snapshot(service), whole))
 }
 
 /// The names heard of, after listening as long as for a lookup.
 pub(crate) async fn services(browse: &Browse, settle: Duration) -> Result<BTreeSet<ServiceName>> {
     let whole = listen(browse, settle, any).await;
-    check(browse, "services")?;
+    check(browse, "services", browse.store().failure_of_names())?;
     if !whole {
         tracing::warn!("there may be more services than were heard of in time");
     }
@@ -70,15 +70,12 @@ fn mark(snapshot: Snapshot, whole: bool) -> Snapshot {
     if whole { snapshot } else { snapshot.incomplete() }
 }
 
-/// An error if the registry was closed, or cannot hear the network now.
-fn check(browse: &Browse, operation: &'static str) -> Result<()> {
+/// An error if the registry was closed, or cannot hear now what is asked for.
+fn check(browse: &Browse, operation: &'static str, failure: Option<Error>) -> Result<()> {
     if browse.store().is_closed() {
         return Err(Error::closed(BACKEND, operation));
     }
-    browse
-        .store()
-        .failure()
-        .map_or(Ok(()), |why| Err(Error::new(why.kind(), BACKEND, operation, why.message())))
+    failure.map_or(Ok(()), |why| Err(Error::new(why.kind(), BACKEND, operation, why.message())))
 }
 
 fn settled<T: Send + 'static>(
@@ -108,7 +105,7 @@ async fn listen(browse: &Browse, settle: Duration, found: impl Fn(&Store) -> boo
         let standing = browse.standing();
         let left = left(settle, &standing, quiet, found(browse.store()));
         // Even a sleep of nothing waits for the next tick of the timer.
-        if left.is_zero() || check(browse, "listen").is_err() {
+        if left.is_zero() || browse.store().is_closed() || browse.is_deaf() {
             return is_whole(settle, &standing, quiet);
         }
         // Time that runs out and a change are both a reason to look again, and so is what is heard and changes nothing.

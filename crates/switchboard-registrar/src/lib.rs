@@ -61,7 +61,7 @@ mod signal;
 mod status;
 mod task;
 
-pub use advertise::advertise;
+pub use advertise::{advertise, advertise_on};
 pub use check::CheckError;
 pub use registrar::Registrar;
 pub use running::Running;

@@ -1,5 +1,6 @@
 use std::collections::BTreeSet;
 use std::fmt;
+use std::net::IpAddr;
 
 use async_trait::async_trait;
 use futures::StreamExt;
@@ -86,6 +87,10 @@ impl<R: Registry> Registry for Cached<R> {
 
     async fn suspect(&self, key: &InstanceKey) {
         self.registry.suspect(key).await;
+    }
+
+    async fn local_ip(&self) -> Option<IpAddr> {
+        self.registry.local_ip().await
     }
 
     async fn close(&self) -> Result<()> {

@@ -9,6 +9,9 @@
 //! | `watch SERVICE` | follows a service | `snapshot`, `service`, `instances`, each time it changes |
 //! | `suspect SERVICE ID` | hints that an instance is not reachable | `suspected` |
 //! | `serve SERVICE ID` | greets callers on a free port of `0.0.0.0`, registered where that is reachable | `serving`, `address` |
+//! | `advertise BOUND` | nothing | `advertised`: `anywhere` by `advertise`, `here` by `advertise_on` this registry |
+//! | `advertise BOUND URL` | nothing | the same, `here` for the registry of Consul at URL |
+//! | `hold TUNNEL` | keeps a tun device connected, so that it is up | `held` |
 //! | `call ADDRESS` | connects, and reads to the end | `called`, `heard` |
 //! | `close` | closes the registry and ends | `closed` |
 //!
@@ -22,12 +25,14 @@ use std::time::Duration;
 use futures::StreamExt;
 use rustix::time::{ClockId, clock_gettime};
 use serde_json::{Value, json};
+use switchboard_consul::ConsulRegistry;
 use switchboard_core::{Error, Instance, InstanceId, InstanceKey, RegisterOptions, Registry, ServiceName};
 use switchboard_mdns::MdnsRegistry;
-use switchboard_registrar::advertise;
+use switchboard_registrar::{advertise, advertise_on};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
+use tun_rs::{DeviceBuilder, Layer};
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
@@ -109,6 +114,21 @@ async fn run(registry: &MdnsRegistry, command: &str) -> Result<(), Failure> {
             report("suspected", json!({}));
         }
         "serve" => serve(registry, key(rest)?).await?,
+        "advertise" => {
+            let (bound, url) = rest.split_once(' ').unwrap_or((rest, ""));
+            let here = if url.is_empty() {
+                advertise_on(registry, bound).await?
+            } else {
+                advertise_on(&ConsulRegistry::from_url(&url.parse()?)?, bound).await?
+            };
+            report("advertised", json!({ "anywhere": advertise(bound).await?, "here": here }));
+        }
+        "hold" => {
+            let tunnel = DeviceBuilder::new().name(rest).layer(Layer::L3).build_sync()?;
+            report("held", json!({}));
+            std::future::pending::<()>().await;
+            drop(tunnel);
+        }
         "call" => {
             let mut heard = String::new();
             TcpStream::connect(rest).await?.read_to_string(&mut heard).await?;
@@ -121,7 +141,7 @@ async fn run(registry: &MdnsRegistry, command: &str) -> Result<(), Failure> {
 
 async fn serve(registry: &MdnsRegistry, key: InstanceKey) -> Result<(), Failure> {
     let listener = TcpListener::bind("0.0.0.0:0").await?;
-    let address = advertise(listener.local_addr()?).await?;
+    let address = advertise_on(registry, listener.local_addr()?).await?;
     let instance =
         Instance::builder(key.service().as_str()).id(key.id().as_str()).address(address).build()?;
     registry.register(&instance, &RegisterOptions::new()).await?;

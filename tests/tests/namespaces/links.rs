@@ -7,6 +7,7 @@ use serde_json::json;
 use switchboard_tests::netns::{Machine, World};
 use switchboard_tests::program::Program;
 
+use crate::reach::until_alone;
 use crate::{
     LIMIT, greeter, instances, node, node_at, register, told_since_seen, took, until_at, until_gone,
     until_seen,
@@ -87,7 +88,9 @@ fn a_link_that_was_down_is_used_again_on_both_sides() {
 
     there.ip("link set eth0 down");
     let down = Instant::now();
-    took("own link down until the other is gone", down, until_gone(&mut client, "greeter", "1", LIMIT));
+    // Nobody has left, and loopback is up still.
+    until_alone(&mut client, "watch greeter");
+    took("own link down until that is told", down, Instant::now());
     there.ip("link set eth0 up");
     let up = Instant::now();
     took("own link up until the other is back", up, until_seen(&mut client, "greeter", "1", LIMIT).1);

@@ -5,9 +5,11 @@
 //! lapse of a record's TTL. With `--nocapture` it prints what took how long.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod addresses;
 mod faults;
 mod links;
 mod peers;
+mod reach;
 
 use std::time::{Duration, Instant};
 

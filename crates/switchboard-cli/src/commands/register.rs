@@ -19,11 +19,11 @@ pub(crate) async fn run(session: &Session, args: args::Register) -> Result<ExitC
     let mut signals = signals()?;
     let args::Register { service, address, details } = args;
     details.check()?;
-    let address = registrar::advertise(&address).await?;
+    let registry = session.connect().await?;
+    let address = registrar::advertise_on(&registry, &address).await?;
     let instance = details.instance(&service, &address)?;
     let check = HealthCheck::new(&details, &address, false)?;
 
-    let registry = session.connect().await?;
     let report = Report { session, registry: &registry, key: instance.key(), address, to: To::Output };
     let registrar = details.registrar(session, registry.clone(), instance);
     let running = tokio::select! {

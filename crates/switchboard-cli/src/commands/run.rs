@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use switchboard::registrar::{self, Running};
 use switchboard::{Address, Registry};
+use switchboard_net::interface::{self, Choice};
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 
@@ -30,11 +31,11 @@ pub(crate) async fn run(session: &Session, args: args::Run) -> Result<ExitCode, 
     let mut signals = signals()?;
     args.details.check()?;
     let port = free_port(args.port)?;
-    let hosts = hosts(session, args.host.as_deref(), port).await?;
+    let registry = session.connect().await?;
+    let hosts = hosts(session, &registry, args.host.as_deref(), port).await?;
     // Mistakes in what is to be registered show before the program is started.
     args.details.instance(&args.service, &hosts[0])?;
     HealthCheck::new(&args.details, &hosts[0], true)?;
-    let registry = session.connect().await?;
 
     let mut program = Program::start(&args.command, port).map_err(|error| {
         let name = args.command[0].to_string_lossy();
@@ -143,13 +144,18 @@ fn free_port(port: u16) -> Result<u16, Failure> {
 }
 
 /// Where the program may be reached, what others can use first.
-async fn hosts(session: &Session, host: Option<&str>, port: u16) -> Result<Vec<Address>, Failure> {
+async fn hosts(
+    session: &Session,
+    registry: &Arc<dyn Registry>,
+    host: Option<&str>,
+    port: u16,
+) -> Result<Vec<Address>, Failure> {
     if let Some(host) = host {
         return Ok(vec![Address::new(host, port)?]);
     }
     let mut hosts = Vec::new();
     if !loopback_only(session)? {
-        hosts.push(registrar::advertise(format!("0.0.0.0:{port}")).await?);
+        hosts.push(registrar::advertise_on(registry, format!("0.0.0.0:{port}")).await?);
     }
     for loopback in [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()] {
         let address = Address::try_from(std::net::SocketAddr::new(loopback, port))?;
@@ -164,7 +170,6 @@ async fn hosts(session: &Session, host: Option<&str>, port: u16) -> Result<Vec<A
 fn loopback_only(session: &Session) -> Result<bool, Failure> {
     let url = session.url()?;
     let interfaces = url.params("mdns").take_all("interface");
-    let loopback =
-        |name: &String| name == "lo" || name.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
-    Ok(url.scheme() == "mdns" && !interfaces.is_empty() && interfaces.iter().all(loopback))
+    let chosen: Vec<Choice> = interfaces.iter().map(|name| name.as_str().into()).collect();
+    Ok(url.scheme() == "mdns" && Choice::are_loopback(&chosen, &interface::up()))
 }

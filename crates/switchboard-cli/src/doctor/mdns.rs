@@ -5,10 +5,11 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::time::Duration;
 
-use if_addrs::IfAddr;
 use socket2::{Domain, Protocol, Socket, Type};
 use switchboard::mdns::MdnsRegistry;
 use switchboard::{Registry, RegistryUrl};
+use switchboard_net::interface::{self, Choice};
+use switchboard_net::mdns::{self, Unusable};
 use tokio::net::UdpSocket;
 use tokio::time::timeout;
 
@@ -32,9 +33,15 @@ struct Interface {
     addresses: Vec<IpAddr>,
     loopback: bool,
     multicast: bool,
+    /// Why the registry does not use it.
+    unusable: Option<Unusable>,
 }
 
 impl Interface {
+    fn is_tried(&self) -> bool {
+        self.unusable.is_none() && (self.multicast || self.loopback)
+    }
+
     /// One for each version of IP; loopback carries no multicast of IPv6.
     fn paths(&self) -> Vec<Path> {
         let v4 = self.addresses.iter().find_map(|ip| match ip {
@@ -69,7 +76,7 @@ pub(crate) async fn examine(url: &RegistryUrl) -> Vec<Finding> {
     let listening = !held.is_problem();
     findings.push(held);
     if listening {
-        for interface in interfaces.iter().filter(|interface| interface.multicast || interface.loopback) {
+        for interface in interfaces.iter().filter(|interface| interface.is_tried()) {
             findings.extend(examine_paths(interface, port).await);
         }
         findings.extend(examine_buffer(url).await);
@@ -97,27 +104,28 @@ async fn examine_buffer(url: &RegistryUrl) -> Option<Finding> {
 }
 
 fn interfaces(chosen: &[String]) -> io::Result<Vec<Interface>> {
+    let chosen: Vec<Choice> = chosen.iter().map(|name| name.as_str().into()).collect();
     let mut found: BTreeMap<String, Interface> = BTreeMap::new();
-    for interface in if_addrs::get_if_addrs()?.into_iter().filter(if_addrs::Interface::is_oper_up) {
-        let (ip, loopback) = (interface.ip(), interface.is_loopback());
-        let is = |choice: &String| {
-            *choice == interface.name || choice.parse() == Ok(ip) || (choice == "lo" && loopback)
-        };
-        if !chosen.is_empty() && !chosen.iter().any(is) {
+    let up: Vec<_> = interface::all()?.into_iter().filter(switchboard_net::Interface::is_oper_up).collect();
+    for one in &up {
+        if !chosen.is_empty() && !chosen.iter().any(|choice| choice.matches(one)) {
             continue;
         }
+        let loopback = interface::is_loopback(one, &up);
         // Without an address of its own version of IP an interface carries nothing of it.
-        let known = found.entry(interface.name.clone()).or_insert_with(|| Interface {
-            multicast: has_multicast(&interface.name),
-            name: interface.name.clone(),
-            index: interface.index,
+        let known = found.entry(one.name.clone()).or_insert_with(|| Interface {
+            multicast: has_multicast(&one.name),
+            name: one.name.clone(),
+            index: one.index,
             addresses: Vec::new(),
             loopback,
+            // One version of IP on loopback is none of the whole interface.
+            unusable: mdns::unusable(one).filter(|_| !loopback),
         });
-        if matches!(interface.addr, IfAddr::V4(_)) {
-            known.addresses.insert(0, ip);
+        if one.ip().is_ipv4() {
+            known.addresses.insert(0, one.ip());
         } else {
-            known.addresses.push(ip);
+            known.addresses.push(one.ip());
         }
     }
     Ok(found.into_values().collect())
@@ -141,9 +149,16 @@ fn examine_interfaces(interfaces: &[Interface], chosen: bool) -> Vec<Finding> {
         return vec![Finding::problem("interfaces", finding, "see `ip address`; bring one up")];
     }
     let mut findings = Vec::new();
-    for Interface { name, addresses, loopback, multicast, .. } in interfaces {
+    for Interface { name, addresses, loopback, multicast, unusable, .. } in interfaces {
         let at = addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-        if *loopback {
+        if let Some(why) = unusable {
+            let told = format!("{name} ({at}): left out, since it {why}");
+            findings.push(if chosen {
+                Finding::problem("interface", told, "name another interface, or use consul: there")
+            } else {
+                Finding::ok("interface", told)
+            });
+        } else if *loopback {
             findings.push(Finding::ok("interface", format!("{name} ({at}): loopback, within this machine")));
         } else if *multicast {
             findings.push(Finding::ok("interface", format!("{name} ({at}): up, with multicast")));
@@ -155,10 +170,10 @@ fn examine_interfaces(interfaces: &[Interface], chosen: bool) -> Vec<Finding> {
             ));
         }
     }
-    if !chosen && interfaces.iter().all(|interface| interface.loopback) {
+    if !chosen && interfaces.iter().all(|interface| interface.loopback || interface.unusable.is_some()) {
         findings.push(Finding::problem(
             "interfaces",
-            "loopback is the only interface: programs on other machines cannot be heard",
+            "loopback is the only interface mDNS can use: programs on other machines cannot be heard",
             "connect a network; a container needs the host's network for mDNS, or consul:; for this machine alone say mdns:?interface=lo",
         ));
     }

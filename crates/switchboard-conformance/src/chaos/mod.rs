@@ -4,6 +4,7 @@ mod follow;
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -248,6 +249,10 @@ impl<R: Registry> Registry for Chaos<R> {
         };
         // A hint that is lost is nothing.
         let _ = self.call("suspect", hint).await;
+    }
+
+    async fn local_ip(&self) -> Option<IpAddr> {
+        self.registry.local_ip().await
     }
 
     async fn close(&self) -> Result<()> {
