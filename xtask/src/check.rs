@@ -109,7 +109,9 @@ fn links() -> Result<(), String> {
     let documents = output("git ls-files *.md").ok_or("git ls-files failed")?;
     let mut broken = Vec::new();
     for document in documents.lines() {
+        // A crate's page may be that of the whole.
         let path = crate::command::root().join(document);
+        let path = path.canonicalize().unwrap_or(path);
         let text = std::fs::read_to_string(&path).map_err(|error| format!("{document}: {error}"))?;
         let targets = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
         for target in targets.filter(|target| !target.contains("://") && !target.starts_with('#')) {
