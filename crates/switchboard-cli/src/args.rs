@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use switchboard::{InstanceId, ServiceName};
 
@@ -12,7 +13,7 @@ use switchboard::{InstanceId, ServiceName};
 ///
 /// Exit codes: 0 done, 1 failed, 2 bad usage; `run` returns the code of the program it ran.
 #[derive(Debug, Parser)]
-#[command(name = "switchboard", version, disable_help_subcommand = true)]
+#[command(name = "switchboard", version, disable_help_subcommand = true, arg_required_else_help = true)]
 pub(crate) struct Arguments {
     #[command(flatten)]
     pub(crate) global: Global,
@@ -23,16 +24,10 @@ pub(crate) struct Arguments {
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Global options")]
 pub(crate) struct Global {
-    /// The registry: `mdns:`, `mdns:?interface=lo`, `consul://127.0.0.1:8500`, …
-    #[arg(
-        long,
-        global = true,
-        value_name = "URL",
-        env = switchboard::ENVIRONMENT_VARIABLE,
-        hide_env_values = true,
-        default_value = "mdns:"
-    )]
-    pub(crate) registry: String,
+    /// The registry: `mdns:`, `mdns:?interface=lo`, `consul://127.0.0.1:8500`, … [env: SWITCHBOARD_REGISTRY] [default: mdns:]
+    // Read without clap, to tell an empty variable, which counts as none, from an empty option, which is a mistake.
+    #[arg(long, global = true, value_name = "URL", value_parser = NonEmptyStringValueParser::new())]
+    pub(crate) registry: Option<String>,
 
     /// Write JSON for machines
     #[arg(long, global = true)]
@@ -66,7 +61,7 @@ pub(crate) enum Command {
     /// Find out why nothing shows up
     Doctor(Doctor),
     /// Watch everything live, on the full screen
-    Top,
+    Top(Top),
     /// Print the completions of a shell
     Completions(Completions),
     /// Print the manual page, or write all of them into a directory
@@ -82,6 +77,16 @@ pub(crate) struct Instances {
     /// Only instances that are passing or warning
     #[arg(long)]
     pub(crate) healthy: bool,
+    /// `wide` shows long tags, metadata and endpoints in full
+    #[arg(short, long, value_name = "FORMAT")]
+    pub(crate) output: Option<Format>,
+}
+
+/// How a list is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// A table in which nothing is cut
+    Wide,
 }
 
 /// Which instances count; all that is given must hold.
@@ -246,6 +251,12 @@ pub(crate) struct Call {
 #[derive(Debug, Args)]
 pub(crate) struct Doctor {
     /// The service that is missed; its rights are what a token is asked for
+    pub(crate) service: Option<ServiceName>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Top {
+    /// The service; all of them if left out
     pub(crate) service: Option<ServiceName>,
 }
 

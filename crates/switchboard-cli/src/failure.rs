@@ -32,6 +32,12 @@ impl Failure {
         Self { message: message.into(), code: USAGE, silent: false }
     }
 
+    /// With another exit code.
+    pub(crate) fn code(mut self, code: u8) -> Self {
+        self.code = code;
+        self
+    }
+
     /// With the cause, and its causes.
     pub(crate) fn because(mut self, cause: &(dyn StdError + 'static)) -> Self {
         self.message = format!("{}: {}", self.message, chain(cause));
@@ -111,13 +117,17 @@ pub(crate) fn usage(error: &clap::Error) -> ExitCode {
         let _ = error.print();
         return ExitCode::SUCCESS;
     }
+    if error.kind() == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        // On standard error: it is not what a script has asked for.
+        let _ = error.print();
+        return ExitCode::from(USAGE);
+    }
     let text = error.render().to_string();
     let said = text.split("\n\nUsage:").next().unwrap_or_default();
     let said = said.split("\n\nFor more information").next().unwrap_or_default();
     let said: Vec<&str> = said.trim_start_matches("error: ").split_whitespace().collect();
     let message = match error.kind() {
-        clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
-        | clap::error::ErrorKind::MissingSubcommand => "no command is given".into(),
+        clap::error::ErrorKind::MissingSubcommand => "no command is given".into(),
         _ => said.join(" "),
     };
     Failure::usage(format!("{message} (see --help)")).exit()

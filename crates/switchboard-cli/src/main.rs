@@ -2,12 +2,15 @@
 
 mod args;
 mod commands;
+mod difference;
 mod doctor;
 mod failure;
 mod health_check;
+mod manual;
 mod network;
 mod output;
 mod process;
+mod reader;
 mod session;
 mod top;
 
@@ -40,7 +43,7 @@ fn main() -> ExitCode {
 async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     let Arguments { global, command } = arguments;
     output::log(global.verbose);
-    let session = Session::new(global);
+    let session = Session::new(global)?;
     match command {
         Command::Services => commands::services::run(&session).await,
         Command::Instances(args) => commands::instances::run(&session, &args).await,
@@ -50,7 +53,7 @@ async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         Command::Pick(args) => commands::pick::run(&session, &args).await,
         Command::Call(args) => commands::call::run(&session, &args).await,
         Command::Doctor(args) => doctor::run(&session, &args).await,
-        Command::Top => top::run(&session).await,
+        Command::Top(args) => top::run(&session, &args).await,
         Command::Completions(args) => commands::generate::completions(&args),
         Command::Man(args) => commands::generate::man(&args),
     }

@@ -65,7 +65,10 @@ impl<'a> Network<'a> {
         for service in gone {
             if let Some(Followed { known, watch }) = self.followed.remove(&service) {
                 watch.abort();
-                self.ready.extend(Snapshot::empty(service).diff(&known).into_iter().map(Event::Changed));
+                let empty = Snapshot::empty(service.clone());
+                self.ready.extend(empty.diff(&known).into_iter().map(Event::Changed));
+                // That it is gone has been heard; its own watch says nothing any more.
+                self.ready.push_back(Event::Heard(Some(service)));
             }
         }
         for service in names {

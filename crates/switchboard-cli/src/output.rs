@@ -163,6 +163,14 @@ pub(crate) fn clean(text: &str) -> String {
     text.chars().flat_map(|c| if steers(c) { c.escape_default().collect() } else { vec![c] }).collect()
 }
 
+/// `text` in at most `widest` characters, with an ellipsis where something is missing.
+pub(crate) fn cut(text: String, widest: usize) -> String {
+    match text.char_indices().nth(widest) {
+        None => text,
+        Some(_) => text.chars().take(widest.saturating_sub(1)).chain(['…']).collect(),
+    }
+}
+
 /// An instance in JSON, always with the same keys.
 #[derive(Debug, Serialize)]
 pub(crate) struct InstanceJson<'a> {
@@ -293,6 +301,13 @@ mod tests {
                 .get("health_reasons")
                 .is_none()
         );
+    }
+
+    #[test]
+    fn what_is_cut_says_so() {
+        assert_eq!(cut("éé".into(), 2), "éé");
+        assert_eq!(cut("ééé".into(), 2), "é…");
+        assert_eq!(cut("a".into(), 0), "…");
     }
 
     #[test]

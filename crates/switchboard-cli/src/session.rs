@@ -23,15 +23,28 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    pub(crate) fn new(global: Global) -> Self {
-        // An empty variable counts as one that is not set, as in `switchboard::from_env`.
-        let url = if global.registry.is_empty() { "mdns:".into() } else { global.registry };
-        Self { url, json: global.json, timeout: global.timeout }
+    pub(crate) fn new(global: Global) -> Result<Self, Failure> {
+        let url = match global.registry {
+            Some(url) => url,
+            None => from_environment()?,
+        };
+        Ok(Self { url, json: global.json, timeout: global.timeout })
     }
 
     /// The registry's URL, which may hold credentials and is not to be shown.
     pub(crate) fn url(&self) -> Result<RegistryUrl, Failure> {
         Ok(self.url.parse::<RegistryUrl>()?)
+    }
+
+    /// Says so where the registry is mDNS on all interfaces, and loopback is the only one: nothing of others is heard.
+    pub(crate) fn alone(&self) -> Option<&'static str> {
+        let url = self.url().ok()?;
+        if url.scheme() != "mdns" || !url.params("mdns").take_all("interface").is_empty() {
+            return None;
+        }
+        let up = if_addrs::get_if_addrs().ok()?;
+        let alone = up.iter().all(|interface| interface.is_loopback() || !interface.is_oper_up());
+        alone.then_some("loopback is the only interface: other machines cannot be heard")
     }
 
     /// Opens the registry.
@@ -51,6 +64,17 @@ impl Session {
             Error::new(ErrorKind::Unavailable, "switchboard", operation, message)
         };
         timeout(self.timeout, spinning("waiting for the registry", work)).await.map_err(late)?
+    }
+}
+
+/// The registry that the environment names. An empty variable counts as one that is not set, as in `switchboard::from_env`.
+fn from_environment() -> Result<String, Failure> {
+    match std::env::var(switchboard::ENVIRONMENT_VARIABLE) {
+        Ok(url) if !url.is_empty() => Ok(url),
+        Ok(_) | Err(std::env::VarError::NotPresent) => Ok("mdns:".into()),
+        Err(std::env::VarError::NotUnicode(_)) => {
+            Err(Failure::usage(format!("{} is not Unicode", switchboard::ENVIRONMENT_VARIABLE)))
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use clap::CommandFactory;
 
 use crate::args::{self, Arguments};
 use crate::failure::Failure;
+use crate::manual;
 
 pub(crate) fn completions(args: &args::Completions) -> Result<ExitCode, Failure> {
     // Into memory first: the generator panics on a pipe that is closed.
@@ -19,13 +20,11 @@ pub(crate) fn completions(args: &args::Completions) -> Result<ExitCode, Failure>
 pub(crate) fn man(args: &args::Man) -> Result<ExitCode, Failure> {
     let command = Arguments::command();
     if let Some(directory) = &args.directory {
-        clap_mangen::generate_to(command, directory).map_err(|error| {
+        manual::write_all(command, directory).map_err(|error| {
             Failure::failed(format!("cannot write to {}", directory.display())).because(&error)
         })?;
     } else {
-        let mut page = Vec::new();
-        clap_mangen::Man::new(command).render(&mut page)?;
-        io::stdout().write_all(&page)?;
+        io::stdout().write_all(manual::page(command)?.as_bytes())?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -10,6 +10,9 @@ use crate::failure::Failure;
 use crate::output::{self, InstanceJson, Listing, Look};
 use crate::session::Session;
 
+/// One instance with many tags must not pad the rows of all.
+const WIDEST: usize = 40;
+
 impl args::InstanceFilter {
     pub(crate) fn accepts(&self, instance: &Instance) -> bool {
         self.version.as_deref().is_none_or(|version| instance.version() == Some(version))
@@ -38,12 +41,14 @@ pub(crate) async fn run(session: &Session, args: &args::Instances) -> Result<Exi
         };
         output::note(&format!("service {:?}: {known} at {registry}", args.service.as_str()));
     } else {
-        list(&found).print()?;
+        let wide = args.output == Some(args::Format::Wide);
+        list(&found, wide).print()?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn list(instances: &[&Arc<Instance>]) -> Listing {
+fn list(instances: &[&Arc<Instance>], wide: bool) -> Listing {
+    let several = |text: String| if wide { text } else { output::cut(text, WIDEST) };
     let heads = ["ID", "HEALTH", "ADDRESS", "VERSION", "WEIGHT", "TAGS", "METADATA", "ENDPOINTS", "WHY"];
     let mut listing = Listing::new(&heads);
     let weighted = instances.iter().any(|instance| instance.weight().get() != 1);
@@ -55,9 +60,9 @@ fn list(instances: &[&Arc<Instance>]) -> Listing {
             output::list(instance.addresses()),
             instance.version().unwrap_or_default().to_owned(),
             if weighted { instance.weight().to_string() } else { String::new() },
-            output::list(instance.tags()),
-            output::list(metadata),
-            output::list(instance.endpoints().iter().map(|endpoint| &endpoint.name)),
+            several(output::list(instance.tags())),
+            several(output::list(metadata)),
+            several(output::list(instance.endpoints().iter().map(|endpoint| &endpoint.name))),
             output::why(instance),
         ];
         listing.row(Look::of(instance.health()), cells);

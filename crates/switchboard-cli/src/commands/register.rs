@@ -2,11 +2,13 @@
 
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Serialize;
 use switchboard::registrar::{self, Registrar, Running, Status};
 use switchboard::{Address, Instance, InstanceKey, Registry, ServiceName};
 use tokio::sync::watch;
+use tokio::time::timeout;
 
 use crate::args::{self, Details};
 use crate::failure::{Failure, chain};
@@ -38,7 +40,10 @@ pub(crate) async fn run(session: &Session, args: args::Register) -> Result<ExitC
         told = report.follow(running.watch_status()) => told,
         () = signals.end() => Ok(()),
     };
-    let left = leave(running, &registry).await;
+    let left = tokio::select! {
+        left = leave(session, running, &registry) => left,
+        () = signals.end() => Err(Failure::failed("interrupted before it was deregistered")),
+    };
     told?;
     left?;
     report.say("deregistered", None)?;
@@ -49,11 +54,31 @@ pub(crate) fn signals() -> Result<Signals, Failure> {
     Signals::new().map_err(|error| Failure::failed("cannot wait for signals").because(&error))
 }
 
-/// Deregisters and closes the registry.
-pub(crate) async fn leave(running: Running, registry: &Arc<dyn Registry>) -> Result<(), Failure> {
-    let left = running.shutdown().await;
-    let closed = registry.close().await;
-    left.and(closed).map_err(Failure::from)
+/// After so long it is said that something is waited for.
+const SAY_AFTER: Duration = Duration::from_secs(1);
+
+/// Deregisters and closes the registry, both within the time the user gave.
+pub(crate) async fn leave(
+    session: &Session,
+    running: Running,
+    registry: &Arc<dyn Registry>,
+) -> Result<(), Failure> {
+    let limit = humantime::format_duration(session.timeout);
+    let mut leaving = std::pin::pin!(timeout(session.timeout, async {
+        running.shutdown().await?;
+        registry.close().await
+    }));
+    let left = match timeout(SAY_AFTER, &mut leaving).await {
+        Ok(left) => left,
+        Err(_) => {
+            output::note(&format!("deregistering, for {limit} at most"));
+            leaving.await
+        }
+    };
+    match left {
+        Ok(left) => Ok(left?),
+        Err(_) => Err(Failure::failed(format!("not deregistered within {limit}; it lapses with its TTL"))),
+    }
 }
 
 impl Details {
@@ -120,7 +145,7 @@ pub(crate) enum To {
 }
 
 /// Tells how a registration stands, whenever that changes.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Report<'a> {
     pub(crate) session: &'a Session,
     pub(crate) registry: &'a Arc<dyn Registry>,

@@ -5,6 +5,8 @@ use std::process::{ExitCode, ExitStatus};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt as _;
+use serde::Serialize;
 use switchboard::registrar::{self, Running};
 use switchboard::{Address, Registry};
 use switchboard_net::interface::{self, Choice};
@@ -15,6 +17,7 @@ use crate::args;
 use crate::commands::register::{Report, To, leave, signals};
 use crate::failure::Failure;
 use crate::health_check::HealthCheck;
+use crate::output;
 use crate::process::{self, Program, Signals};
 use crate::session::Session;
 
@@ -23,6 +26,9 @@ const TRY_EVERY: (Duration, Duration) = (Duration::from_millis(20), Duration::fr
 
 /// How long one try may take; a port that drops packets is as good as closed.
 const TRY_FOR: Duration = Duration::from_secs(1);
+
+/// A program that does not accept after so long is told of; some take minutes, so it goes on.
+const ACCEPTS_WITHIN: Duration = Duration::from_secs(5);
 
 /// A signal that ends the program waits so long for the deregistration that comes first.
 const DEREGISTER_WITHIN: Duration = Duration::from_secs(2);
@@ -39,18 +45,20 @@ pub(crate) async fn run(session: &Session, args: args::Run) -> Result<ExitCode, 
 
     let mut program = Program::start(&args.command, port).map_err(|error| {
         let name = args.command[0].to_string_lossy();
-        Failure::failed(format!("cannot start {name:?}")).because(&error)
+        Failure::failed(format!("cannot start {name:?}")).because(&error).code(not_started(&error))
     })?;
     let place = Place { session, args: &args, registry: &registry, hosts: &hosts };
     let mut running = None;
     let ended = accompany(&place, &mut program, &mut signals, &mut running).await;
-    let left = match running {
-        Some(running) => leave(running, &registry).await,
-        None => registry.close().await.map_err(Failure::from),
-    };
-    if let Err(failure) = left {
-        // Told, but the program's own end is what counts.
-        failure.exit();
+    if let Some((running, report)) = running {
+        match leave(session, running, &registry).await {
+            Ok(()) => report.say("deregistered", None)?,
+            // Told, but the program's own end is what counts.
+            Err(failure) => drop(failure.exit()),
+        }
+    } else {
+        // Nothing is left to deregister, or there was no time for it.
+        let _ = timeout(session.timeout, registry.close()).await;
     }
     let status = ended?;
     Ok(process::exit_code(status).into())
@@ -64,15 +72,16 @@ struct Place<'a> {
 }
 
 /// Registers the program once it accepts, passes signals on, and returns when it has ended.
-async fn accompany(
-    place: &Place<'_>,
+async fn accompany<'a>(
+    place: &Place<'a>,
     program: &mut Program,
     signals: &mut Signals,
-    running: &mut Option<Running>,
+    running: &mut Option<(Running, Report<'a>)>,
 ) -> Result<ExitStatus, Failure> {
     let mut told = None;
     let mut accepting = std::pin::pin!(accepting(place.hosts));
     let mut leaving = false;
+    let mut late = std::pin::pin!(sleep(ACCEPTS_WITHIN).fuse());
     loop {
         let register = running.is_none() && !leaving;
         tokio::select! {
@@ -81,10 +90,11 @@ async fn accompany(
             }
             address = &mut accepting, if register => {
                 let (started, report) = place.register(address)?;
-                let status = started.watch_status();
-                told = Some(Box::pin(async move { report.follow(status).await }));
-                *running = Some(started);
+                let (status, follower) = (started.watch_status(), report.clone());
+                told = Some(Box::pin(async move { follower.follow(status).await }));
+                *running = Some((started, report));
             }
+            () = &mut late, if register => place.say_waiting(),
             // Ends when the registration has stopped.
             _ = async { match &mut told { Some(told) => told.await, None => std::future::pending().await } } => {
                 told = None;
@@ -92,9 +102,13 @@ async fn accompany(
             signal = signals.next() => {
                 if process::asks_to_end(signal) {
                     leaving = true;
-                    if let Some(running) = running.take() {
+                    if let Some((running, report)) = running.take() {
                         // Clients leave first; a registry that hangs must not keep the program from ending.
-                        let _ = timeout(DEREGISTER_WITHIN, running.shutdown()).await;
+                        match timeout(DEREGISTER_WITHIN, running.shutdown()).await {
+                            Ok(Ok(())) => report.say("deregistered", None)?,
+                            Ok(Err(error)) => drop(Failure::from(error).exit()),
+                            Err(_) => report.say("not deregistered", Some("the registry took too long"))?,
+                        }
                     }
                 }
                 program.forward(signal);
@@ -103,7 +117,38 @@ async fn accompany(
     }
 }
 
+/// The exit code of a program that was not started, by the convention of shells.
+fn not_started(error: &std::io::Error) -> u8 {
+    match error.kind() {
+        std::io::ErrorKind::NotFound => 127,
+        _ => 126,
+    }
+}
+
+#[derive(Serialize)]
+struct Waiting<'a> {
+    status: &'static str,
+    service: &'a str,
+    addresses: &'a [Address],
+    why: &'static str,
+}
+
 impl<'a> Place<'a> {
+    /// Says that the program is not registered yet, since it does not accept connections.
+    fn say_waiting(&self) {
+        let (service, addresses) = (self.args.service.as_str(), self.hosts);
+        let why = "nothing accepts connections there yet";
+        if self.session.json {
+            output::json_line_to_error(&Waiting { status: "waiting", service, addresses, why });
+        } else {
+            let port = self.hosts[0].port();
+            let at = output::list(addresses);
+            output::note(&format!(
+                "waiting {service} at {at}: {why}; it is registered when the program listens on PORT, {port}"
+            ));
+        }
+    }
+
     fn register(&self, address: Address) -> Result<(Running, Report<'a>), Failure> {
         let details = &self.args.details;
         let instance = details.instance(&self.args.service, &address)?;

@@ -13,11 +13,13 @@ use crate::session::Session;
 struct Row<'a> {
     name: &'a str,
     instances: usize,
+    healthy: usize,
 }
 
 impl<'a> From<&'a Snapshot> for Row<'a> {
     fn from(snapshot: &'a Snapshot) -> Self {
-        Self { name: snapshot.service().as_str(), instances: snapshot.len() }
+        let healthy = snapshot.healthy().count();
+        Self { name: snapshot.service().as_str(), instances: snapshot.len(), healthy }
     }
 }
 

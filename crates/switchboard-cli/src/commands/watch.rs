@@ -2,24 +2,49 @@
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
+use std::time::SystemTime;
 
 use futures::StreamExt;
 use serde::Serialize;
-use switchboard::{Change, Error, ErrorKind, Instance, ServiceName};
+use switchboard::{Change, Error, ErrorKind, Health, Instance, ServiceName};
+use tokio::time::Instant;
 
 use crate::args;
+use crate::difference::difference;
 use crate::failure::{Failure, chain};
 use crate::network::{Event, Network};
 use crate::output::{self, InstanceJson, Look};
+use crate::reader;
 use crate::session::Session;
 
 #[derive(Serialize)]
 struct Line<'a> {
+    time: String,
     change: &'static str,
     service: &'a str,
     id: &'a str,
     /// As it is now, or was last.
     instance: InstanceJson<'a>,
+    /// As it was before an update.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    old: Option<InstanceJson<'a>>,
+}
+
+/// That a service, or the list of services for `None`, cannot be heard.
+#[derive(Serialize)]
+struct Outage<'a> {
+    time: String,
+    change: &'static str,
+    service: Option<&'a str>,
+    why: &'a str,
+}
+
+/// That all is heard again.
+#[derive(Serialize)]
+struct Recovery {
+    time: String,
+    change: &'static str,
+    seconds: u64,
 }
 
 pub(crate) async fn run(session: &Session, args: &args::Watch) -> Result<ExitCode, Failure> {
@@ -28,33 +53,68 @@ pub(crate) async fn run(session: &Session, args: &args::Watch) -> Result<ExitCod
         Some(service) => Network::one(&registry, service.clone()),
         None => Network::all(&registry),
     };
-    let mut outages = Outages::default();
+    if let Some(alone) = session.alone() {
+        output::complain(alone);
+    }
+    let mut outages = Outages::new(session.json);
+    let mut gone = std::pin::pin!(reader::gone());
     // Ends with the process: Ctrl-C leaves nothing behind that is not ended with it.
-    while let Some(event) = network.next().await {
+    loop {
+        let event = tokio::select! {
+            event = network.next() => event,
+            // As in `watch | head -n 1`.
+            () = &mut gone => return Ok(ExitCode::SUCCESS),
+        };
         match event {
-            Event::Changed(change) => show(session, &change)?,
-            Event::Heard(of) => outages.over(of.as_ref()),
-            Event::Failed(of, error) => outages.begun(of, error)?,
+            Some(Event::Changed(change)) => show(session, &change)?,
+            Some(Event::Heard(of)) => outages.over(of.as_ref())?,
+            Some(Event::Failed(of, error)) => outages.begun(of, error)?,
+            None => return Ok(ExitCode::SUCCESS),
         }
     }
-    Ok(ExitCode::SUCCESS)
+}
+
+/// The time of an event: in UTC, as RFC 3339 has it.
+fn now() -> String {
+    humantime::format_rfc3339_millis(SystemTime::now()).to_string()
 }
 
 fn show(session: &Session, change: &Change) -> Result<(), Failure> {
     let instance: &Instance = change.instance();
-    let (word, sign, look) = match change {
-        Change::Added(_) => ("added", '+', Look::Good),
-        Change::Updated { .. } => ("updated", '~', Look::Doubtful),
-        Change::Removed(_) => ("removed", '-', Look::Bad),
+    let (word, old) = match change {
+        Change::Added(_) => ("added", None),
+        Change::Updated { old, .. } => ("updated", Some(&**old)),
+        Change::Removed(_) => ("removed", None),
     };
     let key = instance.key();
     if session.json {
         let (service, id) = (key.service().as_str(), key.id().as_str());
-        output::json_line(&Line { change: word, service, id, instance: instance.into() })?;
+        let (instance, old) = (instance.into(), old.map(Into::into));
+        output::json_line(&Line { time: now(), change: word, service, id, instance, old })?;
         return Ok(());
     }
-    output::line(look, &output::clean(&format!("{sign} {key}{}", about(change))))?;
+    let (sign, look) = sign(change);
+    let time = humantime::format_rfc3339_seconds(SystemTime::now());
+    output::line(look, &output::clean(&format!("{time} {sign} {key}{}", about(change))))?;
     Ok(())
+}
+
+/// How a change is marked. What is good news is green: an instance that comes and is passing, or is so again.
+pub(crate) fn sign(change: &Change) -> (char, Look) {
+    let passing = |look| {
+        move |instance: &Instance| match instance.health() {
+            Health::Passing => look,
+            health => Look::of(health),
+        }
+    };
+    match change {
+        Change::Added(new) => ('+', passing(Look::Good)(new)),
+        Change::Updated { old, new } if old.health() == Health::Passing => {
+            ('~', passing(Look::Doubtful)(new))
+        }
+        Change::Updated { new, .. } => ('~', passing(Look::Good)(new)),
+        Change::Removed(_) => ('-', Look::Bad),
+    }
 }
 
 /// What there is to know of a change in the rest of a line.
@@ -68,26 +128,39 @@ pub(crate) fn about(change: &Change) -> String {
     match change {
         Change::Added(instance) => state(instance),
         Change::Removed(_) => String::new(),
-        Change::Updated { old, new } if old.health() != new.health() => {
-            format!("{} (was {})", state(new), old.health())
-        }
-        Change::Updated { new, .. } => state(new),
+        Change::Updated { old, new } => match difference(old, new) {
+            different if different.is_empty() => state(new),
+            different => format!(": {}", different.join(", ")),
+        },
     }
 }
 
 /// Tells of each outage once, and when it is over.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Outages {
+    json: bool,
     now: BTreeMap<Option<ServiceName>, String>,
+    since: Instant,
 }
 
 impl Outages {
+    fn new(json: bool) -> Self {
+        Self { json, now: BTreeMap::new(), since: Instant::now() }
+    }
+
     fn begun(&mut self, of: Option<ServiceName>, error: Error) -> Result<(), Failure> {
         if matches!(error.kind(), ErrorKind::Invalid | ErrorKind::Unsupported | ErrorKind::Closed) {
             // Waiting does not cure these.
             return Err(error.into());
         }
         let said = chain(&error);
+        if self.now.is_empty() {
+            self.since = Instant::now();
+        }
+        if self.json && self.now.get(&of) != Some(&said) {
+            let service = of.as_ref().map(ServiceName::as_str);
+            output::json_line(&Outage { time: now(), change: "outage", service, why: &said })?;
+        }
         if !self.now.values().any(|other| *other == said) {
             output::complain(&format!("{said} (what was heard last still stands)"));
         }
@@ -95,10 +168,15 @@ impl Outages {
         Ok(())
     }
 
-    fn over(&mut self, of: Option<&ServiceName>) {
+    fn over(&mut self, of: Option<&ServiceName>) -> Result<(), Failure> {
         let was = self.now.remove(&of.cloned());
         if was.is_some() && self.now.is_empty() {
-            output::note("the registry is heard again");
+            let seconds = self.since.elapsed().as_secs();
+            output::note(&format!("the registry is heard again, after {seconds}s"));
+            if self.json {
+                output::json_line(&Recovery { time: now(), change: "recovery", seconds })?;
+            }
         }
+        Ok(())
     }
 }

@@ -1,9 +1,11 @@
 //! `top`: services, instances, health and changes, live on the full screen.
 
+mod columns;
 mod model;
 mod screen;
 
 use std::io::{self, IsTerminal as _};
+use std::mem::ManuallyDrop;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -12,6 +14,7 @@ use futures::{FutureExt as _, StreamExt};
 use ratatui::DefaultTerminal;
 use tokio::time::{MissedTickBehavior, interval};
 
+use crate::args;
 use crate::commands::register::signals;
 use crate::failure::Failure;
 use crate::network::Network;
@@ -25,17 +28,24 @@ const TICK: Duration = Duration::from_secs(1);
 /// So many changes are taken in before the screen is drawn again.
 const AT_ONCE: usize = 1000;
 
-pub(crate) async fn run(session: &Session) -> Result<ExitCode, Failure> {
+pub(crate) async fn run(session: &Session, args: &args::Top) -> Result<ExitCode, Failure> {
     if session.json {
         return Err(Failure::usage("top has no JSON; use `switchboard watch --json`"));
     }
     if !io::stdout().is_terminal() || !io::stdin().is_terminal() {
         return Err(Failure::failed("top needs a terminal; use `switchboard watch`"));
     }
+    if std::env::var_os("TERM").is_none_or(|term| term.is_empty() || term == "dumb") {
+        let message = "top needs a terminal that can move its cursor, which TERM does not name; use `switchboard watch`";
+        return Err(Failure::failed(message));
+    }
     // From here on a signal ends the loop, which leaves the terminal as it was.
     let mut signals = signals()?;
     let registry = session.connect().await?;
-    let mut network = Network::all(&registry);
+    let mut network = match &args.service {
+        Some(service) => Network::one(&registry, service.clone()),
+        None => Network::all(&registry),
+    };
     let mut model = Model::new(registry.to_string());
 
     let mut screen = Screen::open()?;
@@ -43,6 +53,7 @@ pub(crate) async fn run(session: &Session) -> Result<ExitCode, Failure> {
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
+        model.alone = session.alone();
         screen.terminal.draw(|frame| screen::draw(frame, &mut model)).map_err(lost)?;
         tokio::select! {
             Some(event) = network.next() => {
@@ -71,18 +82,46 @@ pub(crate) async fn run(session: &Session) -> Result<ExitCode, Failure> {
 
 /// What a key does; false ends.
 fn press(model: &mut Model, key: KeyEvent) -> bool {
+    if key.code == KeyCode::Char('c') && key.modifiers.contains(KeyModifiers::CONTROL) {
+        return false;
+    }
+    if model.filtering {
+        filter(model, key.code);
+        return true;
+    }
     match key.code {
-        KeyCode::Char('c') if key.modifiers.contains(KeyModifiers::CONTROL) => return false,
-        KeyCode::Char('q') | KeyCode::Esc => return false,
-        KeyCode::Down | KeyCode::Char('j') => model.scroll(1),
-        KeyCode::Up | KeyCode::Char('k') => model.scroll(-1),
-        KeyCode::PageDown | KeyCode::Char(' ') => model.scroll(20),
-        KeyCode::PageUp => model.scroll(-20),
-        KeyCode::Home | KeyCode::Char('g') => model.scroll(isize::MIN),
-        KeyCode::End | KeyCode::Char('G') => model.scroll(isize::MAX),
+        KeyCode::Char('q') => return false,
+        KeyCode::Esc if model.details => model.details = false,
+        KeyCode::Esc if !model.filter.is_empty() => model.filter.clear(),
+        KeyCode::Esc => return false,
+        KeyCode::Enter if model.details => model.details = false,
+        KeyCode::Enter => model.open(),
+        // What is open stays on one instance.
+        _ if model.details => {}
+        KeyCode::Char('/') => model.filtering = true,
+        KeyCode::Down | KeyCode::Char('j') => model.move_by(1),
+        KeyCode::Up | KeyCode::Char('k') => model.move_by(-1),
+        KeyCode::PageDown | KeyCode::Char(' ') => model.move_by(20),
+        KeyCode::PageUp => model.move_by(-20),
+        KeyCode::Home | KeyCode::Char('g') => model.move_by(isize::MIN),
+        KeyCode::End | KeyCode::Char('G') => model.move_by(isize::MAX),
         _ => {}
     }
     true
+}
+
+/// What a key does while the filter is written.
+fn filter(model: &mut Model, key: KeyCode) {
+    match key {
+        KeyCode::Char(letter) => model.filter.push(letter),
+        KeyCode::Backspace => drop(model.filter.pop()),
+        KeyCode::Enter => model.filtering = false,
+        KeyCode::Esc => {
+            model.filter.clear();
+            model.filtering = false;
+        }
+        _ => {}
+    }
 }
 
 #[allow(clippy::needless_pass_by_value, reason = "as map_err gives it")]
@@ -92,17 +131,20 @@ fn lost(error: io::Error) -> Failure {
 
 /// The terminal in full-screen mode; as it was again when this is dropped, or on a panic.
 struct Screen {
-    terminal: DefaultTerminal,
+    /// Never dropped: that would show the cursor, and panic where the terminal is gone.
+    terminal: ManuallyDrop<DefaultTerminal>,
 }
 
 impl Screen {
     fn open() -> Result<Self, Failure> {
-        Ok(Self { terminal: ratatui::try_init().map_err(lost)? })
+        Ok(Self { terminal: ManuallyDrop::new(ratatui::try_init().map_err(lost)?) })
     }
 }
 
 impl Drop for Screen {
     fn drop(&mut self) {
-        ratatui::restore();
+        // Nothing can be done when the terminal is gone.
+        let _ = self.terminal.show_cursor();
+        let _ = ratatui::try_restore();
     }
 }

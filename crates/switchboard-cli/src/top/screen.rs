@@ -1,119 +1,156 @@
 //! How the model looks on a screen of any size.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::Line;
-use ratatui::widgets::{Paragraph, Row, Table};
-use switchboard::{Change, Health, Instance};
+use ratatui::widgets::{Paragraph, Row, Table, Wrap};
+use switchboard::{Health, Instance};
 
-use super::model::Model;
-use crate::commands::watch::about;
-use crate::output::{clean, list, why};
+use super::columns::Columns;
+use super::model::{Model, News};
+use crate::commands::watch::{about, sign};
+use crate::output::{Look, clean, list, why};
 
 const HEADING: Style = Style::new().add_modifier(Modifier::BOLD);
 const FAINT: Style = Style::new().add_modifier(Modifier::DIM);
 
 pub(crate) fn draw(frame: &mut Frame<'_>, model: &mut Model) {
-    let [head, body, changes, foot] = Layout::vertical([
-        Constraint::Length(2),
-        Constraint::Fill(2),
-        Constraint::Fill(1),
-        Constraint::Length(1),
-    ])
-    .areas(frame.area());
+    let [head, body, foot] =
+        Layout::vertical([Constraint::Length(2), Constraint::Fill(1), Constraint::Length(1)])
+            .areas(frame.area());
     frame.render_widget(Paragraph::new(heading(model)), head);
-    draw_instances(frame, body, model);
-    draw_changes(frame, changes, model);
-    frame.render_widget(Line::styled("q quits, arrows scroll", FAINT), foot);
+    if model.details {
+        draw_details(frame, body, model);
+    } else {
+        let [instances, news] = Layout::vertical([Constraint::Fill(2), Constraint::Fill(1)]).areas(body);
+        draw_instances(frame, instances, model);
+        draw_news(frame, news, model);
+    }
+    frame.render_widget(footing(model), foot);
 }
 
 fn heading(model: &Model) -> Vec<Line<'static>> {
     let (instances, healthy) = model.count();
     let title = format!(
-        "switchboard top  {}  services {}  instances {instances}  healthy {healthy}",
+        "services {}  instances {instances}  healthy {healthy}  {}",
+        model.services.len(),
         clean(&model.registry),
-        model.services.len()
     );
-    let state = match model.trouble() {
-        Some((since, why)) => Line::styled(
+    let state = match (model.trouble(), model.alone) {
+        (Some((since, why)), _) => Line::styled(
             format!("not heard for {}, this is how it was: {}", age(since.elapsed()), clean(why)),
             Style::new().fg(Color::Red),
         ),
-        None if model.heard => Line::styled("live", Style::new().fg(Color::Green)),
-        None => Line::styled("listening", FAINT),
+        (None, Some(alone)) => Line::styled(alone, Style::new().fg(Color::Yellow)),
+        (None, None) if model.heard => Line::styled("live", Style::new().fg(Color::Green)),
+        (None, None) => Line::styled("listening", FAINT),
     };
     vec![Line::styled(title, HEADING), state]
 }
 
-/// From this width on there is room for why an instance is not passing.
-const WIDE: u16 = 80;
+fn footing(model: &Model) -> Line<'static> {
+    if model.filtering {
+        return Line::raw(format!("/{}_", clean(&model.filter)));
+    }
+    let keys = if model.details { "Esc back, q quits" } else { "q quits, / filters, Enter tells all" };
+    match model.filter.as_str() {
+        "" => Line::styled(keys, FAINT),
+        filter => Line::styled(format!("only with {:?}, Esc lists all; {keys}", clean(filter)), FAINT),
+    }
+}
 
 fn draw_instances(frame: &mut Frame<'_>, area: Rect, model: &mut Model) {
-    let (instances, _) = model.count();
+    let rows = model.rows();
+    let cursor = model.cursor(&rows);
     let room = usize::from(area.height.saturating_sub(1));
-    model.offset = model.offset.min(instances.saturating_sub(room));
-    let rows = model.services.values().flat_map(|instances| {
-        // The name stands at its first instance only.
-        instances.values().enumerate().map(|(index, instance)| row(instance, index == 0))
+    // The cursor is on the screen, and no line is empty that could be full.
+    model.offset = model.offset.min(cursor).max((cursor + 1).saturating_sub(room));
+    model.offset = model.offset.min(rows.len().saturating_sub(room));
+    let shown = &rows[model.offset..rows.len().min(model.offset + room)];
+    let columns = Columns::fit(area.width, shown);
+    let lines = shown.iter().enumerate().map(|(line, instance)| {
+        let style = style(Look::of(instance.health()));
+        let style =
+            if model.offset + line == cursor { style.add_modifier(Modifier::REVERSED) } else { style };
+        Row::new(columns.cells(Some(instance))).style(style)
     });
-    let mut widths = vec![
-        Constraint::Fill(2),
-        Constraint::Fill(3),
-        Constraint::Length(11),
-        Constraint::Fill(2),
-        Constraint::Length(10),
-    ];
-    if area.width >= WIDE {
-        widths.push(Constraint::Fill(4));
-    }
-    let headings = ["SERVICE", "ID", "HEALTH", "ADDRESS", "VERSION", "WHY"].into_iter().take(widths.len());
-    let table =
-        Table::new(rows.skip(model.offset).take(room), widths).header(Row::new(headings).style(HEADING));
+    let table = Table::new(lines, columns.constraints()).header(Row::new(columns.cells(None)).style(HEADING));
     frame.render_widget(table, area);
 }
 
-fn row(instance: &Instance, first: bool) -> Row<'static> {
-    let name = if first { clean(instance.service().as_str()) } else { String::new() };
-    let style = match instance.health() {
-        Health::Passing => Style::new(),
-        Health::Warning => Style::new().fg(Color::Yellow),
-        _ => Style::new().fg(Color::Red),
-    };
-    Row::new([
-        name,
-        clean(instance.id().as_str()),
-        instance.health().to_string(),
-        list(instance.addresses()),
-        clean(instance.version().unwrap_or_default()),
-        clean(&reason(instance)),
-    ])
-    .style(style)
-}
-
 /// Why it is not passing, and for how long that was seen.
-fn reason(instance: &Instance) -> String {
+pub(crate) fn reason(instance: &Instance) -> String {
     let since = instance.health_reasons().first().and_then(|reason| reason.seen_since);
     let age = since.map(|since| format!("{}+ ", age(since.elapsed()))).unwrap_or_default();
     format!("{age}{}", why(instance))
 }
 
-fn draw_changes(frame: &mut Frame<'_>, area: Rect, model: &Model) {
+fn draw_details(frame: &mut Frame<'_>, area: Rect, model: &Model) {
+    let name = model.opened_key().map(ToString::to_string).unwrap_or_default();
+    let mut lines = vec![Line::styled(clean(&name), HEADING)];
+    match model.opened() {
+        Some(instance) => lines.extend(details(instance)),
+        None => lines.push(Line::styled("gone", style(Look::Bad))),
+    }
+    frame.render_widget(Paragraph::new(lines).wrap(Wrap { trim: false }), area);
+}
+
+fn details(instance: &Arc<Instance>) -> Vec<Line<'static>> {
+    let mut lines =
+        vec![Line::styled(format!("health    {}", instance.health()), style(Look::of(instance.health())))];
+    for reason in instance.health_reasons() {
+        let since =
+            reason.seen_since.map(|since| format!(" for {}+", age(since.elapsed()))).unwrap_or_default();
+        let text =
+            format!("  {} is {}{since}: {} {}", reason.check, reason.health, reason.output, reason.notes);
+        lines.extend(text.lines().map(|line| Line::styled(clean(line), style(Look::of(reason.health)))));
+    }
+    let mut field = |name: &str, value: String| {
+        if !value.is_empty() {
+            lines.push(Line::raw(format!("{name:<9} {}", clean(&value))));
+        }
+    };
+    field("address", list(instance.addresses()));
+    field("version", instance.version().unwrap_or_default().into());
+    field("weight", instance.weight().to_string());
+    field("tags", list(instance.tags()));
+    for (key, value) in instance.metadata() {
+        field("metadata", format!("{key}={value}"));
+    }
+    field("endpoints", list(instance.endpoints().iter().map(|endpoint| &endpoint.name)));
+    lines
+}
+
+fn draw_news(frame: &mut Frame<'_>, area: Rect, model: &Model) {
     let room = usize::from(area.height.saturating_sub(1));
     let mut lines = vec![Line::styled("CHANGES", HEADING)];
-    lines.extend(model.changes.iter().take(room).map(|(at, change)| {
-        let (sign, color) = match change {
-            Change::Added(_) => ('+', Color::Green),
-            Change::Updated { .. } => ('~', Color::Yellow),
-            Change::Removed(_) => ('-', Color::Red),
+    lines.extend(model.news.iter().take(room).map(|(at, news)| {
+        let (text, look) = match news {
+            News::Change(change) => {
+                let (sign, look) = sign(change);
+                (format!("{sign} {}{}", change.instance().key(), about(change)), look)
+            }
+            News::Outage(why) => (format!("! not heard: {why}"), Look::Bad),
+            News::Recovery(lasted) => (format!("* heard again, after {}", age(*lasted)), Look::Good),
         };
-        let text =
-            format!("{:>4} ago  {sign} {}{}", age(at.elapsed()), change.instance().key(), about(change));
-        Line::styled(clean(&text), Style::new().fg(color))
+        Line::styled(clean(&format!("{:>4} ago  {text}", age(at.elapsed()))), style(look))
     }));
     frame.render_widget(Paragraph::new(lines), area);
+}
+
+fn style(look: Look) -> Style {
+    match look {
+        Look::Good => Style::new().fg(Color::Green),
+        Look::Doubtful => Style::new().fg(Color::Yellow),
+        Look::Bad => Style::new().fg(Color::Red),
+        Look::Heading => HEADING,
+        Look::Faint => FAINT,
+        Look::Plain => Style::new(),
+    }
 }
 
 fn age(time: Duration) -> String {
@@ -130,42 +167,63 @@ mod tests {
     use crate::network::Event;
     use ratatui::Terminal;
     use ratatui::backend::TestBackend;
-    use std::sync::Arc;
+    use switchboard::{Change, HealthReason};
+
+    fn shown(model: &mut Model, width: u16, height: u16) -> String {
+        let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
+        terminal.draw(|frame| draw(frame, model)).unwrap();
+        terminal.backend().to_string()
+    }
+
+    fn add(model: &mut Model, builder: switchboard::InstanceBuilder) {
+        model.take(Event::Changed(Change::Added(Arc::new(builder.build().unwrap()))));
+    }
 
     #[tokio::test(start_paused = true)]
     async fn it_says_why_and_since_when() {
-        let reason = switchboard::HealthReason::new("http", Health::Critical)
-            .output("refused")
+        let reason = HealthReason::new("http", Health::Critical)
+            .output("refused\nby the firewall")
             .seen_since(Some(tokio::time::Instant::now()));
         let builder = Instance::builder("a").id("1").address("h:1").health(Health::Critical);
         let mut model = Model::new("memory:".into());
-        let instance = Arc::new(builder.health_reason(reason).build().unwrap());
-        model.take(Event::Changed(Change::Added(instance)));
+        add(&mut model, builder.health_reason(reason).metadata("zone", "a"));
         tokio::time::advance(Duration::from_secs(180)).await;
-        let mut terminal = Terminal::new(TestBackend::new(120, 24)).unwrap();
-        terminal.draw(|frame| draw(frame, &mut model)).unwrap();
-        let shown = terminal.backend().to_string();
-        assert!(shown.contains("3m+ http: refused"), "{shown}");
+        let list = shown(&mut model, 120, 24);
+        assert!(list.contains("3m+ http: refused"), "{list}");
+        model.open();
+        let all = shown(&mut model, 40, 10);
+        for part in ["a/1", "http is critical for 3m+: refused", "by the firewall", "zone=a", "Esc back"] {
+            assert!(all.contains(part), "{part}: {all}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_heard_is_not_green() {
+        let mut model = Model::new("mdns:".into());
+        model.take(Event::Heard(None));
+        assert!(shown(&mut model, 80, 24).contains("\"live"));
+        model.alone = Some("loopback is the only interface");
+        let alone = shown(&mut model, 80, 24);
+        assert!(alone.contains("loopback is the only") && !alone.contains("\"live"), "{alone}");
     }
 
     #[test]
     fn any_size_can_be_drawn() {
         let mut model = Model::new("memory:".into());
         for id in 0..50 {
-            let instance =
-                Instance::builder("greeter").id(format!("g{id:02}")).address("h:1").build().unwrap();
-            model.take(Event::Changed(Change::Added(Arc::new(instance))));
+            add(&mut model, Instance::builder("greeter").id(format!("g{id:02}")).address("h:1"));
         }
         for (width, height) in [(1, 1), (5, 2), (10, 4), (80, 24), (200, 60)] {
-            let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
-            model.scroll(isize::MAX);
-            terminal.draw(|frame| draw(frame, &mut model)).unwrap();
+            model.move_by(isize::MAX);
+            shown(&mut model, width, height);
+            model.open();
+            shown(&mut model, width, height);
+            model.details = false;
         }
-        let mut terminal = Terminal::new(TestBackend::new(80, 24)).unwrap();
-        model.scroll(isize::MIN);
-        terminal.draw(|frame| draw(frame, &mut model)).unwrap();
-        let shown = terminal.backend().to_string();
-        assert!(shown.contains("services 1  instances 50  healthy 50"), "{shown}");
-        assert!(shown.contains("g00"), "{shown}");
+        assert!(shown(&mut model, 80, 24).contains("g49"));
+        model.move_by(isize::MIN);
+        let all = shown(&mut model, 80, 24);
+        assert!(all.contains("services 1  instances 50  healthy 50"), "{all}");
+        assert!(all.contains("g00"), "{all}");
     }
 }
