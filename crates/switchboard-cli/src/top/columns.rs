@@ -128,7 +128,7 @@ mod tests {
             "payments-gateway-4786c7e2-beba-4ed8-aaad-47a9256f008f",
             "ip-10-1-2-3.eu-west-1.example:18080",
         )];
-        for width in 7..200 {
+        for width in 8..200 {
             let columns = Columns::fit(width, &rows);
             let cells = columns.cells(Some(&rows[0]));
             assert!(cells.iter().any(|cell| cell.ends_with("18080")), "{width}: {cells:?}");

@@ -8,7 +8,7 @@ use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::Line;
 use ratatui::widgets::{Paragraph, Row, Table, Wrap};
-use switchboard::{Health, Instance};
+use switchboard::Instance;
 
 use super::columns::Columns;
 use super::model::{Model, News};
@@ -167,7 +167,7 @@ mod tests {
     use crate::network::Event;
     use ratatui::Terminal;
     use ratatui::backend::TestBackend;
-    use switchboard::{Change, HealthReason};
+    use switchboard::{Change, Health, HealthReason};
 
     fn shown(model: &mut Model, width: u16, height: u16) -> String {
         let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();

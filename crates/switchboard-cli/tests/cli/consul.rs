@@ -3,7 +3,7 @@
 use rustix::process::Signal;
 
 use crate::support::agent::Agent;
-use crate::support::{Running, golden, run, switchboard, until};
+use crate::support::{Running, golden, run, switchboard, until, untimed};
 
 #[test]
 #[ignore = "needs consul"]
@@ -29,10 +29,10 @@ fn a_registration_is_passing_and_gone_after_sigterm() {
     let path = "/v1/health/service/hello?passing";
     agent.until(path, |answer| answer.contains("\"ID\":\"h1\"") || answer.contains("\"ID\": \"h1\""));
     let watch = Running::start(switchboard(&agent.url(), &["watch", "hello"]));
-    assert_eq!(watch.line(), "+ hello/h1 at 127.0.0.1:8080 version 1.2.0 passing");
+    assert_eq!(untimed(&watch.line()), "+ hello/h1 at 127.0.0.1:8080 version 1.2.0 passing");
     hello.signal(Signal::TERM);
     assert_eq!(hello.end().0.code(), Some(0));
-    assert_eq!(watch.line(), "- hello/h1");
+    assert_eq!(untimed(&watch.line()), "- hello/h1");
     agent.until("/v1/agent/services", |answer| answer.trim_end().ends_with("{}"));
 }
 
@@ -74,7 +74,7 @@ fn it_says_why_an_instance_is_not_passing() {
     let reasons = r#""health_reasons":[{"check":"disk","health":"critical","output":"97 % full\nof 1 TB","notes":"ask storage"}]"#;
     assert!(said.out.contains(reasons), "{said:?}");
     let watch = Running::start(switchboard(&agent.url(), &["watch", "web"]));
-    assert_eq!(watch.line(), "+ web/1 at 10.0.0.1:80 critical, disk: 97 % full");
+    assert_eq!(untimed(&watch.line()), "+ web/1 at 10.0.0.1:80 critical, disk: 97 % full");
     let said = run(&agent.url(), &["services", "--json"]);
-    assert!(said.out.contains(r#"{"name":"web","instances":1}"#), "{said:?}");
+    assert!(said.out.contains(r#"{"name":"web","instances":1,"healthy":0}"#), "{said:?}");
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use rustix::process::Signal;
 
-use crate::support::{Running, golden, mdns, switchboard, until};
+use crate::support::{Running, golden, mdns, switchboard, until, untimed, untimed_json};
 
 const FIRST: [&str; 16] = [
     "register",
@@ -59,15 +59,15 @@ fn what_one_registers_another_finds_and_watches() {
     let text = Running::start(switchboard(&at, &["watch", "hello"]));
     let json = Running::start(switchboard(&at, &["watch", "--json"]));
     // The two instances may be heard in either order.
-    let mut added = [text.line(), text.line()];
+    let mut added = [untimed(&text.line()), untimed(&text.line())];
     added.sort();
-    let mut added_json = [json.line(), json.line()];
+    let mut added_json = [untimed_json(&json.line()), untimed_json(&json.line())];
     added_json.sort();
     first.signal(Signal::INT);
     let (status, rest) = first.end();
     assert_eq!((status.code(), rest), (Some(0), vec!["deregistered hello/h1 at 127.0.0.1:8080".into()]));
-    golden("watch.txt", &format!("{}\n{}\n", added.join("\n"), text.line()), &[]);
-    golden("watch.json", &format!("{}\n{}\n", added_json.join("\n"), json.line()), &[]);
+    golden("watch.txt", &format!("{}\n{}\n", added.join("\n"), untimed(&text.line())), &[]);
+    golden("watch.json", &format!("{}\n{}\n", added_json.join("\n"), untimed_json(&json.line())), &[]);
 
     second.signal(Signal::TERM);
     let (status, rest) = second.end();

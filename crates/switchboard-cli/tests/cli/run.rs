@@ -48,8 +48,9 @@ fn a_program_is_found_called_and_gone_with_its_end() {
     assert_eq!((call(&["/missing"]).code, call(&["/missing", "-f"]).code), (Some(0), Some(1)));
 
     running.signal(Signal::TERM);
-    let (status, _) = running.end();
+    let (status, rest) = running.end();
     assert_eq!(status.code(), Some(143), "as a shell tells SIGTERM");
+    assert!(rest.iter().any(|line| line.contains("deregistered web/w1")), "{rest:?}");
     gone(&at);
 }
 
@@ -88,6 +89,15 @@ fn exit_codes_and_signals_are_passed_on() {
     running.signal(Signal::USR1);
     running.line_with("got");
     assert_eq!(running.end().0.code(), Some(5));
+}
+
+#[test]
+fn a_port_that_stays_closed_is_told_and_the_program_runs_on() {
+    let running = Running::start(switchboard("memory:", &["run", "a", "--", "sh", "-c", "exec sleep 60"]));
+    let waiting = running.line_with("waiting a at ");
+    assert!(waiting.contains("nothing accepts connections there yet"), "{waiting}");
+    running.signal(Signal::TERM);
+    assert_eq!(running.end().0.code(), Some(143));
 }
 
 #[test]

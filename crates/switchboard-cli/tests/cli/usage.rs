@@ -33,7 +33,6 @@ fn help_of_every_command() {
 #[test]
 fn mistakes_are_one_line_with_the_cause_and_an_exit_code() {
     let cases: &[(&str, &[&str])] = &[
-        ("memory:", &[]),
         ("memory:", &["servces"]),
         ("memory:", &["services", "--jsn"]),
         ("memory:", &["instances"]),
@@ -70,6 +69,34 @@ fn mistakes_are_one_line_with_the_cause_and_an_exit_code() {
         write!(all, "{registry} {arguments:?}\n  {} {}", said.code.unwrap(), said.err).unwrap();
     }
     golden("mistakes.txt", &all, &[]);
+}
+
+#[test]
+fn alone_it_shows_help_and_an_empty_registry_is_a_mistake() {
+    let alone = run("memory:", &[]);
+    assert_eq!((alone.code, alone.out.as_str()), (Some(2), ""));
+    assert!(alone.err.contains("Usage: switchboard") && alone.err.contains("services"), "{alone:?}");
+    let empty = run("memory:", &["services", "--registry", ""]);
+    assert_eq!((empty.code, empty.out.as_str()), (Some(2), ""), "{empty:?}");
+    assert!(empty.err.contains("--registry"), "{empty:?}");
+}
+
+#[test]
+fn watch_ends_with_the_reader_of_its_pipe_though_nothing_changes() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    let mut watch = switchboard("memory:", &["watch", "a"]).stdout(writer).spawn().unwrap();
+    drop(reader);
+    let end = std::time::Instant::now() + crate::support::LIMIT;
+    loop {
+        if let Some(status) = watch.try_wait().unwrap() {
+            return assert_eq!(status.code(), Some(0));
+        }
+        if std::time::Instant::now() >= end {
+            watch.kill().unwrap();
+            panic!("it runs on");
+        }
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
 }
 
 #[test]
@@ -121,9 +148,13 @@ fn completions_and_manual_pages_name_every_command() {
         assert!(COMMANDS.iter().all(|command| script.contains(command)), "{shell}");
     }
     let page = run("memory:", &["man"]).out;
-    assert!(page.contains(".TH switchboard 1"), "{page}");
+    for part in [".TH switchboard 1", ".SH EXAMPLES", ".SH ENVIRONMENT", ".SH \"EXIT STATUS\""] {
+        assert!(page.contains(part), "{part}: {page}");
+    }
     let dir = tempfile::tempdir().unwrap();
     let written = run("memory:", &["man", dir.path().to_str().unwrap()]);
     assert_eq!(written.code, Some(0), "{written:?}");
+    let of_run = std::fs::read_to_string(dir.path().join("switchboard-run.1")).unwrap();
+    assert!(of_run.contains(r"\-\- <\fICMD\fR>..."), "{of_run}");
     assert!(COMMANDS.iter().all(|command| dir.path().join(format!("switchboard-{command}.1")).exists()));
 }

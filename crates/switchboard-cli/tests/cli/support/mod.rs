@@ -142,6 +142,22 @@ pub(crate) fn golden(name: &str, actual: &str, replaced: &[(&str, &str)]) {
     assert_eq!(actual, expected, "{}", path.display());
 }
 
+/// A line of `watch` without its time, which must be one in UTC.
+#[track_caller]
+pub(crate) fn untimed(line: &str) -> String {
+    let (time, rest) = line.split_once(' ').unwrap();
+    assert!(time.len() == "2026-01-02T03:04:05Z".len() && time.ends_with('Z'), "{line}");
+    rest.to_owned()
+}
+
+/// The same of a line of `watch --json`.
+#[track_caller]
+pub(crate) fn untimed_json(line: &str) -> String {
+    let (time, rest) = line.strip_prefix("{\"time\":\"").unwrap().split_once("Z\",").unwrap();
+    assert_eq!(time.len(), "2026-01-02T03:04:05.678".len(), "{line}");
+    format!("{{{rest}")
+}
+
 /// `text` with each run of digits before ` ms` as `N`.
 pub(crate) fn without_times(text: &str) -> String {
     let parts: Vec<&str> =
