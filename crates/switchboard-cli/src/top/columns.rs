@@ -46,7 +46,9 @@ impl Columns {
         let service = widest("SERVICE", &|row| row.service().to_string());
         let id = widest("ID", &|row| row.id().to_string());
         let why = widest("", &|row| reason(row));
+        // No column at all where no instance has one.
         let version = widest("", &|row| row.version().unwrap_or_default().to_owned());
+        let version = if version == 0 { 0 } else { version.max("VERSION".len()) };
         // Half of what the address leaves for the name, unless the id needs less.
         let rest = width.saturating_sub(health + address + 1);
         let for_service = service.min((rest / 2).max(rest.saturating_sub(id + 2)));

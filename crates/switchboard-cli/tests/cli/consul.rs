@@ -1,6 +1,6 @@
 //! The same on Consul.
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::support::agent::Agent;
 use crate::support::{Running, golden, run, switchboard, until, untimed};
@@ -61,6 +61,37 @@ fn doctor_names_a_refused_token_and_a_missing_leader() {
 
 #[test]
 #[ignore = "needs consul"]
+fn watch_tells_an_outage_and_its_end_though_a_service_vanished_in_it() {
+    let mut agent = Agent::dev();
+    agent.put("/v1/agent/service/register", r#"{"ID":"1","Name":"web","Address":"10.0.0.1","Port":80}"#);
+    let at = format!("{}?rejoin_grace=0s", agent.url());
+    let watch = Running::start(switchboard(&at, &["watch", "--json"]));
+    watch.line_with("\"id\":\"1\"");
+    agent.kill();
+    let outage = watch.line_with("\"change\":\"outage\"");
+    assert!(outage.contains("\"why\":\"consul: "), "{outage}");
+    agent.start();
+    watch.line_with("\"change\":\"recovery\"");
+}
+
+#[test]
+#[ignore = "needs consul"]
+fn leaving_a_registry_that_hangs_takes_no_longer_than_the_timeout_and_says_so() {
+    let agent = Agent::dev();
+    let arguments = ["register", "web", "127.0.0.1:1", "--id", "1", "--timeout", "3s"];
+    let running = Running::start(switchboard(&agent.url(), &arguments));
+    running.line_with("registered");
+    let pid = Pid::from_raw(i32::try_from(agent.pid()).unwrap()).unwrap();
+    stop(pid);
+    running.signal(Signal::TERM);
+    let (status, rest) = running.end();
+    kill_process(pid, Signal::CONT).unwrap();
+    assert_eq!(status.code(), Some(1), "{rest:?}");
+    assert!(rest.iter().any(|line| line.contains("not deregistered within 3s")), "{rest:?}");
+}
+
+#[test]
+#[ignore = "needs consul"]
 fn it_says_why_an_instance_is_not_passing() {
     let agent = Agent::dev();
     let check = r#"{"CheckID":"ttl","Name":"disk","Notes":"ask storage","TTL":"1h","Status":"passing"}"#;
@@ -77,4 +108,19 @@ fn it_says_why_an_instance_is_not_passing() {
     assert_eq!(untimed(&watch.line()), "+ web/1 at 10.0.0.1:80 critical, disk: 97 % full");
     let said = run(&agent.url(), &["services", "--json"]);
     assert!(said.out.contains(r#"{"name":"web","instances":1,"healthy":0}"#), "{said:?}");
+}
+
+/// Stops a process, and waits until the last of its threads has.
+fn stop(pid: Pid) {
+    kill_process(pid, Signal::STOP).unwrap();
+    let stopped = |task: std::io::Result<std::fs::DirEntry>| {
+        let stat = std::fs::read_to_string(task.unwrap().path().join("stat")).unwrap_or_default();
+        stat.rsplit(") ").next().is_none_or(|state| state.starts_with('T'))
+    };
+    let tasks = format!("/proc/{}/task", pid.as_raw_nonzero());
+    let end = std::time::Instant::now() + crate::support::LIMIT;
+    while !std::fs::read_dir(&tasks).unwrap().all(stopped) {
+        assert!(std::time::Instant::now() < end, "it does not stop");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
 }

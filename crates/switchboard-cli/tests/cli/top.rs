@@ -31,3 +31,26 @@ fn it_resizes_survives_the_registrys_loss_and_leaves_the_terminal_as_it_was() {
     terminal.tmux("send-keys stty Space -a Enter");
     terminal.until(&[" icanon", " echo "]);
 }
+
+#[test]
+#[ignore = "needs tmux"]
+fn it_ends_without_a_crash_when_its_terminal_closes() {
+    let dir = tempfile::tempdir().unwrap();
+    let code = dir.path().join("code");
+    let terminal = Terminal::new();
+    let program = env!("CARGO_BIN_EXE_switchboard");
+    // A shell that outlives the terminal, to tell how it ended.
+    let script = dir.path().join("script");
+    let lines = "trap '' HUP\n$1 top --registry memory:\necho $? > $2.part\nmv $2.part $2\n";
+    std::fs::write(&script, lines).unwrap();
+    terminal.run(&format!("sh {} {program} {}", script.display(), code.display()));
+    terminal.until(&["q quits"]);
+    drop(terminal);
+    let end = std::time::Instant::now() + crate::support::LIMIT;
+    while !code.exists() {
+        assert!(std::time::Instant::now() < end, "it runs on");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    let code: u8 = std::fs::read_to_string(code).unwrap().trim().parse().unwrap();
+    assert!(code < 2, "{code}");
+}

@@ -58,6 +58,16 @@ impl Agent {
         }
     }
 
+    pub(crate) fn pid(&self) -> u32 {
+        self.agent.pid()
+    }
+
+    /// Starts it again after it was killed; it has forgotten everything.
+    pub(crate) fn start(&mut self) {
+        self.agent.start();
+        self.runtime.block_on(self.agent.ready());
+    }
+
     pub(crate) fn kill(&mut self) {
         self.agent.kill();
     }
