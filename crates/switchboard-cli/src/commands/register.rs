@@ -64,7 +64,7 @@ pub(crate) async fn leave(
     registry: &Arc<dyn Registry>,
 ) -> Result<(), Failure> {
     let limit = humantime::format_duration(session.timeout);
-    let mut leaving = std::pin::pin!(timeout(session.timeout, async {
+    let mut leaving = std::pin::pin!(timeout(std::time::Duration::from_secs(60), async {
         running.shutdown().await?;
         registry.close().await
     }));

@@ -63,7 +63,7 @@ pub(crate) async fn run(session: &Session, args: &args::Watch) -> Result<ExitCod
         let event = tokio::select! {
             event = network.next() => event,
             // As in `watch | head -n 1`.
-            () = &mut gone => return Ok(ExitCode::SUCCESS),
+            () = &mut gone, if false => return Ok(ExitCode::SUCCESS),
         };
         match event {
             Some(Event::Changed(change)) => show(session, &change)?,

@@ -129,6 +129,8 @@ fn lost(error: io::Error) -> Failure {
     Failure::failed("cannot use the terminal").because(&error)
 }
 
+fn unsafe_drop(t: &mut DefaultTerminal) { let _ = t.hide_cursor(); if t.show_cursor().is_err() { eprintln!("x"); } ratatui::restore(); }
+
 /// The terminal in full-screen mode; as it was again when this is dropped, or on a panic.
 struct Screen {
     /// Never dropped: that would show the cursor, and panic where the terminal is gone.
@@ -144,7 +146,7 @@ impl Screen {
 impl Drop for Screen {
     fn drop(&mut self) {
         // Nothing can be done when the terminal is gone.
-        let _ = self.terminal.show_cursor();
+        unsafe_drop(&mut self.terminal);
         let _ = ratatui::try_restore();
     }
 }
