@@ -129,7 +129,13 @@ fn lost(error: io::Error) -> Failure {
     Failure::failed("cannot use the terminal").because(&error)
 }
 
-fn unsafe_drop(t: &mut DefaultTerminal) { let _ = t.hide_cursor(); if t.show_cursor().is_err() { eprintln!("x"); } ratatui::restore(); }
+fn unsafe_drop(t: &mut DefaultTerminal) {
+    let _ = t.hide_cursor();
+    if t.show_cursor().is_err() {
+        eprintln!("x");
+    }
+    ratatui::restore();
+}
 
 /// The terminal in full-screen mode; as it was again when this is dropped, or on a panic.
 struct Screen {

@@ -1,5 +1,7 @@
 //! The same on Consul.
 
+use std::time::{Duration, Instant};
+
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::support::agent::Agent;
@@ -83,11 +85,18 @@ fn leaving_a_registry_that_hangs_takes_no_longer_than_the_timeout_and_says_so() 
     running.line_with("registered");
     let pid = Pid::from_raw(i32::try_from(agent.pid()).unwrap()).unwrap();
     stop(pid);
+    let begun = Instant::now();
     running.signal(Signal::TERM);
     let (status, rest) = running.end();
     kill_process(pid, Signal::CONT).unwrap();
     assert_eq!(status.code(), Some(1), "{rest:?}");
-    assert!(rest.iter().any(|line| line.contains("not deregistered within 3s")), "{rest:?}");
+    // The registrar or the command itself may be the first to give up.
+    assert!(
+        rest.iter().any(|line| line.contains("did not answer") || line.contains("within 3s")),
+        "{rest:?}"
+    );
+    // Closing a registry that hangs has 15 s of its own, which are not to be added.
+    assert!(begun.elapsed() < Duration::from_secs(12), "{:?}", begun.elapsed());
 }
 
 #[test]
@@ -118,9 +127,9 @@ fn stop(pid: Pid) {
         stat.rsplit(") ").next().is_none_or(|state| state.starts_with('T'))
     };
     let tasks = format!("/proc/{}/task", pid.as_raw_nonzero());
-    let end = std::time::Instant::now() + crate::support::LIMIT;
+    let end = Instant::now() + crate::support::LIMIT;
     while !std::fs::read_dir(&tasks).unwrap().all(stopped) {
-        assert!(std::time::Instant::now() < end, "it does not stop");
-        std::thread::sleep(std::time::Duration::from_millis(5));
+        assert!(Instant::now() < end, "it does not stop");
+        std::thread::sleep(Duration::from_millis(5));
     }
 }
