@@ -42,8 +42,7 @@ impl Session {
         if url.scheme() != "mdns" || !url.params("mdns").take_all("interface").is_empty() {
             return None;
         }
-        let up = if_addrs::get_if_addrs().ok()?;
-        let alone = up.iter().all(|interface| interface.is_loopback() || !interface.is_oper_up());
+        let alone = switchboard_net::interface::up().iter().all(switchboard_net::Interface::is_loopback);
         alone.then_some("loopback is the only interface: other machines cannot be heard")
     }
 
