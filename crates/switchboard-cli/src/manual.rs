@@ -23,7 +23,7 @@ Bad usage.
 program's own code, and 128 + N when signal N ended it.
 "#;
 
-const ENVIRONMENT: &str = r#"
+const ENVIRONMENT: &str = r"
 .SH ENVIRONMENT
 .TP
 SWITCHBOARD_REGISTRY
@@ -37,7 +37,7 @@ No colours.
 .TP
 PORT
 Set by \fBrun\fR for the program: the port to listen on. \fB\-\-check\-cmd\fR finds HOST and PORT.
-"#;
+";
 
 /// By command; the empty name is the page of all.
 const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
@@ -125,7 +125,7 @@ fn examples(name: &str) -> String {
     for (what, line) in *examples {
         // In roff a backslash and a hyphen are more than themselves.
         let line = line.replace('\\', r"\e").replace('-', r"\-").replace('\'', r"\(aq");
-        text += &format!(".PP\n{what}\n.PP\n.nf\n.RS\n{line}\n.RE\n.fi\n");
+        text.extend([".PP\n", *what, "\n.PP\n.nf\n.RS\n", &line, "\n.RE\n.fi\n"]);
     }
     text
 }

@@ -68,6 +68,7 @@ impl<'a> Network<'a> {
                 let empty = Snapshot::empty(service.clone());
                 self.ready.extend(empty.diff(&known).into_iter().map(Event::Changed));
                 // That it is gone has been heard; its own watch says nothing any more.
+                self.ready.push_back(Event::Heard(Some(service)));
             }
         }
         for service in names {

@@ -64,16 +64,15 @@ pub(crate) async fn leave(
     registry: &Arc<dyn Registry>,
 ) -> Result<(), Failure> {
     let limit = humantime::format_duration(session.timeout);
-    let mut leaving = std::pin::pin!(timeout(std::time::Duration::from_secs(60), async {
+    let mut leaving = std::pin::pin!(timeout(session.timeout, async {
         running.shutdown().await?;
         registry.close().await
     }));
-    let left = match timeout(SAY_AFTER, &mut leaving).await {
-        Ok(left) => left,
-        Err(_) => {
-            output::note(&format!("deregistering, for {limit} at most"));
-            leaving.await
-        }
+    let left = if let Ok(left) = timeout(SAY_AFTER, &mut leaving).await {
+        left
+    } else {
+        output::note(&format!("deregistering, for {limit} at most"));
+        leaving.await
     };
     match left {
         Ok(left) => Ok(left?),

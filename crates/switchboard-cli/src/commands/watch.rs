@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
-use std::time::SystemTime;
 
 use futures::StreamExt;
 use serde::Serialize;
@@ -63,7 +62,7 @@ pub(crate) async fn run(session: &Session, args: &args::Watch) -> Result<ExitCod
         let event = tokio::select! {
             event = network.next() => event,
             // As in `watch | head -n 1`.
-            () = &mut gone, if false => return Ok(ExitCode::SUCCESS),
+            () = &mut gone => return Ok(ExitCode::SUCCESS),
         };
         match event {
             Some(Event::Changed(change)) => show(session, &change)?,
@@ -75,8 +74,9 @@ pub(crate) async fn run(session: &Session, args: &args::Watch) -> Result<ExitCod
 }
 
 /// The time of an event: in UTC, as RFC 3339 has it.
+#[allow(clippy::disallowed_types, reason = "a time for people and logs, from which nothing is reckoned")]
 fn now() -> String {
-    humantime::format_rfc3339_millis(SystemTime::now()).to_string()
+    humantime::format_rfc3339_millis(std::time::SystemTime::now()).to_string()
 }
 
 fn show(session: &Session, change: &Change) -> Result<(), Failure> {
@@ -94,8 +94,10 @@ fn show(session: &Session, change: &Change) -> Result<(), Failure> {
         return Ok(());
     }
     let (sign, look) = sign(change);
-    let time = humantime::format_rfc3339_seconds(SystemTime::now());
-    output::line(look, &output::clean(&format!("{time} {sign} {key}{}", about(change))))?;
+    let time = now();
+    // A whole second is enough for people.
+    let second = time.split_once('.').map_or(&*time, |(second, _)| second);
+    output::line(look, &output::clean(&format!("{second}Z {sign} {key}{}", about(change))))?;
     Ok(())
 }
 

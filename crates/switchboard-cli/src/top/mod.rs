@@ -90,11 +90,9 @@ fn press(model: &mut Model, key: KeyEvent) -> bool {
         return true;
     }
     match key.code {
-        KeyCode::Char('q') => return false,
-        KeyCode::Esc if model.details => model.details = false,
+        KeyCode::Esc | KeyCode::Enter if model.details => model.details = false,
         KeyCode::Esc if !model.filter.is_empty() => model.filter.clear(),
-        KeyCode::Esc => return false,
-        KeyCode::Enter if model.details => model.details = false,
+        KeyCode::Esc | KeyCode::Char('q') => return false,
         KeyCode::Enter => model.open(),
         // What is open stays on one instance.
         _ if model.details => {}
@@ -129,14 +127,6 @@ fn lost(error: io::Error) -> Failure {
     Failure::failed("cannot use the terminal").because(&error)
 }
 
-fn unsafe_drop(t: &mut DefaultTerminal) {
-    let _ = t.hide_cursor();
-    if t.show_cursor().is_err() {
-        eprintln!("x");
-    }
-    ratatui::restore();
-}
-
 /// The terminal in full-screen mode; as it was again when this is dropped, or on a panic.
 struct Screen {
     /// Never dropped: that would show the cursor, and panic where the terminal is gone.
@@ -152,7 +142,7 @@ impl Screen {
 impl Drop for Screen {
     fn drop(&mut self) {
         // Nothing can be done when the terminal is gone.
-        unsafe_drop(&mut self.terminal);
+        let _ = self.terminal.show_cursor();
         let _ = ratatui::try_restore();
     }
 }
