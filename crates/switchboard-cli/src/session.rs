@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use indicatif::ProgressBar;
 use switchboard::{Error, ErrorKind, Registry, RegistryUrl};
+use switchboard_net::{interface, mdns};
 use tokio::time::timeout;
 
 use crate::args::Global;
@@ -42,8 +43,9 @@ impl Session {
         if url.scheme() != "mdns" || !url.params("mdns").take_all("interface").is_empty() {
             return None;
         }
-        let alone = switchboard_net::interface::up().iter().all(switchboard_net::Interface::is_loopback);
-        alone.then_some("loopback is the only interface: other machines cannot be heard")
+        let up = interface::up();
+        let alone = up.iter().all(|one| interface::is_loopback(one, &up) || mdns::unusable(one).is_some());
+        alone.then_some("loopback is the only interface mDNS can use: other machines cannot be heard")
     }
 
     /// Opens the registry.
