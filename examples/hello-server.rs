@@ -15,10 +15,10 @@ use tokio::net::TcpListener;
 async fn main() -> Result<(), Box<dyn Error>> {
     tracing_subscriber::fmt().with_env_filter(tracing_subscriber::EnvFilter::from_default_env()).init();
     let host = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1".into());
-    let listener = TcpListener::bind((host.as_str(), 0)).await?;
-    let address = switchboard::registrar::advertise(listener.local_addr()?).await?;
-
     let registry = switchboard::from_env().await?;
+    let listener = TcpListener::bind((host.as_str(), 0)).await?;
+    let address = switchboard::registrar::advertise_on(&registry, listener.local_addr()?).await?;
+
     let instance = Instance::builder("hello").version("1.0.0").address(&address).build()?;
     let id = instance.id().clone();
     let registrar =
