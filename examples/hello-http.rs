@@ -8,9 +8,8 @@ use std::error::Error;
 use std::time::Duration;
 
 use axum::{Router, routing::get};
-use reqwest_middleware::ClientBuilder;
 use switchboard::client::Options;
-use switchboard::client::reqwest::{Discovery, redirects};
+use switchboard::client::reqwest::Discovery;
 use switchboard::prelude::*;
 use tokio::net::TcpListener;
 
@@ -48,11 +47,9 @@ async fn client() -> Result<(), Box<dyn Error>> {
     let count = std::env::args().nth(2).map_or(Ok(usize::MAX), |count| count.parse())?;
     let registry = switchboard::from_env().await?;
     let selector = Selector::new(Directory::new(registry));
-    let connect = Duration::from_millis(500);
-    let plain = reqwest::Client::builder().connect_timeout(connect).redirect(redirects()).build()?;
     // For a whole call, whatever it takes: two retries, too.
     let options = Options::new().timeout(Duration::from_secs(2));
-    let client = ClientBuilder::new(plain).with(Discovery::new(selector).options(options)).build();
+    let client = Discovery::new(selector).options(options).client()?;
     for _ in 0..count {
         match client.get("http://hello/").send().await {
             Ok(response) => println!("{}", response.text().await?),
