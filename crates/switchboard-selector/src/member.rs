@@ -100,7 +100,7 @@ impl Member {
         let lasts = LONGEST_ALONE.min(ALONE * 2_u32.pow(self.absences.min(5)));
         self.absences = self.absences.saturating_add(1);
         self.stage = Stage::Away(later(now, lasts));
-        tracing::info!(service = %hub.service, instance = %self.instance().id(), ?lasts, "connections fail; instance left alone");
+        tracing::info!(service = %hub.service, instance = %self.instance().id(), ?lasts, "instance cannot be reached, and is left alone");
         true
     }
 

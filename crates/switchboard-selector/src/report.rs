@@ -52,7 +52,7 @@ pub enum Standing {
         #[serde(rename = "for_another_seconds", serialize_with = "seconds_until")]
         until: Instant,
     },
-    /// Its connections fail, and it is left alone until then, as there are others.
+    /// Its connections fail, or it does not answer, and it is left alone until then, as there are others.
     Unreachable {
         /// When it is tried again.
         #[serde(rename = "for_another_seconds", serialize_with = "seconds_until")]
