@@ -193,7 +193,8 @@ impl Discovery {
             finish(picked, verdict(&result, &limits, began));
             let spare = spare.filter(|_| may_retry(&result, idempotent, &self.statuses));
             let Some(spare) = spare else { return result };
-            if !attempts.again(&id, &limits).await {
+            let is_unconnected = matches!(&result, Err(Error::Reqwest(error)) if error.is_connect());
+            if !attempts.again(&id, &limits, !is_unconnected).await {
                 return result;
             }
             request = spare;

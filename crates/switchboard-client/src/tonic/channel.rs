@@ -253,7 +253,7 @@ impl Shared {
             // What cannot be sent again costs no budget.
             if attempts.has_more() && may_retry(&result, idempotent) {
                 if let Some(again) = replay.body() {
-                    if attempts.again(&id, &limits).await {
+                    if attempts.again(&id, &limits, was_reached(&result)).await {
                         tracing::debug!(service = %balancer.service(), instance = %id, "failed; trying another instance");
                         body = again;
                         continue;
@@ -296,6 +296,11 @@ fn verdict(attempt: &Attempt, limits: &Limits, began: Instant) -> Verdict {
         }
         Err(_) => limits.blames(began).then_some(Err(FailureKind::Timeout)),
     }
+}
+
+/// Whether there was a connection.
+fn was_reached(attempt: &Attempt) -> bool {
+    !matches!(attempt, Ok(Err(error)) if outcome::is_unconnected(error))
 }
 
 /// Whether another instance may be asked the same.
