@@ -46,6 +46,18 @@ pub(crate) async fn hanging() -> String {
     address
 }
 
+/// A server that takes connections, reads something and closes them.
+pub(crate) async fn breaking() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let _ = stream.read(&mut [0; 4096]).await;
+        }
+    });
+    address
+}
+
 /// An HTTP/2 server that keeps the heads of requests.
 #[derive(Clone)]
 pub(crate) struct Http2 {
