@@ -5,6 +5,8 @@
 
 mod support;
 
+use std::time::Duration;
+
 use reqwest_middleware::ClientWithMiddleware;
 use support::health::{self, check};
 use support::servers::breaking;
@@ -15,6 +17,9 @@ use switchboard_client::tonic::Channel;
 use switchboard_core::MemoryRegistry;
 use switchboard_selector::Selector;
 use switchboard_watcher::Directory;
+
+/// Between calls: so many of them last for longer than the dead are left alone.
+const PACE: Duration = Duration::from_millis(5);
 
 /// Both adapters on one selector with its defaults, and no retry that costs budget.
 fn clients(registry: &MemoryRegistry) -> (ClientWithMiddleware, Channel) {
@@ -31,6 +36,7 @@ async fn call(clients: &(ClientWithMiddleware, Channel), calls: usize) -> (usize
     for _ in 0..calls {
         failed.0 += usize::from(http.post("http://hello/").body("once").send().await.is_err());
         failed.1 += usize::from(check(channel, "one").await.is_err());
+        tokio::time::sleep(PACE).await;
     }
     failed
 }
@@ -55,7 +61,7 @@ async fn what_refuses_connections_costs_no_call_once_there_are_others() {
     let registry = MemoryRegistry::new();
     let clients = clients(&registry);
     replaced(&registry, &clients, [nowhere().await, nowhere().await]).await;
-    assert_eq!(call(&clients, 300).await, (0, 0));
+    assert_eq!(call(&clients, 500).await, (0, 0));
 }
 
 #[tokio::test]
@@ -63,7 +69,7 @@ async fn what_breaks_each_connection_costs_few_calls_though_one_may_be_ejected()
     let registry = MemoryRegistry::new();
     let clients = clients(&registry);
     replaced(&registry, &clients, [breaking().await, breaking().await]).await;
-    let failed = call(&clients, 300).await;
+    let failed = call(&clients, 500).await;
     // One call for each try: after 1, 2, 4, 8, 16 and 30 s.
     assert!(failed.0 < 30 && failed.1 < 30, "{failed:?}");
 }
