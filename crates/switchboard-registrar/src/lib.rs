@@ -57,6 +57,8 @@ mod leave;
 mod pause;
 mod registrar;
 mod running;
+#[cfg(any(feature = "axum", feature = "tonic"))]
+mod serve;
 mod signal;
 mod status;
 mod task;
@@ -65,5 +67,7 @@ pub use advertise::{advertise, advertise_on};
 pub use check::CheckError;
 pub use registrar::Registrar;
 pub use running::Running;
+#[cfg(any(feature = "axum", feature = "tonic"))]
+pub use serve::Serve;
 pub use signal::shutdown_signal;
 pub use status::{CheckFailures, Status};
