@@ -11,7 +11,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::ConnectInfo;
 use axum::routing::get;
-use switchboard_core::{ErrorKind, Instance, MemoryRegistry, Registry, Result, ServiceName};
+use switchboard_core::{Error, ErrorKind, Instance, MemoryRegistry, Registry, Result, ServiceName};
 use switchboard_registrar::Serve;
 use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinHandle;
@@ -241,7 +241,18 @@ async fn a_registration_that_lapses_is_told_when_it_does() {
     let registry = Arc::new(MemoryRegistry::new());
     let serve = Serve::bind(&registry, "hello", "127.0.0.1:0").await.unwrap().until(pending());
     // Registered once: nothing happens at that moment but that time passes.
-    let serve = serve.registrar(|registrar| registrar.interval(Duration::ZERO).ttl(Duration::from_secs(3)));
+    let gate = Arc::new(Notify::new());
+    let opened = gate.clone();
+    let serve = serve.registrar(move |registrar| {
+        let registrar = registrar.interval(Duration::ZERO).ttl(Duration::from_secs(3));
+        registrar.check_timeout(Duration::MAX).check(move || {
+            let gate = opened.clone();
+            async move {
+                gate.notified().await;
+                Ok::<_, Error>(())
+            }
+        })
+    });
     let instance = serve.instance().clone();
     let server = tokio::spawn(serve.tonic(Server::builder().add_routes(tonic::service::Routes::default())));
     let endpoint = Endpoint::from_shared(format!("http://{}", instance.address())).unwrap();
@@ -251,6 +262,8 @@ async fn a_registration_that_lapses_is_told_when_it_does() {
     let mut until = async |expected| {
         within(async { while told.message().await.unwrap().unwrap().status() != expected {} }).await;
     };
+    until(ServingStatus::NotServing).await;
+    gate.notify_one();
     until(ServingStatus::Serving).await;
     until(ServingStatus::NotServing).await;
     server.abort();
