@@ -93,8 +93,8 @@ impl Member {
 
     /// Leaves it alone if it cannot be reached. Returns whether it was not before.
     fn leave_alone(&mut self, hub: &Hub, now: Instant) -> bool {
-        let is_out = self.is_ejected() || self.is_away() || !self.stats().is_unreachable();
-        if is_out || hub.settings.outlier.is_none() {
+        let may = !self.is_ejected() && !self.is_away() && hub.settings.outlier.is_some();
+        if !may || !self.stats().is_unreachable() {
             return false;
         }
         let lasts = LONGEST_ALONE.min(ALONE * 2_u32.pow(self.absences.min(5)));
@@ -107,14 +107,11 @@ impl Member {
     /// Takes it on to the next stage if it is time, or its share if it starts slowly. Returns whether the stage is another.
     fn advance(&mut self, hub: &Hub, now: Instant) -> bool {
         match self.stage {
-            Stage::Ejected(until) if until <= now => {
-                self.stage = Stage::OnTrial;
-                self.stats().put_on_trial();
-                hub.telemetry.returns.count();
-                tracing::info!(service = %hub.service, instance = %self.instance().id(), "instance returns from ejection");
-                true
-            }
-            Stage::Away(until) if until <= now => {
+            Stage::Ejected(until) | Stage::Away(until) if until <= now => {
+                if self.is_ejected() {
+                    hub.telemetry.returns.count();
+                    tracing::info!(service = %hub.service, instance = %self.instance().id(), "instance returns from ejection");
+                }
                 self.stage = Stage::OnTrial;
                 self.stats().put_on_trial();
                 true
