@@ -22,6 +22,8 @@
 //! # }
 //! ```
 //!
+//! `Serve` (features `axum` and `tonic`) does that and the serving in one call.
+//!
 //! # What it does
 //!
 //! - It renews every interval, a little early and at a random moment, so that many registrations in one process, or many
