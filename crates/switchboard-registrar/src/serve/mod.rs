@@ -34,12 +34,12 @@ const GRACE: Duration = Duration::from_secs(15);
 /// ```no_run
 /// # #[cfg(feature = "axum")]
 /// # mod hidden {
+/// # use std::sync::Arc;
 /// use axum::{Router, routing::get};
-/// use switchboard_core::{MemoryRegistry, Registry};
+/// # use switchboard_core::Registry;
 /// use switchboard_registrar::Serve;
 ///
-/// # async fn example() -> switchboard_core::Result<()> {
-/// let registry = MemoryRegistry::new();
+/// # async fn example(registry: Arc<dyn Registry>) -> switchboard_core::Result<()> {
 /// let app = Router::new().route("/", get(|| async { "hello" }));
 /// Serve::bind(&registry, "hello", "0.0.0.0:0").await?.axum(app).await?;
 /// registry.close().await
