@@ -1,6 +1,6 @@
 //! gRPC by name: a channel for the service `greeter` that picks an instance for each call.
 //!
-//! `hello-grpc server` is a server on a free port; run several. `hello-grpc client [COUNT]` calls every half second, for
+//! `hello-grpc server` is a server on a free port, with gRPC's health service; run several. `hello-grpc client [COUNT]` calls every half second, for
 //! ever or COUNT times; kill a server and start another, and it goes on. Both look where `SWITCHBOARD_REGISTRY` says.
 #![allow(clippy::print_stdout, reason = "it is a program to look at")]
 
@@ -14,8 +14,7 @@ use switchboard::prelude::*;
 use switchboard_examples::greeter::greeter_client::GreeterClient;
 use switchboard_examples::greeter::greeter_server::{Greeter, GreeterServer};
 use switchboard_examples::{HelloReply, HelloRequest};
-use tokio::net::TcpListener;
-use tonic::transport::{Server, server::TcpIncoming};
+use tonic::transport::Server;
 use tonic::{Request, Response, Status};
 
 struct Polite(InstanceId);
@@ -39,27 +38,13 @@ async fn main() -> Result<(), Box<dyn Error>> {
 }
 
 async fn server() -> Result<(), Box<dyn Error>> {
-    let listener = TcpListener::bind("127.0.0.1:0").await?;
-    let address = switchboard::registrar::advertise(listener.local_addr()?).await?;
     let registry = switchboard::from_env().await?;
-    let instance = Instance::builder("greeter").address(&address).metadata("protocol", "grpc").build()?;
-    let service = GreeterServer::new(Polite(instance.id().clone()));
-
-    let registrar = Registrar::new(registry.clone(), instance).drain(Duration::from_secs(1)).start().await?;
-    println!("{} listens on {address}, registered at {registry}", registrar.key());
+    let server = Serve::bind(&registry, "greeter", "127.0.0.1:0").await?;
+    let server = server.describe(|instance| instance.metadata("protocol", "grpc"))?;
+    let greeter = GreeterServer::new(Polite(server.instance().id().clone()));
+    println!("{} listens on {}, for {registry}", server.instance().key(), server.instance().address());
     // Deregisters first and lets clients hear of it, then finishes the calls in flight.
-    let stop = async {
-        if let Err(error) = shutdown_signal().await {
-            println!("cannot wait for signals: {error}");
-        }
-        if let Err(error) = registrar.shutdown().await {
-            println!("not deregistered: {error}");
-        }
-    };
-    Server::builder()
-        .add_service(service)
-        .serve_with_incoming_shutdown(TcpIncoming::from(listener), stop)
-        .await?;
+    server.tonic(Server::builder().add_service(greeter)).await?;
     registry.close().await?;
     println!("deregistered and stopped");
     Ok(())

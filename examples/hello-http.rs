@@ -1,6 +1,6 @@
 //! HTTP by name: `http://hello/` goes to an instance picked for each request, and failed ones are tried elsewhere.
 //!
-//! `hello-http server` is a server on a free port; run several. `hello-http client [COUNT]` calls `http://hello/` every
+//! `hello-http server` is a server on a free port, with `/ready`; run several. `hello-http client [COUNT]` calls `http://hello/` every
 //! half second, for ever or COUNT times. Both look where `SWITCHBOARD_REGISTRY` says.
 #![allow(clippy::print_stdout, reason = "it is a program to look at")]
 
@@ -8,11 +8,9 @@ use std::error::Error;
 use std::time::Duration;
 
 use axum::{Router, routing::get};
-use reqwest_middleware::ClientBuilder;
 use switchboard::client::Options;
-use switchboard::client::reqwest::{Discovery, redirects};
+use switchboard::client::reqwest::Discovery;
 use switchboard::prelude::*;
-use tokio::net::TcpListener;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
@@ -25,20 +23,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
 }
 
 async fn server() -> Result<(), Box<dyn Error>> {
-    let listener = TcpListener::bind("127.0.0.1:0").await?;
-    let address = switchboard::registrar::advertise(listener.local_addr()?).await?;
     let registry = switchboard::from_env().await?;
-    let instance = Instance::builder("hello").address(&address).build()?;
-    let greeting = format!("Hello from {}", instance.id());
-    let app = Router::new().route("/", get(|| async move { greeting }));
-
-    // New requests stop coming before the server stops taking them.
-    let registrar = Registrar::new(registry.clone(), instance).drain(Duration::from_secs(1)).start().await?;
-    println!("{} listens on {address}, registered at {registry}", registrar.key());
-    tokio::select! {
-        served = axum::serve(listener, app).into_future() => served?,
-        stopped = async { shutdown_signal().await?; Ok::<_, Box<dyn Error>>(registrar.shutdown().await?) } => stopped?,
-    }
+    let server = Serve::bind(&registry, "hello", "127.0.0.1:0").await?;
+    let greeting = format!("Hello from {}", server.instance().id());
+    println!("{} listens on {}, for {registry}", server.instance().key(), server.instance().address());
+    server.axum(Router::new().route("/", get(|| async move { greeting }))).await?;
     registry.close().await?;
     println!("deregistered, drained and stopped");
     Ok(())
@@ -48,11 +37,9 @@ async fn client() -> Result<(), Box<dyn Error>> {
     let count = std::env::args().nth(2).map_or(Ok(usize::MAX), |count| count.parse())?;
     let registry = switchboard::from_env().await?;
     let selector = Selector::new(Directory::new(registry));
-    let connect = Duration::from_millis(500);
-    let plain = reqwest::Client::builder().connect_timeout(connect).redirect(redirects()).build()?;
     // For a whole call, whatever it takes: two retries, too.
     let options = Options::new().timeout(Duration::from_secs(2));
-    let client = ClientBuilder::new(plain).with(Discovery::new(selector).options(options)).build();
+    let client = Discovery::new(selector).options(options).client()?;
     for _ in 0..count {
         match client.get("http://hello/").send().await {
             Ok(response) => println!("{}", response.text().await?),

@@ -14,7 +14,8 @@ use crate::limits::Limits;
 /// jitter. A pause that would outlast the call's deadline is not made: the call fails at once, with what there is.
 ///
 /// Each service has a budget of its own: when many of its calls fail, retries would only add to the trouble. All clones
-/// share these budgets, also those given to several clients.
+/// share these budgets, also those given to several clients. A retry after an attempt for which no connection came about costs
+/// none: no instance has worked on it, so it adds nothing (gRPC's A6 calls such retries transparent).
 ///
 /// Defaults: 2 retries for a call; a budget of 20 % of the calls of the last 10 s and another 10 for each second, which are
 /// Finagle's.
@@ -76,14 +77,14 @@ impl Attempts {
         self.tried.len() < self.most as usize
     }
 
-    /// After a failure on `id`: waits and returns true if the call may be tried again.
-    pub(crate) async fn again(&mut self, id: &InstanceId, limits: &Limits) -> bool {
+    /// After a failure on `id`, which may have been `reached`: waits and returns true if the call may be tried again.
+    pub(crate) async fn again(&mut self, id: &InstanceId, limits: &Limits, reached: bool) -> bool {
         if !self.has_more() {
             return false;
         }
         let pause = self.pause();
         let in_time = limits.left().is_none_or(|left| pause < left);
-        if !in_time || !self.budget.withdraw() {
+        if !in_time || reached && !self.budget.withdraw() {
             return false;
         }
         self.tried.push(id.clone());
@@ -134,15 +135,18 @@ mod tests {
     async fn retries_are_limited_for_a_call_and_by_the_budget() {
         let retry = Retry::new();
         let mut attempts = begin(&retry, "hello");
-        assert!(attempts.again(&id(), &no_limits()).await && attempts.again(&id(), &no_limits()).await);
-        assert!(!attempts.again(&id(), &no_limits()).await);
+        assert!(
+            attempts.again(&id(), &no_limits(), true).await
+                && attempts.again(&id(), &no_limits(), true).await
+        );
+        assert!(!attempts.again(&id(), &no_limits(), true).await);
         assert_eq!(attempts.tried().len(), 2);
 
         // 10 a second over 10 s, and a fifth of the calls.
         let retry = Retry::new();
         let mut granted = 0;
         for _ in 0..1000 {
-            granted += u32::from(begin(&retry, "hello").again(&id(), &no_limits()).await);
+            granted += u32::from(begin(&retry, "hello").again(&id(), &no_limits(), true).await);
         }
         assert_eq!(granted, 300);
     }
@@ -155,7 +159,7 @@ mod tests {
         }
         let mut granted = 0;
         for _ in 0..10 {
-            granted += u32::from(begin(&retry.clone(), "failing").again(&id(), &no_limits()).await);
+            granted += u32::from(begin(&retry.clone(), "failing").again(&id(), &no_limits(), true).await);
         }
         assert_eq!(granted, 2);
     }
@@ -165,11 +169,11 @@ mod tests {
         let retry = Retry::new().most(3);
         let mut attempts = begin(&retry, "hello");
         let started = tokio::time::Instant::now();
-        attempts.again(&id(), &no_limits()).await;
+        attempts.again(&id(), &no_limits(), true).await;
         assert_eq!(started.elapsed(), Duration::ZERO);
-        attempts.again(&id(), &no_limits()).await;
+        attempts.again(&id(), &no_limits(), true).await;
         assert!(started.elapsed() >= Duration::from_millis(25));
-        assert!(!begin(&Retry::never(), "hello").again(&id(), &no_limits()).await);
+        assert!(!begin(&Retry::never(), "hello").again(&id(), &no_limits(), true).await);
     }
 
     #[tokio::test(start_paused = true)]
@@ -178,11 +182,21 @@ mod tests {
         let limits = Limits::new(Some(Duration::from_millis(20)), None);
         begin(&retry, "hello");
         let mut attempts = begin(&retry, "hello");
-        assert!(attempts.again(&id(), &limits).await);
+        assert!(attempts.again(&id(), &limits, true).await);
         let started = tokio::time::Instant::now();
-        assert!(!attempts.again(&id(), &limits).await);
+        assert!(!attempts.again(&id(), &limits, true).await);
         assert_eq!(started.elapsed(), Duration::ZERO);
         assert!(retry.budgets.of(&ServiceName::new("hello").unwrap()).withdraw());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_reached_nobody_costs_no_budget_and_is_limited_all_the_same() {
+        let retry = Retry::new().budget(0.0, 0);
+        let mut attempts = begin(&retry, "hello");
+        assert!(!attempts.again(&id(), &no_limits(), true).await);
+        assert!(attempts.again(&id(), &no_limits(), false).await);
+        assert!(attempts.again(&id(), &no_limits(), false).await);
+        assert!(!attempts.again(&id(), &no_limits(), false).await);
     }
 
     #[test]

@@ -14,8 +14,6 @@ use support::{instance, nowhere, register, selector, standing};
 use switchboard_client::reqwest::{Discovery, HostHeader, Resolver};
 use switchboard_client::{Options, Retry};
 use switchboard_core::{MemoryRegistry, ServiceName};
-use switchboard_selector::{RoundRobin, Selector};
-use switchboard_watcher::Directory;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpListener;
 
@@ -112,10 +110,7 @@ async fn chosen_statuses_are_tried_elsewhere_and_server_errors_are_failures() {
     one.status.store(503, Relaxed);
     register(&registry, &instance("hello", "1", &one.address)).await;
     register(&registry, &instance("hello", "2", &two.address)).await;
-    let directory = Directory::new(registry.handle());
-    let selector = Selector::builder(directory).strategy(RoundRobin).without_slow_start();
-    // On a machine that is busy enough both may be slow to answer, and one be left out for it.
-    let selector = selector.without_outlier_detection().build();
+    let selector = selector(&registry);
     let balancer = selector.service("hello").unwrap();
     let client = client(Discovery::new(selector));
     for _ in 0..4 {

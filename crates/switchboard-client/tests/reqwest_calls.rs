@@ -282,3 +282,17 @@ impl http_body::Body for NeverEnding {
         Poll::Pending
     }
 }
+
+#[tokio::test]
+async fn a_server_that_takes_no_connection_is_given_up_after_3_s() {
+    let registry = MemoryRegistry::new();
+    let full = full().await;
+    register(&registry, &instance("hello", "1", &full.address)).await;
+    let client = Discovery::new(selector(&registry)).options(Options::new().retries(0)).client().unwrap();
+    // Nothing will come, so no time need be waited for.
+    tokio::time::pause();
+    let began = tokio::time::Instant::now();
+    let error = client.get("http://hello/").send().await.unwrap_err();
+    assert!(is_timeout(&error) && error.is_connect(), "{error:?}");
+    assert_eq!(began.elapsed().as_secs(), 3);
+}

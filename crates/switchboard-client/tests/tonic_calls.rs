@@ -8,21 +8,23 @@ mod support;
 use std::collections::BTreeSet;
 use std::error::Error;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use support::health::{ask, check, server};
-use support::servers::{GivesUp, Http2, full, giving_up, hanging, leaving, refusing};
-use support::{Frames, LIMIT, Silent, instance, register, selector, standing};
-use switchboard_client::tonic::Channel;
+use support::health::{Running, ask, check, server};
+use support::servers::{GivesUp, Http2, Way, full, giving_up, hanging, leaving, refusing, way_to};
+use support::{Frames, LIMIT, Silent, instance, register, selector, standing, until};
+use switchboard_client::tonic::{Channel, ChannelBuilder};
 use switchboard_client::{Options, Retry, TimedOut, is_timeout};
 use switchboard_core::{Instance, MemoryRegistry};
-use switchboard_selector::{ConsistentHash, Filter, Selector};
+use switchboard_selector::{Balancer, ConsistentHash, Filter, Selector};
 use switchboard_watcher::Directory;
 use tokio::sync::Semaphore;
-use tonic::{Code, Request, Status};
-use tonic_health::pb::HealthCheckRequest;
+use tonic::{Code, Request, Status, Streaming};
+use tonic_health::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
+use tonic_health::pb::{self, HealthCheckRequest, HealthCheckResponse};
 use tower::ServiceExt;
 
 const SHORT: Duration = Duration::from_millis(300);
@@ -355,4 +357,61 @@ async fn an_instance_that_hangs_is_waited_for_15_s() {
     let status = HealthClient::new(channel).check(ask("one")).await.unwrap_err();
     assert_eq!(limit(&status), TimedOut::Try(Duration::from_secs(15)));
     assert_eq!(began.elapsed(), Duration::from_secs(15));
+}
+
+/// A stream of which the first message has come, by way of what can fall silent.
+struct Begun {
+    stream: Streaming<HealthCheckResponse>,
+    way: Way,
+    server: Running,
+    balancer: Balancer,
+    /// Gone, it would take the instance with it.
+    _registry: MemoryRegistry,
+}
+
+/// Nothing holds the channel any more.
+async fn begun(settings: impl FnOnce(ChannelBuilder) -> ChannelBuilder) -> Begun {
+    let registry = MemoryRegistry::new();
+    let server = server("one").await;
+    let way = way_to(&server.address).await;
+    register(&registry, &instance("health", "1", &way.address)).await;
+    let balancer = selector(&registry).service("health").unwrap();
+    let channel = settings(Channel::builder(balancer.clone())).build();
+    let mut stream = HealthClient::new(channel).watch(ask("one")).await.unwrap().into_inner();
+    tokio::time::timeout(LIMIT, stream.message()).await.unwrap().unwrap().unwrap();
+    Begun { stream, way, server, balancer, _registry: registry }
+}
+
+#[tokio::test]
+async fn a_stream_whose_server_hangs_ends_by_default_and_not_before_a_ping_may_be_sent() {
+    let mut begun = begun(|builder| builder).await;
+    begun.way.frozen.store(true, Relaxed);
+    // From here on nothing comes through, so no time need be waited for.
+    tokio::time::pause();
+    let minutes = |count: u64| Duration::from_secs(count * 60);
+    let early = tokio::time::timeout(minutes(5), begun.stream.message()).await;
+    assert!(early.is_err(), "gRPC's servers forbid pings before");
+    let ended = tokio::time::timeout(minutes(1), begun.stream.message()).await;
+    ended.expect("it ends").unwrap_err();
+    assert_eq!(standing(&begun.balancer), [(0, 1)]);
+}
+
+#[tokio::test]
+async fn no_ping_is_sent_that_is_not_wanted() {
+    let never = Duration::MAX;
+    let mut begun = begun(|builder| builder.keep_alive(never, never).connect_timeout(never)).await;
+    begun.way.frozen.store(true, Relaxed);
+    tokio::time::pause();
+    assert!(tokio::time::timeout(Duration::from_secs(3600), begun.stream.message()).await.is_err());
+}
+
+#[tokio::test]
+async fn a_stream_that_is_merely_quiet_goes_on() {
+    let mut begun = begun(|builder| builder.keep_alive(Duration::from_millis(20), LIMIT)).await;
+    let asked = begun.way.asked.load(Relaxed);
+    until("the server to answer pings", || begun.way.asked.load(Relaxed) >= asked + 5).await;
+    begun.server.reporter.set_service_status("one", ServingStatus::NotServing).await;
+    let news = tokio::time::timeout(LIMIT, begun.stream.message()).await.unwrap().unwrap().unwrap();
+    assert_eq!(news.status(), pb::health_check_response::ServingStatus::NotServing);
+    assert_eq!(standing(&begun.balancer), [(1, 0)]);
 }

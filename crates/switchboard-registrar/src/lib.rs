@@ -22,6 +22,8 @@
 //! # }
 //! ```
 //!
+//! `Serve` (features `axum` and `tonic`) does that and the serving in one call.
+//!
 //! # What it does
 //!
 //! - It renews every interval, a little early and at a random moment, so that many registrations in one process, or many
@@ -57,6 +59,8 @@ mod leave;
 mod pause;
 mod registrar;
 mod running;
+#[cfg(any(feature = "axum", feature = "tonic"))]
+mod serve;
 mod signal;
 mod status;
 mod task;
@@ -65,5 +69,7 @@ pub use advertise::{advertise, advertise_on};
 pub use check::CheckError;
 pub use registrar::Registrar;
 pub use running::Running;
+#[cfg(any(feature = "axum", feature = "tonic"))]
+pub use serve::Serve;
 pub use signal::shutdown_signal;
 pub use status::{CheckFailures, Status};

@@ -64,6 +64,14 @@ impl Hub {
         self.settings.outlier.as_ref().map_or(0, |detection| detection.consecutive)
     }
 
+    /// Whether no success of late took nearly so long. Unknown without a success, and none of the selector's business without
+    /// outlier detection.
+    #[allow(clippy::cast_precision_loss)] // a time
+    pub(crate) fn is_too_long(&self, took: Nanos) -> bool {
+        let slowest = self.settings.outlier.as_ref().and(self.slowest.get());
+        slowest.is_some_and(|slowest| took as f32 > slowest * 2.0)
+    }
+
     /// Notes how long a success took. Written only where it is news, and into the average ten times a second, as all threads
     /// read it; after each decay time without a slower one, the slowest is half as slow.
     #[allow(clippy::cast_precision_loss)] // a time

@@ -15,12 +15,19 @@ use crate::stats::Stats;
 /// Instances that come within this time of the first are not new: the view was not yet complete.
 const BEGINNING: Duration = Duration::from_secs(5);
 
+/// For how long an instance is left alone that cannot be reached; doubled each time, up to the longest. As gRPC's connection
+/// backoff, but that is 1.6 and 120 s, for it tries without a call.
+const ALONE: Duration = Duration::from_secs(1);
+const LONGEST_ALONE: Duration = Duration::from_secs(30);
+
 /// One instance of the current snapshot, with what is known of it besides.
 pub(crate) struct Member {
     pub(crate) candidate: Candidate,
     pub(crate) stage: Stage,
     /// How often it was ejected, less one for each interval since in which it had its full share.
     pub(crate) ejections: u32,
+    /// How often it could not be reached, since an answer or an ejection.
+    absences: u32,
 }
 
 /// How much an instance is trusted: from ejection over a trial and a slow start to its full share.
@@ -28,6 +35,8 @@ pub(crate) struct Member {
 pub(crate) enum Stage {
     /// Out until then.
     Ejected(Instant),
+    /// Not to be reached, and left alone until then.
+    Away(Instant),
     /// Back, and no call to it has succeeded yet.
     OnTrial,
     /// Starting slowly since then.
@@ -53,6 +62,10 @@ impl Member {
         matches!(self.stage, Stage::Ejected(_))
     }
 
+    pub(crate) fn is_away(&self) -> bool {
+        matches!(self.stage, Stage::Away(_))
+    }
+
     /// Whether it gets all that is its due, if anything.
     pub(crate) fn is_unrestricted(&self) -> bool {
         !matches!(self.stage, Stage::OnTrial | Stage::Starting(_))
@@ -70,7 +83,7 @@ impl Member {
     }
 
     fn eject(&mut self, why: &'static str, detection: &OutlierDetection, hub: &Hub, now: Instant) {
-        self.ejections = self.ejections.saturating_add(1);
+        (self.ejections, self.absences) = (self.ejections.saturating_add(1), 0);
         let lasts = detection.lasts(self.ejections);
         self.stage = Stage::Ejected(later(now, lasts));
         self.stats().row.store(0, Relaxed);
@@ -78,18 +91,41 @@ impl Member {
         tracing::warn!(service = %hub.service, instance = %self.instance().id(), why, ?lasts, "instance ejected");
     }
 
+    /// Leaves it alone if it cannot be reached. Returns whether it was not before.
+    fn leave_alone(&mut self, hub: &Hub, now: Instant) -> bool {
+        let may = !self.is_ejected() && !self.is_away() && hub.settings.outlier.is_some();
+        if !may || !self.stats().is_unreachable() {
+            return false;
+        }
+        let lasts = LONGEST_ALONE.min(ALONE * 2_u32.pow(self.absences.min(5)));
+        self.absences = self.absences.saturating_add(1);
+        self.stage = Stage::Away(later(now, lasts));
+        tracing::info!(service = %hub.service, instance = %self.instance().id(), ?lasts, "instance cannot be reached, and is left alone");
+        true
+    }
+
     /// Takes it on to the next stage if it is time, or its share if it starts slowly. Returns whether the stage is another.
     fn advance(&mut self, hub: &Hub, now: Instant) -> bool {
         match self.stage {
-            Stage::Ejected(until) if until <= now => {
+            Stage::Ejected(until) | Stage::Away(until) if until <= now => {
+                if self.is_ejected() {
+                    hub.telemetry.returns.count();
+                    tracing::info!(service = %hub.service, instance = %self.instance().id(), "instance returns from ejection");
+                }
                 self.stage = Stage::OnTrial;
                 self.stats().put_on_trial();
-                hub.telemetry.returns.count();
-                tracing::info!(service = %hub.service, instance = %self.instance().id(), "instance returns from ejection");
                 true
             }
+            Stage::Away(_) if !self.stats().is_unreachable() => {
+                (self.stage, self.absences) = (Stage::Full, 0);
+                true
+            }
+            // Who was away for a moment has not begun anew.
             Stage::OnTrial if !self.stats().is_on_trial() => {
-                self.start(now, hub, now);
+                match std::mem::take(&mut self.absences) {
+                    1 => self.stage = Stage::Full,
+                    _ => drop(self.start(now, hub, now)),
+                }
                 true
             }
             Stage::Starting(since) => self.start(since, hub, now),
@@ -126,7 +162,7 @@ impl Members {
             changed |= self.eject_failing(detection, hub, now);
         }
         for member in &mut self.list {
-            changed |= member.advance(hub, now);
+            changed |= member.leave_alone(hub, now) | member.advance(hub, now);
         }
         changed
     }
@@ -135,7 +171,7 @@ impl Members {
     pub(crate) fn due(&self, hub: &Hub, now: Instant) -> Option<Instant> {
         let step = hub.settings.slow_start.map(|slow| later(now, slow.step()));
         let stages = self.list.iter().filter_map(|member| match member.stage {
-            Stage::Ejected(until) => Some(until),
+            Stage::Ejected(until) | Stage::Away(until) => Some(until),
             Stage::Starting(_) => step,
             Stage::OnTrial | Stage::Full => None,
         });
@@ -167,7 +203,7 @@ impl Members {
                 }
                 None => {
                     let candidate = Candidate::new(instance.clone(), Arc::new(Stats::new(hub)));
-                    Member { candidate, stage: Stage::Full, ejections: 0 }
+                    Member { candidate, stage: Stage::Full, ejections: 0, absences: 0 }
                 }
             };
             let is_back = !was_healthy && member.is_healthy();
@@ -209,14 +245,15 @@ impl Members {
 
     /// Lifts what restricts those that are out. Only when the pools know that they are: until then it keeps calls from them.
     pub(crate) fn clear_ejected(&self) {
-        self.list.iter().filter(|member| member.is_ejected()).for_each(|member| member.stats().clear());
+        let out = self.list.iter().filter(|member| member.is_ejected() || member.is_away());
+        out.for_each(|member| member.stats().clear());
     }
 
     /// Forgets all that was learned.
     pub(crate) fn reset(&mut self) {
         for member in &mut self.list {
             member.stats().reset();
-            (member.stage, member.ejections) = (Stage::Full, 0);
+            (member.stage, member.ejections, member.absences) = (Stage::Full, 0, 0);
         }
     }
 }

@@ -7,6 +7,15 @@ use std::time::Duration;
 /// on trial: it gets one call at a time until one succeeds, and its first failure ejects it again. Each interval at the end of
 /// which it has its full share takes one off that number.
 ///
+/// Beside the rules, and beyond the cap on how many may be ejected, picks keep away as long as there are others
+///
+/// - from an instance that answers nothing: the first of its calls that wait began over 250 ms ago and twice as long as the slowest
+///   success of late took, and nothing was heard since. One answer ends it;
+/// - from one that cannot be reached: two connections failed, or two calls ended in such silence, with no answer between them. It
+///   is tried by one call after 1 s, then after twice as long each time up to 30 s (gRPC has 1 s, 1.6 times, 120 s).
+///
+/// Without outlier detection neither holds.
+///
 /// A call given up after longer than usual counts in the run of failures too ([`Pick`](crate::Pick)), so an instance that
 /// hangs is ejected when callers have lost their patience.
 ///

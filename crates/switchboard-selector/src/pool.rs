@@ -6,7 +6,7 @@ use crossbeam_utils::CachePadded;
 
 use crate::hub::Hub;
 use crate::measured::Nanos;
-use crate::member::{Member, Members};
+use crate::member::{Member, Members, Stage};
 use crate::selection::Selection;
 use crate::slow_start::FULL;
 use crate::{Candidate, Context, Filter, Pick, PickError, Picker, Request, Strategy};
@@ -58,10 +58,11 @@ impl Pool {
         let now = self.hub.now();
         let context = |turn| Context { key: request.key, turn, now };
         let is_near_passed_over = far.is_some() && near.is_passed_over(request, *near_share);
-        let chosen = if is_near_passed_over { None } else { near.choose(request, context(&self.turns[0])) };
+        let nearby = || near.choose(request, context(&self.turns[0]), true);
+        let chosen = if is_near_passed_over { None } else { nearby() };
         let chosen = chosen
-            .or_else(|| far.as_ref()?.choose(request, context(&self.turns[1])))
-            .unwrap_or_else(|| far.as_ref().unwrap_or(near).any(request));
+            .or_else(|| far.as_ref()?.choose(request, context(&self.turns[1]), true))
+            .unwrap_or_else(|| far.as_ref().unwrap_or(near).any(request, context(&self.turns[0])));
         Ok(Pick::new(chosen.clone(), now))
     }
 
@@ -71,9 +72,11 @@ impl Pool {
         let selection = Selection::of(list, &self.filters, self.hub.settings.panic_threshold);
         self.tell_panic(selection.panic);
         let usable = || selection.near.iter().chain(&selection.far).map(|&at| &list[at]);
-        // If all of them get less than their due, none does.
-        let restricted =
-            usable().any(|member| !member.is_unrestricted()) && usable().any(Member::is_unrestricted);
+        // If all of them get less than their due, none does; but nobody is on trial for want of others that merely start.
+        let is_tried = |member: &Member| member.stage == Stage::OnTrial;
+        let restricted = usable().any(|member| !member.is_unrestricted())
+            && usable().any(Member::is_unrestricted)
+            || usable().any(is_tried) && !usable().all(is_tried);
         let part = |chosen: &[usize]| (!chosen.is_empty()).then(|| self.part(list, chosen, restricted));
         let service = self.hub.service.clone();
         let current = match part(&selection.near) {
@@ -121,16 +124,22 @@ impl Part {
         (bits >> 48) >= u64::from(share) || self.candidates.iter().all(|candidate| request.avoids(candidate))
     }
 
-    /// The chosen one. `None` if those that were drawn were tried before or are to get less.
+    /// The chosen one. `None` if those that were drawn were tried before, are to get less, or are silent, if that counts.
     #[inline]
-    fn choose(&self, request: &Request<'_>, mut context: Context<'_>) -> Option<&Candidate> {
+    fn choose(
+        &self,
+        request: &Request<'_>,
+        mut context: Context<'_>,
+        silence_counts: bool,
+    ) -> Option<&Candidate> {
         for _ in 0..DRAWS {
             let index = self.picker.pick(&self.candidates, &context);
             // A picker of someone else's may say anything.
             let index = if index < self.candidates.len() { index } else { index % self.candidates.len() };
             let candidate = &self.candidates[index];
             let is_admitted = || !self.restricted || self.is_admitted(candidate, context.now);
-            if !request.avoids(candidate) && is_admitted() {
+            let is_silent = || silence_counts && candidate.stats().is_silent(context.now);
+            if !request.avoids(candidate) && !is_silent() && is_admitted() {
                 return Some(candidate);
             }
             // The same key would find the same instance.
@@ -139,13 +148,18 @@ impl Part {
         None
     }
 
-    /// Somebody at all: not tried before and not on trial, if there is such a one.
+    /// Somebody at all: not tried before, not on trial and not silent, if there is such a one.
     #[cold]
-    fn any(&self, request: &Request<'_>) -> &Candidate {
+    fn any(&self, request: &Request<'_>, context: Context<'_>) -> &Candidate {
         let from = fastrand::usize(..self.candidates.len());
         let all = || self.candidates[from..].iter().chain(&self.candidates[..from]);
         let untried = || all().filter(|candidate| !request.avoids(candidate));
-        let found = untried().find(|candidate| !candidate.stats().is_on_trial()).or_else(|| untried().next());
+        let is_full = |candidate: &&Candidate| !candidate.stats().is_on_trial();
+        let found =
+            untried().find(|candidate| is_full(candidate) && !candidate.stats().is_silent(context.now));
+        // Where all are silent, it is as it always is.
+        let found = found.or_else(|| self.choose(request, context, false));
+        let found = found.or_else(|| untried().find(is_full)).or_else(|| untried().next());
         found.unwrap_or(&self.candidates[from])
     }
 

@@ -52,6 +52,12 @@ pub enum Standing {
         #[serde(rename = "for_another_seconds", serialize_with = "seconds_until")]
         until: Instant,
     },
+    /// Its connections fail, or it does not answer, and it is left alone until then, as there are others.
+    Unreachable {
+        /// When it is tried again.
+        #[serde(rename = "for_another_seconds", serialize_with = "seconds_until")]
+        until: Instant,
+    },
     /// It failed and would be out, but too many are; so it is picked.
     EjectedInUse {
         /// When it returns.
@@ -99,6 +105,7 @@ impl fmt::Display for Standing {
             Self::InUse => f.write_str("in use"),
             Self::OnTrial => f.write_str("on trial: one call at a time, until one succeeds"),
             Self::Ejected { until } => write!(f, "ejected for another {:.1?}", left(until)),
+            Self::Unreachable { until } => write!(f, "unreachable, tried again in {:.1?}", left(until)),
             Self::EjectedInUse { until } => {
                 write!(f, "in use although ejected for another {:.1?}, as too many are", left(until))
             }
@@ -112,12 +119,15 @@ impl fmt::Display for Standing {
 pub(crate) fn report(group: &Group, pool: &Pool) -> Vec<InstanceReport> {
     let members = &group.members().list;
     let selection = Selection::of(members, &pool.filters, group.hub.settings.panic_threshold);
+    let is_all_away = selection.near.iter().all(|&at| members[at].is_away());
     let report = |member: &Member| InstanceReport {
         instance: member.instance().clone(),
         standing: match member.stage {
             _ if !member.is_healthy() => Standing::Unhealthy(member.instance().health()),
             Stage::Ejected(until) if selection.panic => Standing::EjectedInUse { until },
             Stage::Ejected(until) => Standing::Ejected { until },
+            Stage::Away(until) if is_all_away => Standing::EjectedInUse { until },
+            Stage::Away(until) => Standing::Unreachable { until },
             Stage::OnTrial => Standing::OnTrial,
             Stage::Starting(_) | Stage::Full => Standing::InUse,
         },

@@ -20,9 +20,13 @@ pub(crate) struct Selection<'a> {
 }
 
 impl<'a> Selection<'a> {
-    /// Panic, when more than `panic_threshold` of those that pass the filters are ejected, is judged over all zones.
+    /// Panic, when more than `panic_threshold` of those that pass the filters and can be reached are ejected, is judged over all
+    /// zones. Those that cannot be reached take part if nobody else could.
     pub(crate) fn of(members: &[Member], filters: &'a [Filter], panic_threshold: f64) -> Self {
         let (mut near, mut filtered) = pass(members, Member::is_healthy, filters);
+        if near.iter().any(|&at| !members[at].is_away()) {
+            near.retain(|&at| !members[at].is_away());
+        }
         let ejected = near.iter().filter(|&&at| members[at].is_ejected()).count();
         #[allow(clippy::cast_precision_loss)] // counts of instances
         let too_many = ejected as f64 > panic_threshold * near.len() as f64;

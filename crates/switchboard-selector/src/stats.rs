@@ -15,6 +15,14 @@ const HINT_INTERVAL: Nanos = 1_000_000_000;
 /// Calls given up say that an instance hangs when it has answered nothing for this long.
 const SILENCE: Nanos = 1_000_000_000;
 
+/// An instance that has answered nothing since the first of its calls began is passed over from then on, and not before twice
+/// the slowest success of late.
+const PATIENCE: Nanos = 250_000_000;
+
+/// So many connections that failed, or calls that ended in silence, with no answer between them, make an instance unreachable. A
+/// single one may have been closed while a request was on its way.
+const UNREACHABLE: u32 = 2;
+
 /// A call that tries an instance which returns from ejection, and does not end, keeps others from it no longer than this.
 const TRIAL: Nanos = 10_000_000_000;
 
@@ -41,6 +49,10 @@ pub(crate) struct Stats {
     pub(crate) share: AtomicU32,
     /// When the first of the calls was given up that nothing has answered since; 0: none was.
     silent: AtomicU64,
+    /// When the first of the calls began that nothing has answered since; 0: none waits.
+    asked: AtomicU64,
+    /// Connections that failed, and calls that ended in silence, since the last answer.
+    unreached: AtomicU32,
     /// When the call began that tries it on its return; 0: none is out.
     tried: AtomicU64,
     hinted: AtomicU64,
@@ -58,6 +70,8 @@ impl Stats {
             failed: AtomicU32::new(0),
             share: AtomicU32::new(FULL),
             silent: AtomicU64::new(0),
+            asked: AtomicU64::new(0),
+            unreached: AtomicU32::new(0),
             tried: AtomicU64::new(0),
             hinted: AtomicU64::new(0),
             hub: hub.clone(),
@@ -68,12 +82,17 @@ impl Stats {
     pub(crate) fn begin(&self, now: Nanos) {
         self.in_flight.fetch_add(1, Relaxed);
         self.picked.store(now, Relaxed);
+        if self.asked.load(Relaxed) == 0 {
+            self.asked.store(now.max(1), Relaxed);
+        }
     }
 
     /// The call that began then is over, perhaps the one that tries it.
     #[inline]
     pub(crate) fn end(&self, began: Nanos) {
-        self.in_flight.fetch_sub(1, Relaxed);
+        if self.in_flight.fetch_sub(1, Relaxed) == 1 {
+            self.asked.store(0, Relaxed);
+        }
         if self.tried.load(Relaxed) == began.max(1) {
             let _ = self.tried.compare_exchange(began.max(1), 0, Relaxed, Relaxed);
         }
@@ -93,6 +112,7 @@ impl Stats {
     /// Takes in that it has answered well, and how long it took unless that is not known or was noted before.
     pub(crate) fn note_answer(&self, took: Option<f32>, now: Nanos) {
         self.speak();
+        self.hear();
         if self.is_on_trial() {
             self.share.store(FULL, Relaxed);
             self.hub.wake.notify_one();
@@ -128,9 +148,38 @@ impl Stats {
         if cost > 0.0 {
             self.observe(cost, now);
         }
-        if kind == FailureKind::Connection && claim(&self.hinted, now, HINT_INTERVAL) {
+        let is_broken = kind == FailureKind::Connection;
+        if kind == FailureKind::Response {
+            self.hear();
+        } else if (is_broken || self.is_silent(now))
+            && self.unreached.fetch_add(1, Relaxed).wrapping_add(1) == UNREACHABLE
+        {
+            self.hub.wake.notify_one();
+        }
+        if is_broken && claim(&self.hinted, now, HINT_INTERVAL) {
             self.hub.directory.suspect(&instance.key());
         }
+    }
+
+    /// It has answered, well or not: it is there.
+    fn hear(&self) {
+        if self.asked.load(Relaxed) != 0 {
+            self.asked.store(0, Relaxed);
+        }
+        if self.unreached.load(Relaxed) != 0 && self.unreached.swap(0, Relaxed) >= UNREACHABLE {
+            self.hub.wake.notify_one();
+        }
+    }
+
+    pub(crate) fn is_unreachable(&self) -> bool {
+        self.unreached.load(Relaxed) >= UNREACHABLE
+    }
+
+    /// Whether its calls wait for so long that another should get the next.
+    #[inline]
+    pub(crate) fn is_silent(&self, now: Nanos) -> bool {
+        let asked = self.asked.load(Relaxed);
+        asked != 0 && now.saturating_sub(asked) > PATIENCE && self.hub.is_too_long(now - asked)
     }
 
     /// Takes in that a call was given up after this time. Longer than usual, which is twice the average success, it says that
@@ -175,6 +224,7 @@ impl Stats {
     /// Lets it back, one call at a time; the next failure ejects it.
     pub(crate) fn put_on_trial(&self) {
         self.row.store(self.hub.consecutive().saturating_sub(1), Relaxed);
+        self.unreached.store(UNREACHABLE - 1, Relaxed);
         self.tried.store(0, Relaxed);
         self.share.store(0, Relaxed);
     }
@@ -203,6 +253,7 @@ impl Stats {
     /// Forgets all that was learned; calls in flight stay.
     pub(crate) fn reset(&self) {
         self.clear();
+        self.unreached.store(0, Relaxed);
         self.latency.clear();
         self.take_tally();
     }

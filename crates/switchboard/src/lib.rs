@@ -9,6 +9,8 @@
 //! | `mdns` (default) | the registry on the local link, scheme `mdns:` |
 //! | `consul` | Consul, scheme `consul:` |
 //! | `registrar` | the server side: renewals, health checks, withdrawal, graceful shutdown |
+//! | `axum` | `Serve`: an HTTP server in one call, registered, with `/ready`, deregistered and drained at the end; includes `registrar` |
+//! | `tonic-server` | the same for gRPC, with the health service; includes `registrar` |
 //! | `watcher` | live views of services, shared and kept through outages |
 //! | `selector` | client-side balancing: strategies, filters, outlier ejection; includes `watcher` |
 //! | `tower` | a tower `Service` that picks for each request, and a `Discover` stream; includes `selector` |
@@ -51,6 +53,8 @@ pub use switchboard_client as client;
 pub mod prelude {
     pub use crate::{Change, Instance, InstanceKey, RegisterOptions, Registry, ServiceName, Snapshot};
     pub use futures::StreamExt;
+    #[cfg(any(feature = "axum", feature = "tonic-server"))]
+    pub use switchboard_registrar::Serve;
     #[cfg(feature = "registrar")]
     pub use switchboard_registrar::{Registrar, shutdown_signal};
     #[cfg(feature = "selector")]

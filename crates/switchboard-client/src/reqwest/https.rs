@@ -8,7 +8,7 @@ use reqwest_middleware::{Error, Result};
 use switchboard_core::{Instance, ServiceName};
 use switchboard_selector::Balancer;
 
-use super::redirect::redirects;
+use super::limited;
 use crate::connections::Connections;
 use crate::pick::address;
 
@@ -58,7 +58,7 @@ impl Https {
 
     fn client(&self, name: &str, instance: &Instance) -> reqwest::Result<Client> {
         let address = address(instance);
-        let builder = (self.settings)(Client::builder().redirect(redirects()));
+        let builder = (self.settings)(limited(Client::builder()));
         let builder = match (address.socket_addr(), address.host()) {
             (Some(socket), _) => builder.resolve(name, socket),
             (None, host) => builder.dns_resolver(Alias { name: name.to_owned(), host: host.to_string() }),

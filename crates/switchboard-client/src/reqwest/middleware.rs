@@ -4,7 +4,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use http::{Extensions, HeaderValue, header};
 use reqwest::{Request, Response, StatusCode, Url};
-use reqwest_middleware::{Error, Middleware, Next, Result};
+use reqwest_middleware::{ClientBuilder, ClientWithMiddleware, Error, Middleware, Next, Result};
 use switchboard_core::{Host, Instance, Invalid, ServiceName};
 use switchboard_selector::{Balancer, PickError, Selector};
 use tokio::time::Instant;
@@ -43,14 +43,16 @@ use crate::{Options, Retry};
 /// The error is reqwest's own (`is_timeout()`) or, while waiting for something else and for [`Options::per_try_timeout`], a
 /// [`TimedOut`](crate::TimedOut); [`is_timeout`](crate::is_timeout) knows both. The
 /// time-out of the client cannot be known here. Where neither of the two is set it counts for each attempt, and ends the
-/// call when it passes. There is none by default, as in reqwest; a limit for connecting (`ClientBuilder::connect_timeout`)
-/// should be set in any case, since an attempt that cannot connect would wait for the kernel's, which is minutes.
+/// call when it passes. There is none by default, as in reqwest; but a response has to begin within 15 s of the end of the
+/// request ([`Options::per_try_timeout`]). Connecting has to be limited by the client, or an attempt waits for the kernel's limit,
+/// which is minutes: [`client`](Self::client) and [`limited`](super::limited) give it 3 s.
 ///
 /// **What one request wants otherwise.** [`Options`] in its extensions: `client.get(…).with_extension(options)`.
 ///
 /// **Redirects.** The client beneath follows them, not this, and would carry the `Host` of the service to other servers.
-/// Build it with [`redirects`](super::redirects), which follows only those that stay with the instance; any other is then
-/// the response. What comes of a redirect that was followed elsewhere says nothing of the instance and is not tried again.
+/// Made by [`client`](Self::client) or [`limited`](super::limited) it follows only those that stay with the instance
+/// ([`redirects`](super::redirects)); any other is then the response. What comes of a redirect that was followed elsewhere says
+/// nothing of the instance and is not tried again.
 ///
 /// **Where in the chain.** Middlewares before it see the name and one request; those after it see the address, once for
 /// each attempt.
@@ -133,7 +135,7 @@ impl Discovery {
     /// With `https`, checks the server's certificate against the name in the URL and sends that name in TLS (SNI).
     ///
     /// That takes a client of its own for each instance, made when first needed and dropped when the instance leaves;
-    /// `settings` says how, from a builder that has the right [`redirects`](super::redirects). Such requests do not go
+    /// `settings` says how, from a builder that is [`limited`](super::limited). Such requests do not go
     /// through the client and the middlewares behind this one, so make this the last one.
     pub fn tls_by_name(
         mut self,
@@ -141,6 +143,16 @@ impl Discovery {
     ) -> Self {
         self.https = Some(Https::new(settings));
         self
+    }
+
+    /// A client with this and nothing else before or behind it, on a plain one that is [`limited`](super::limited).
+    ///
+    /// # Errors
+    ///
+    /// Those of `reqwest::ClientBuilder::build`, such as TLS without any certificates.
+    pub fn client(self) -> std::result::Result<ClientWithMiddleware, reqwest::Error> {
+        let plain = super::limited(reqwest::Client::builder()).build()?;
+        Ok(ClientBuilder::new(plain).with(self).build())
     }
 
     async fn call(
@@ -181,7 +193,8 @@ impl Discovery {
             finish(picked, verdict(&result, &limits, began));
             let spare = spare.filter(|_| may_retry(&result, idempotent, &self.statuses));
             let Some(spare) = spare else { return result };
-            if !attempts.again(&id, &limits).await {
+            let is_unconnected = matches!(&result, Err(Error::Reqwest(error)) if error.is_connect());
+            if !attempts.again(&id, &limits, !is_unconnected).await {
                 return result;
             }
             request = spare;
@@ -226,7 +239,7 @@ impl Discovery {
         let left = was_left(sent, result);
         if left && self.host_header == HostHeader::Name {
             self.leak.call_once(|| {
-                tracing::warn!("the client follows redirects to other servers and sends them the service's name as `Host`: build it with `redirects()`");
+                tracing::warn!("the client follows redirects to other servers and sends them the service's name as `Host`: build it with `limited()`");
             });
         }
         left

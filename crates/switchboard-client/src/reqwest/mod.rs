@@ -5,10 +5,7 @@
 //! resolver that knows services.
 //!
 //! ```
-//! use std::time::Duration;
-//!
-//! use reqwest_middleware::ClientBuilder;
-//! use switchboard_client::reqwest::{Discovery, redirects};
+//! use switchboard_client::reqwest::Discovery;
 //! use switchboard_core::MemoryRegistry;
 //! use switchboard_selector::Selector;
 //! use switchboard_watcher::Directory;
@@ -16,12 +13,7 @@
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() {
 //! let selector = Selector::new(Directory::new(MemoryRegistry::new()));
-//! let plain = reqwest::Client::builder()
-//!     .connect_timeout(Duration::from_secs(3))
-//!     .redirect(redirects())
-//!     .build()
-//!     .unwrap();
-//! let client = ClientBuilder::new(plain).with(Discovery::new(selector)).build();
+//! let client = Discovery::new(selector).client().unwrap();
 //! let error = client.get("http://hello/greet").send().await.unwrap_err();
 //! assert_eq!(
 //!     error.to_string(),
@@ -31,6 +23,7 @@
 //! ```
 
 mod https;
+mod limited;
 mod middleware;
 mod names;
 mod outcome;
@@ -38,6 +31,7 @@ mod redirect;
 mod resolve;
 mod upload;
 
+pub use limited::limited;
 pub use middleware::{Discovery, HostHeader};
 pub use redirect::redirects;
 pub use resolve::Resolver;

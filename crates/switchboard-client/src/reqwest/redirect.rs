@@ -5,7 +5,7 @@ use reqwest_middleware::Result;
 /// The redirects that a client beneath [`Discovery`](super::Discovery) may follow: at most ten, as reqwest's default, and
 /// only those that stay with the instance. Any other is not followed, and is itself the response.
 ///
-/// Give it to `reqwest::Client::builder().redirect(…)`. A client follows redirects with the headers of the first request,
+/// [`limited`](super::limited) gives it to a client, as `reqwest::Client::builder().redirect(…)` does. A client follows redirects with the headers of the first request,
 /// so that the `Host` of a service would be sent to whatever server it is redirected to.
 pub fn redirects() -> Policy {
     Policy::custom(|attempt| {

@@ -7,6 +7,7 @@ use http_body::{Body, Frame, SizeHint};
 use switchboard_selector::{FailureKind, Pick};
 use tokio::time::{Instant, Sleep};
 use tonic::Status;
+use tonic::transport::Channel;
 
 use super::outcome;
 use super::replay::Broken;
@@ -19,6 +20,8 @@ use crate::pick::{Verdict, finish};
 pub struct ResponseBody {
     body: tonic::body::Body,
     pick: Option<Pick>,
+    /// A connection that nobody holds sends no pings any more, though there is a stream on it.
+    connection: Option<Channel>,
     /// The caller's own body.
     upload: Broken,
     limits: Limits,
@@ -29,11 +32,17 @@ impl ResponseBody {
     pub(crate) fn new(body: tonic::body::Body, pick: Option<Pick>, upload: Broken, limits: Limits) -> Self {
         let deadline =
             pick.as_ref().and(limits.until()).map(|until| Box::pin(tokio::time::sleep_until(until)));
-        Self { body, pick, upload, limits, deadline }
+        Self { body, pick, connection: None, upload, limits, deadline }
+    }
+
+    /// Holds the connection while the response goes on.
+    pub(crate) fn on(mut self, connection: Channel) -> Self {
+        self.connection = self.pick.is_some().then_some(connection);
+        self
     }
 
     fn finish(&mut self, verdict: Verdict) {
-        self.deadline = None;
+        (self.deadline, self.connection) = (None, None);
         if let Some(pick) = self.pick.take() {
             finish(pick, verdict.filter(|_| self.upload.status().is_none()));
         }

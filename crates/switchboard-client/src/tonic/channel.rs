@@ -13,13 +13,14 @@ use tonic::transport::{self, Endpoint};
 use tower::{Service, ServiceExt};
 
 use super::body::ResponseBody;
+use super::endpoint::ConnectionLimits;
 use super::outcome::{self, failure, gives_up, was_given_up, was_not_sent};
 use super::replay::Replay;
 use super::status::{no_endpoint, no_instance, no_response, timed_out};
 use super::timeout;
 use crate::connections::Connections;
 use crate::limits::Limits;
-use crate::pick::{Verdict, address, finish, pick};
+use crate::pick::{Verdict, finish, pick};
 use crate::{Options, Retry, TimedOut};
 
 /// A gRPC channel to a service: give it to a generated client in place of a `tonic::transport::Channel`.
@@ -90,16 +91,18 @@ type MakeEndpoint = Box<dyn Fn(&Instance) -> std::result::Result<Endpoint, trans
 pub struct ChannelBuilder {
     balancer: Balancer,
     endpoint: Option<MakeEndpoint>,
+    limits: ConnectionLimits,
     retry: Retry,
     options: Options,
     idempotent: Box<dyn Fn(&str) -> bool + Send + Sync>,
 }
 
 impl ChannelBuilder {
-    /// Replaces how an instance is connected to: TLS, time limits, keep-alive, windows, as tonic's `Endpoint` has them.
+    /// Replaces how an instance is connected to: TLS, windows, limits, as tonic's `Endpoint` has them. Then nothing is limited
+    /// but by what the endpoint says; [`limited`](super::limited) gives it the default limits.
     ///
-    /// Default: `http://` and the instance's first address, a connection within 3 s, the service's name as the authority. In 3 s
-    /// one lost packet is sent again (RFC 6298 has 1 s before the first repetition, and then 2 s).
+    /// Default: `http://` and the instance's first address, the service's name as the authority, the limits of
+    /// [`connect_timeout`](Self::connect_timeout) and [`keep_alive`](Self::keep_alive).
     ///
     /// A time limit of the endpoint's own (`Endpoint::timeout`) counts for each attempt.
     pub fn endpoint(
@@ -107,6 +110,28 @@ impl ChannelBuilder {
         endpoint: impl Fn(&Instance) -> std::result::Result<Endpoint, transport::Error> + Send + Sync + 'static,
     ) -> Self {
         self.endpoint = Some(Box::new(endpoint));
+        self
+    }
+
+    /// How long connecting by the default endpoint may take. Default 3 s, in which one lost packet is sent again (RFC 6298 has
+    /// 1 s before the first repetition, and then 2 s). [`Duration::MAX`] is for ever.
+    pub fn connect_timeout(mut self, limit: Duration) -> Self {
+        self.limits.connect = limit;
+        self
+    }
+
+    /// After how long without a word from the server a connection of the default endpoint with calls in flight sends a ping
+    /// (RFC 9113, section 6.7), and how long it waits for the answer before it ends, with its calls. So a stream of which the
+    /// server has hung ends, while one that is merely quiet may go on for ever.
+    ///
+    /// Default: 310 s and 20 s. gRPC has 20 s for the answer, and no ping by default; its servers close connections that ping more
+    /// often than every 5 min while they send nothing (`ENHANCE_YOUR_CALM`, gRPC A8), and that would end quiet streams. Where
+    /// the servers allow it, as tonic's do, 10 s is a good choice. [`Duration::MAX`] is no ping.
+    ///
+    /// Calls that wait for the head of a response end by [`Options::per_try_timeout`], and a host that is gone shows by TCP's
+    /// keep-alive within 30 s.
+    pub fn keep_alive(mut self, interval: Duration, timeout: Duration) -> Self {
+        (self.limits.ping, self.limits.pong) = (interval, timeout);
         self
     }
 
@@ -131,24 +156,12 @@ impl ChannelBuilder {
 
     /// Makes the channel. Nothing is connected until a call needs it.
     pub fn build(self) -> Channel {
-        let Self { balancer, endpoint, retry, options, idempotent } = self;
+        let Self { balancer, endpoint, limits, retry, options, idempotent } = self;
         let name = balancer.service().to_string();
-        let endpoint = endpoint.unwrap_or_else(|| Box::new(move |instance| plain(&name, instance)));
+        let endpoint = endpoint.unwrap_or_else(|| Box::new(move |instance| limits.plain(&name, instance)));
         let connections = Connections::new(balancer.view());
         Channel { shared: Arc::new(Shared { balancer, connections, endpoint, retry, options, idempotent }) }
     }
-}
-
-/// The default endpoint.
-fn plain(service: &str, instance: &Instance) -> std::result::Result<Endpoint, transport::Error> {
-    let endpoint = Endpoint::try_from(format!("http://{}", address(instance)))?
-        .connect_timeout(Duration::from_secs(3))
-        .tcp_nodelay(true);
-    // A name that is no authority is not sent as one.
-    Ok(match format!("http://{service}").parse() {
-        Ok(origin) => endpoint.origin(origin),
-        Err(_) => endpoint,
-    })
 }
 
 impl Channel {
@@ -170,6 +183,7 @@ impl Channel {
         ChannelBuilder {
             balancer,
             endpoint: None,
+            limits: ConnectionLimits::default(),
             retry: Retry::default(),
             options: Options::new(),
             idempotent: Box::new(|_| false),
@@ -217,7 +231,8 @@ impl Shared {
             }
             let began = Instant::now();
             let request = Request::from_parts(head.clone(), body);
-            let result = limits.attempt(Duration::ZERO, replay.sent().wait(), channel.oneshot(request)).await;
+            let result =
+                limits.attempt(Duration::ZERO, replay.sent().wait(), channel.clone().oneshot(request)).await;
 
             let broken = replay.broken().status();
             if let (Some(status), Ok(Err(_))) = (broken, &result) {
@@ -238,7 +253,7 @@ impl Shared {
             // What cannot be sent again costs no budget.
             if attempts.has_more() && may_retry(&result, idempotent) {
                 if let Some(again) = replay.body() {
-                    if attempts.again(&id, &limits).await {
+                    if attempts.again(&id, &limits, was_reached(&result)).await {
                         tracing::debug!(service = %balancer.service(), instance = %id, "failed; trying another instance");
                         body = again;
                         continue;
@@ -247,7 +262,8 @@ impl Shared {
             }
             return match result {
                 Ok(Ok(response)) => {
-                    Ok(response.map(|body| ResponseBody::new(body, open, replay.broken().clone(), limits)))
+                    let broken = replay.broken().clone();
+                    Ok(response.map(|body| ResponseBody::new(body, open, broken, limits).on(channel)))
                 }
                 Ok(Err(error)) => Err(no_response(error)),
                 Err(error) => Err(timed_out(error)),
@@ -280,6 +296,11 @@ fn verdict(attempt: &Attempt, limits: &Limits, began: Instant) -> Verdict {
         }
         Err(_) => limits.blames(began).then_some(Err(FailureKind::Timeout)),
     }
+}
+
+/// Whether there was a connection.
+fn was_reached(attempt: &Attempt) -> bool {
+    !matches!(attempt, Ok(Err(error)) if outcome::is_unconnected(error))
 }
 
 /// Whether another instance may be asked the same.

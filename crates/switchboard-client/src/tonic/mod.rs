@@ -5,6 +5,7 @@
 
 mod body;
 mod channel;
+mod endpoint;
 mod outcome;
 mod replay;
 mod status;
@@ -12,3 +13,4 @@ mod timeout;
 
 pub use body::ResponseBody;
 pub use channel::{Channel, ChannelBuilder};
+pub use endpoint::limited;

@@ -46,10 +46,14 @@ pub(crate) fn failure(error: &(dyn Error + 'static)) -> FailureKind {
 /// it, or the instance says so.
 pub(crate) fn was_not_sent(error: &(dyn Error + 'static)) -> bool {
     let unsent = |cause: &(dyn Error + 'static)| {
-        cause.is::<ConnectError>()
-            || cause.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_canceled)
+        cause.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_canceled)
     };
-    any(error, unsent) || is_refused(error)
+    is_unconnected(error) || any(error, unsent) || is_refused(error)
+}
+
+/// Whether no connection came about.
+pub(crate) fn is_unconnected(error: &(dyn Error + 'static)) -> bool {
+    any(error, <dyn Error>::is::<ConnectError>)
 }
 
 /// What a server answers that gives a request up, as when its time is over: tonic's says `CANCELLED`, others

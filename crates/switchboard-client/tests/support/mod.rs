@@ -37,10 +37,10 @@ pub(crate) async fn register(registry: &MemoryRegistry, instance: &Instance) {
     registry.register(instance, &RegisterOptions::new()).await.unwrap();
 }
 
-/// Picks in turn, without slow start, so that tests know who is next.
+/// Picks in turn, and whatever has failed or starts, so that tests know who is next.
 pub(crate) fn selector(registry: &MemoryRegistry) -> Selector {
     let directory = Directory::new(registry.handle());
-    Selector::builder(directory).strategy(RoundRobin).without_slow_start().build()
+    Selector::builder(directory).strategy(RoundRobin).without_slow_start().without_outlier_detection().build()
 }
 
 /// Waits until `condition` holds.

@@ -1,12 +1,13 @@
 //! Servers that do not do what they should. All end with the test's runtime.
 
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use h2::Reason;
 use h2::server::SendResponse;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
 
@@ -40,6 +41,18 @@ pub(crate) async fn hanging() -> String {
             tokio::spawn(
                 async move { while stream.read(&mut [0; 4096]).await.is_ok_and(|read| read > 0) {} },
             );
+        }
+    });
+    address
+}
+
+/// A server that takes connections, reads something and closes them.
+pub(crate) async fn breaking() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let _ = stream.read(&mut [0; 4096]).await;
         }
     });
     address
@@ -154,4 +167,43 @@ pub(crate) async fn leaving() -> String {
         }
     });
     address
+}
+
+/// A way to a server that can fall silent: connections stay, and nothing comes through.
+pub(crate) struct Way {
+    pub(crate) address: String,
+    pub(crate) frozen: Arc<AtomicBool>,
+    /// How often something came from the client.
+    pub(crate) asked: Arc<AtomicUsize>,
+}
+
+pub(crate) async fn way_to(server: &str) -> Way {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let way = Way { address, frozen: Arc::default(), asked: Arc::default() };
+    let (server, frozen, asked) = (server.to_owned(), way.frozen.clone(), way.asked.clone());
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            let (from_client, to_client) = client.into_split();
+            let (from_server, to_server) = TcpStream::connect(&server).await.unwrap().into_split();
+            tokio::spawn(pass(from_client, to_server, frozen.clone(), asked.clone()));
+            tokio::spawn(pass(from_server, to_client, frozen.clone(), Arc::default()));
+        }
+    });
+    way
+}
+
+async fn pass(
+    mut from: impl AsyncRead + Unpin,
+    mut to: impl AsyncWrite + Unpin,
+    frozen: Arc<AtomicBool>,
+    passed: Arc<AtomicUsize>,
+) {
+    let mut data = [0; 4096];
+    while let Ok(read @ 1..) = from.read(&mut data).await {
+        passed.fetch_add(1, Relaxed);
+        if !frozen.load(Relaxed) && to.write_all(&data[..read]).await.is_err() {
+            return;
+        }
+    }
 }
