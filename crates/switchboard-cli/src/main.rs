@@ -2,7 +2,6 @@
 
 mod args;
 mod commands;
-mod difference;
 mod doctor;
 mod failure;
 mod health_check;

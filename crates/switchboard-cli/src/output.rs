@@ -215,19 +215,11 @@ impl<'a> From<&'a HealthReason> for ReasonJson<'a> {
 
 /// Why an instance is not passing, in a part of a line; empty where nothing is told.
 pub(crate) fn why(instance: &Instance) -> String {
-    /// Some checks put out a whole page.
-    const LONGEST: usize = 100;
-    let [reason, others @ ..] = instance.health_reasons() else { return String::new() };
-    let line = |text: &str| -> String {
-        let text = text.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default();
-        let cut: String = text.chars().take(LONGEST).collect();
-        if cut.len() < text.len() { format!("{cut}…") } else { cut }
-    };
-    // Of maintenance the notes tell the operator's reason.
-    let said = [line(&reason.output), line(&reason.notes)].into_iter().find(|line| !line.is_empty());
-    let said = said.map(|said| format!(": {said}")).unwrap_or_default();
-    let others = if others.is_empty() { String::new() } else { format!(" (and {} more)", others.len()) };
-    format!("{}{said}{others}", line(&reason.check))
+    match instance.health_reasons() {
+        [] => String::new(),
+        [reason] => reason.to_string(),
+        [reason, others @ ..] => format!("{reason} (and {} more)", others.len()),
+    }
 }
 
 impl<'a> From<&'a Instance> for InstanceJson<'a> {

@@ -1,3 +1,5 @@
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
@@ -48,6 +50,23 @@ impl HealthReason {
     pub fn seen_since(mut self, since: Option<Instant>) -> Self {
         self.seen_since = since;
         self
+    }
+}
+
+/// A line: the check and the first line of what it put out, or else of the notes; each cut after 100 characters.
+impl fmt::Display for HealthReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        /// Some checks put out a whole page.
+        const LONGEST: usize = 100;
+        let line = |text: &str| -> String {
+            let text = text.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default();
+            let cut: String = text.chars().take(LONGEST).collect();
+            if cut.len() < text.len() { format!("{cut}…") } else { cut }
+        };
+        f.write_str(&line(&self.check))?;
+        // Of maintenance the notes tell the operator's reason.
+        let said = [line(&self.output), line(&self.notes)].into_iter().find(|line| !line.is_empty());
+        said.map_or(Ok(()), |said| write!(f, ": {said}"))
     }
 }
 

@@ -31,6 +31,7 @@
 //! ```
 
 mod address;
+mod difference;
 mod endpoint;
 mod error;
 mod health;
@@ -39,6 +40,7 @@ mod instance;
 mod into_registry;
 mod memory;
 mod name;
+pub mod random;
 mod registry;
 mod snapshot;
 mod store;

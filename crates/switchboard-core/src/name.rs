@@ -161,12 +161,9 @@ const UUID_BYTES: usize = 36;
 
 /// A random UUID, version 4 (RFC 9562, section 5.4), in lower case.
 fn uuid() -> String {
-    let mut random = [0; 16];
-    getrandom::fill(&mut random)
-        .expect("a system without randomness has started no Rust program with a hash map");
     let version = (0xf << 76, 0x4 << 76);
     let variant = (0x3 << 62, 0x2 << 62);
-    let bits = u128::from_be_bytes(random) & !version.0 & !variant.0 | version.1 | variant.1;
+    let bits = crate::random::bits() & !version.0 & !variant.0 | version.1 | variant.1;
     let hex = format!("{bits:032x}");
     [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-")
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::difference::differences;
 use crate::{Instance, InstanceId, ServiceName};
 
 /// All the instances of one service at one moment, sorted by id, each id once.
@@ -206,8 +207,7 @@ impl From<Snapshot> for Unordered {
 
 /// One difference between two snapshots of a service.
 ///
-/// Displayed as `added greeter/1 at 10.0.0.7:80, passing`, `updated greeter/1: health was passing and is critical`, `removed
-/// greeter/1`.
+/// Displayed as `added greeter/1 at 10.0.0.7:80, passing`, `updated greeter/1: passing -> critical`, `removed greeter/1`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Change {
@@ -244,42 +244,32 @@ impl Change {
     pub fn id(&self) -> &InstanceId {
         self.instance().id()
     }
+
+    /// What is different about an instance that was updated, each in a few words such as `passing -> critical` or `zone=a ->
+    /// zone=b`; empty for other changes, and where the difference is in what people need not know. Names and values are as
+    /// others wrote them.
+    pub fn differences(&self) -> Vec<String> {
+        match self {
+            Self::Updated { old, new } => differences(old, new),
+            Self::Added(_) | Self::Removed(_) => Vec::new(),
+        }
+    }
 }
 
 impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Added(instance) => write!(f, "added {instance}"),
-            Self::Updated { old, new } => {
-                write!(f, "updated {}: {}", new.key(), differences(old, new).join(", "))
+            Self::Updated { new, .. } => {
+                let differences = self.differences();
+                // The rest, such as the details of its health, is for programs.
+                let told =
+                    if differences.is_empty() { "other details".into() } else { differences.join(", ") };
+                write!(f, "updated {}: {told}", new.key())
             }
             Self::Removed(instance) => write!(f, "removed {}", instance.key()),
         }
     }
-}
-
-/// What about an instance is different, for people.
-fn differences(old: &Instance, new: &Instance) -> Vec<String> {
-    let was = |what: &str, old: &dyn fmt::Display, new: &dyn fmt::Display| {
-        let (old, new) = (old.to_string(), new.to_string());
-        (old != new).then(|| format!("{what} was {old} and is {new}"))
-    };
-    let other = |what: &str, differ: bool| differ.then(|| format!("other {what}"));
-    let list = |instance: &Instance| {
-        instance.addresses().iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
-    };
-    let told = [
-        was("health", &old.health(), &new.health()),
-        was("address", &list(old), &list(new)),
-        was("version", &old.version().unwrap_or("none"), &new.version().unwrap_or("none")),
-        was("weight", &old.weight(), &new.weight()),
-        other("tags", old.tags() != new.tags()),
-        other("metadata", old.metadata() != new.metadata()),
-        other("endpoints", old.endpoints() != new.endpoints()),
-    ];
-    let told: Vec<String> = told.into_iter().flatten().collect();
-    // The rest, such as the reason for its health, is for programs.
-    if told.is_empty() { vec!["other details".into()] } else { told }
 }
 
 #[cfg(test)]
@@ -335,10 +325,10 @@ mod tests {
         let update = |new: &Arc<Instance>| Change::Updated { old: old.clone(), new: new.clone() }.to_string();
         assert_eq!(Change::Added(old.clone()).to_string(), "added greeter/1 at 10.0.0.7:80, passing");
         assert_eq!(Change::Removed(old.clone()).to_string(), "removed greeter/1");
-        assert_eq!(update(&unhealthy), "updated greeter/1: health was passing and is critical");
+        assert_eq!(update(&unhealthy), "updated greeter/1: passing -> critical");
         assert_eq!(
             update(&build(81, "b")),
-            "updated greeter/1: address was 10.0.0.7:80 and is 10.0.0.7:81, other tags"
+            "updated greeter/1: at 10.0.0.7:80 -> 10.0.0.7:81, +tag b, -tag a"
         );
     }
 

@@ -360,7 +360,7 @@ impl Announcer {
         // Each instance has a host name of its own, for its goodbye takes back the addresses of its host; and a new one
         // with new addresses, so that nobody sees old and new ones together. Random, it needs no probing.
         let same_ips = before.filter(|before| before.announcement.ips == announcement.ips);
-        let random = || format!("sb-{:032x}.local.", random_number());
+        let random = || format!("sb-{:032x}.local.", switchboard_core::random::bits());
         let host = same_ips.map_or_else(random, |before| before.host.clone());
         let info = service_info(&mut announcement, &host, probe, |name| registered.is_taken(name, &key))
             .map_err(|error| {
@@ -505,14 +505,6 @@ impl Announcer {
     fn registered(&self) -> MutexGuard<'_, Registrations> {
         self.registered.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Random enough never to come twice, whatever a program does to the generators it has.
-fn random_number() -> u128 {
-    let mut random = [0; 16];
-    getrandom::fill(&mut random)
-        .expect("a system without randomness has started no Rust program with a hash map");
-    u128::from_ne_bytes(random)
 }
 
 /// Returns then, and never if there is no such time.

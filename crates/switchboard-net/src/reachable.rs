@@ -71,16 +71,19 @@ pub fn towards(peer: SocketAddr) -> Option<IpAddr> {
 ///
 /// `None` when there is none at all.
 pub fn address(versions: Versions, preferred: Option<IpAddr>) -> Option<IpAddr> {
-    let routed = ANYWHERE.into_iter().filter_map(|far| towards(SocketAddr::new(far, DISCARD)));
-    choose(versions, preferred, routed, &interface::up(), is_bridge)
+    choose(versions, preferred, routed(), &interface::up(), is_bridge)
 }
 
 /// The same among `links` alone, such as those a registry uses. A link-local address of IPv4 is one of last resort here:
 /// who is on such a link reaches it.
 pub fn address_among(links: &[Interface]) -> Option<IpAddr> {
     let has = |ip: &IpAddr| links.iter().any(|link| link.ip() == *ip);
-    let routed = ANYWHERE.into_iter().filter_map(|far| towards(SocketAddr::new(far, DISCARD))).find(has);
-    routed.or_else(|| best_of(links, is_bridge))
+    routed().find(has).or_else(|| best_of(links, is_bridge))
+}
+
+/// The addresses of the interfaces that default routes leave by, IPv4 first.
+fn routed() -> impl Iterator<Item = IpAddr> {
+    ANYWHERE.into_iter().filter_map(|far| towards(SocketAddr::new(far, DISCARD)))
 }
 
 fn best_of(links: &[Interface], is_bridge: impl Fn(&str) -> bool) -> Option<IpAddr> {

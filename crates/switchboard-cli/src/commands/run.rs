@@ -9,7 +9,6 @@ use futures::FutureExt as _;
 use serde::Serialize;
 use switchboard::registrar::{self, Running};
 use switchboard::{Address, Registry};
-use switchboard_net::interface::{self, Choice};
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 
@@ -38,7 +37,7 @@ pub(crate) async fn run(session: &Session, args: args::Run) -> Result<ExitCode, 
     args.details.check()?;
     let port = free_port(args.port)?;
     let registry = session.connect().await?;
-    let hosts = hosts(session, &registry, args.host.as_deref(), port).await?;
+    let hosts = hosts(&registry, args.host.as_deref(), port).await?;
     // Mistakes in what is to be registered show before the program is started.
     args.details.instance(&args.service, &hosts[0])?;
     HealthCheck::new(&args.details, &hosts[0], true)?;
@@ -189,19 +188,11 @@ fn free_port(port: u16) -> Result<u16, Failure> {
 }
 
 /// Where the program may be reached, what others can use first.
-async fn hosts(
-    session: &Session,
-    registry: &Arc<dyn Registry>,
-    host: Option<&str>,
-    port: u16,
-) -> Result<Vec<Address>, Failure> {
+async fn hosts(registry: &Arc<dyn Registry>, host: Option<&str>, port: u16) -> Result<Vec<Address>, Failure> {
     if let Some(host) = host {
         return Ok(vec![Address::new(host, port)?]);
     }
-    let mut hosts = Vec::new();
-    if !loopback_only(session)? {
-        hosts.push(registrar::advertise_on(registry, format!("0.0.0.0:{port}")).await?);
-    }
+    let mut hosts = vec![registrar::advertise_on(registry, format!("0.0.0.0:{port}")).await?];
     for loopback in [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()] {
         let address = Address::try_from(std::net::SocketAddr::new(loopback, port))?;
         if !hosts.contains(&address) {
@@ -209,12 +200,4 @@ async fn hosts(
         }
     }
     Ok(hosts)
-}
-
-/// Whether the registry takes loopback addresses only: mDNS confined to that interface.
-fn loopback_only(session: &Session) -> Result<bool, Failure> {
-    let url = session.url()?;
-    let interfaces = url.params("mdns").take_all("interface");
-    let chosen: Vec<Choice> = interfaces.iter().map(|name| name.as_str().into()).collect();
-    Ok(url.scheme() == "mdns" && Choice::are_loopback(&chosen, &interface::up()))
 }

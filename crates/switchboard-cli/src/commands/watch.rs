@@ -9,7 +9,6 @@ use switchboard::{Change, Error, ErrorKind, Health, Instance, ServiceName};
 use tokio::time::Instant;
 
 use crate::args;
-use crate::difference::difference;
 use crate::failure::{Failure, chain};
 use crate::network::{Event, Network};
 use crate::output::{self, InstanceJson, Look};
@@ -130,7 +129,7 @@ pub(crate) fn about(change: &Change) -> String {
     match change {
         Change::Added(instance) => state(instance),
         Change::Removed(_) => String::new(),
-        Change::Updated { old, new } => match difference(old, new) {
+        Change::Updated { new, .. } => match change.differences() {
             different if different.is_empty() => state(new),
             different => format!(": {}", different.join(", ")),
         },

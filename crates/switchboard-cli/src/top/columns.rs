@@ -64,7 +64,7 @@ impl Columns {
         let Some(instance) = instance else {
             let health = if self.health == 1 { "" } else { "HEALTH" };
             let heads = [health, "SERVICE", "ID", "ADDRESS", "VERSION", "WHY"].map(str::to_owned);
-            return self.present(heads.map(Some)).into_iter().map(|(head, width)| cut(head, width)).collect();
+            return self.present(heads).into_iter().map(|(head, width)| cut(head, width)).collect();
         };
         let health = match (self.health, instance.health()) {
             (1, Health::Passing) => String::new(),
@@ -80,20 +80,18 @@ impl Columns {
             clean(instance.version().unwrap_or_default()),
             clean(&reason(instance)),
         ];
-        self.present(cells.map(Some)).into_iter().map(|(cell, width)| cut(cell, width)).collect()
+        self.present(cells).into_iter().map(|(cell, width)| cut(cell, width)).collect()
     }
 
     pub(crate) fn constraints(&self) -> Vec<Constraint> {
-        let lengths = self.present([(); 6].map(|()| Some(String::new())));
-        let length =
-            |(_, width): (String, usize)| Constraint::Length(u16::try_from(width).unwrap_or(u16::MAX));
-        lengths.into_iter().map(length).collect()
+        let length = |((), width)| Constraint::Length(u16::try_from(width).unwrap_or(u16::MAX));
+        self.present([(); 6]).into_iter().map(length).collect()
     }
 
     /// Those that have a width, with it.
-    fn present(&self, cells: [Option<String>; 6]) -> Vec<(String, usize)> {
+    fn present<T>(&self, cells: [T; 6]) -> Vec<(T, usize)> {
         let widths = [self.health, self.service, self.id, self.address, self.version, self.why];
-        cells.into_iter().flatten().zip(widths).filter(|(_, width)| *width > 0).collect()
+        cells.into_iter().zip(widths).filter(|(_, width)| *width > 0).collect()
     }
 }
 

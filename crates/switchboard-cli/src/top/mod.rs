@@ -53,7 +53,6 @@ pub(crate) async fn run(session: &Session, args: &args::Top) -> Result<ExitCode,
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        model.alone = session.alone();
         screen.terminal.draw(|frame| screen::draw(frame, &mut model)).map_err(lost)?;
         tokio::select! {
             Some(event) = network.next() => {
@@ -74,7 +73,7 @@ pub(crate) async fn run(session: &Session, args: &args::Top) -> Result<ExitCode,
                 Some(Err(error)) => return Err(lost(error)),
                 None => return Err(Failure::failed("the terminal is gone")),
             },
-            _ = ticks.tick() => {}
+            _ = ticks.tick() => model.alone = session.alone(),
             () = signals.end() => return Ok(ExitCode::SUCCESS),
         }
     }

@@ -3,12 +3,10 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
-use switchboard::Instance;
-
-use crate::output::{list, why};
+use crate::Instance;
 
 /// Each difference in a few words, such as `zone=a -> zone=b`; empty where it is in what is never shown.
-pub(crate) fn difference(old: &Instance, new: &Instance) -> Vec<String> {
+pub(crate) fn differences(old: &Instance, new: &Instance) -> Vec<String> {
     let mut found = Vec::new();
     let mut turned = |name: &str, old: String, new: String| {
         if old != new {
@@ -33,10 +31,15 @@ pub(crate) fn difference(old: &Instance, new: &Instance) -> Vec<String> {
     } else if old.endpoints() != new.endpoints() {
         found.push("endpoints' details".into());
     }
-    if why(old) != why(new) && !why(new).is_empty() {
-        found.push(why(new));
+    let why = |instance: &Instance| instance.health_reasons().first().map(ToString::to_string);
+    if why(old) != why(new) {
+        found.extend(why(new));
     }
     found
+}
+
+fn list<T: ToString>(items: impl IntoIterator<Item = T>) -> String {
+    items.into_iter().map(|item| item.to_string()).collect::<Vec<_>>().join(",")
 }
 
 fn metadata(old: &BTreeMap<String, String>, new: &BTreeMap<String, String>) -> Vec<String> {
@@ -60,7 +63,7 @@ fn metadata(old: &BTreeMap<String, String>, new: &BTreeMap<String, String>) -> V
 #[cfg(test)]
 mod tests {
     use super::*;
-    use switchboard::{Health, HealthReason};
+    use crate::{Health, HealthReason};
 
     #[test]
     fn each_difference_is_said() {
@@ -69,7 +72,7 @@ mod tests {
         let new = Instance::builder("a").id("1").address("h:2").metadata("zone", "b").metadata("new", "1");
         let reason = HealthReason::new("http", Health::Critical).output("refused");
         let new = new.tag("blue").weight(2).endpoint("Say").health(Health::Critical).health_reason(reason);
-        let said = difference(&old, &new.build().unwrap());
+        let said = differences(&old, &new.build().unwrap());
         assert_eq!(
             said,
             [
@@ -86,6 +89,6 @@ mod tests {
                 "http: refused"
             ]
         );
-        assert!(difference(&old, &old).is_empty());
+        assert!(differences(&old, &old).is_empty());
     }
 }
