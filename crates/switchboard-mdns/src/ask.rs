@@ -107,7 +107,7 @@ impl Ask {
         }
     }
 
-    /// When somebody was asked last, and whether hosts were by themselves.
+    /// When somebody was asked last, and whether any host was by itself.
     pub(crate) fn asked(&self) -> (Instant, bool) {
         (self.asked.0, !self.alone.is_empty())
     }

@@ -141,8 +141,6 @@ impl Announcement {
     }
 }
 
-/// The label of an instance of ours, unless another has it. A dot or capital in a label is legal, but costs the second
-/// announcement and the renaming on conflict. The id itself is in the TXT record.
 /// Whether this is a version 4 UUID as text (RFC 9562, section 4).
 fn is_random_uuid(text: &[u8; 36]) -> bool {
     text.iter().enumerate().all(|(at, byte)| match at {
@@ -153,6 +151,8 @@ fn is_random_uuid(text: &[u8; 36]) -> bool {
     })
 }
 
+/// The label of an instance of ours, unless another has it. A dot or capital in a label is legal, but costs the second
+/// announcement and the renaming on conflict. The id itself is in the TXT record.
 fn own_label(id: &InstanceId) -> String {
     id.as_str().to_lowercase().replace(['.', '\\'], "-")
 }

@@ -32,8 +32,8 @@ fn node_at(machine: &Machine<'_>, url: &str) -> Program {
     node
 }
 
-/// Registers an instance and waits for it to be done.
-/// Registers, if need be again: a machine that is very busy may not announce it in time.
+/// Registers an instance and waits for it to be done, if need be again: a machine that is very busy may not announce it in
+/// time.
 fn register(node: &mut Program, instance: &Value) -> Instant {
     let deadline = Instant::now() + LIMIT;
     loop {
