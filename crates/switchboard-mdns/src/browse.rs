@@ -297,8 +297,8 @@ impl Shared {
         heard.unicast.asked = Some(asked);
         heard.unicast.asked_alone = alone;
         if asking.is_over(now) {
-            // By now mdns-sd has asked everybody a second time.
-            heard.unicast.awaited.clear();
+            // Who has not answered by now will not; then the second question by multicast says what there is.
+            heard.unicast.give_up();
             *ask = None;
         }
     }

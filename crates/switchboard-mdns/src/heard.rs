@@ -16,6 +16,9 @@ pub(crate) const MAX_INSTANCES: usize = 100_000;
 /// A daemon sends its first question within 120 ms (RFC 6762 §5.2). Nobody waits longer than this for it.
 const ASKS_WITHIN: Duration = Duration::from_secs(1);
 
+/// A daemon sends its second question that long after the first (RFC 6762 §5.2), and later on a busy machine.
+const ASKS_AGAIN: Duration = Duration::from_secs(1);
+
 /// How long after a daemon without memory has begun what was heard before is kept without being heard again.
 const RELEARN: Duration = Duration::from_secs(5);
 
@@ -38,10 +41,12 @@ pub(crate) struct Heard {
     unsaid: Option<(HashSet<String>, Instant)>,
     /// How often the subscription has said that a search started.
     starts: usize,
-    /// The generation of the daemon, when it began to listen, and whether it has asked the network since.
+    /// The generation of the daemon, when it began to listen or, if it has asked the network since, asked first, and when it
+    /// asked the second time.
     generation: u64,
     begun: Instant,
     asked: bool,
+    asked_again: Option<Instant>,
     /// The names that are to go once it is certain that not only the link to them has gone.
     leaving: HashSet<String>,
     /// The names whose links have gone: they may still be there, and stay until the links are back.
@@ -72,10 +77,21 @@ pub(crate) struct Unicast {
     missed: HashSet<String>,
 }
 
+impl Unicast {
+    /// Expects no more answers. Where some have not come, those that have say nothing of what there is.
+    pub(crate) fn give_up(&mut self) {
+        self.answered &= self.awaited.is_empty();
+        self.awaited.clear();
+    }
+}
+
 /// How far what is known can be trusted to be all.
 pub(crate) struct Standing {
     /// How long answers have had time to arrive: since the first question by multicast.
     pub(crate) age: Duration,
+    /// The same, but no more than a second before the second question: those who may not have answered the first, since they
+    /// had just multicast the same, answer that.
+    pub(crate) silence: Duration,
     /// How long ago somebody was last asked by unicast.
     pub(crate) asked: Duration,
     /// Whether everybody has answered by unicast, as far as one can tell, and all is described that is announced.
@@ -96,6 +112,7 @@ impl Heard {
             generation: 0,
             begun: Instant::now(),
             asked: false,
+            asked_again: None,
             leaving: HashSet::new(),
             stale: HashSet::new(),
             alone: false,
@@ -288,6 +305,7 @@ impl Heard {
     pub(crate) fn listen_anew(&mut self, now: Instant) {
         self.begun = now;
         self.asked = false;
+        self.asked_again = None;
         self.wants_asking = true;
         self.unicast.answered = false;
         self.unicast.told.clear();
@@ -310,7 +328,9 @@ impl Heard {
         let asked = self.unicast.asked.map_or(Duration::MAX, |asked| now.saturating_duration_since(asked));
         let unheard = self.unresolved.len() + self.unicast.awaited.len();
         let vouched = self.unicast.answered && !self.misses_unicast() && unheard == 0;
-        Standing { age: self.age(now), asked, vouched, unheard }
+        let again = self.asked_again.map_or(Duration::ZERO, |again| now.saturating_duration_since(again));
+        let age = self.age(now);
+        Standing { age, silence: age.min(ASKS_AGAIN + again), asked, vouched, unheard }
     }
 
     /// Has leave what a unicast answer has said and nobody has said since; when to look again.
@@ -326,7 +346,9 @@ impl Heard {
     /// it sends the first question.
     pub(crate) fn started(&mut self, now: Instant) {
         self.starts += 1;
-        if self.is_complete() && !self.asked {
+        if self.is_complete() && self.asked {
+            self.asked_again.get_or_insert(now);
+        } else if self.is_complete() {
             self.begun = now;
             self.asked = true;
             // mdns-sd tells of a record when it is new. One that it first heard in a goodbye, having missed the announcement
@@ -397,7 +419,13 @@ mod tests {
         for generation in [1, 2] {
             assert_eq!(age(generation), (Duration::ZERO, Duration::from_millis(5900)));
         }
+        let silence = |heard: &Heard| heard.standing(at(6000)).silence;
+        assert_eq!(silence(&heard), Duration::from_secs(1), "not asked a second time");
+        heard.started(at(5000));
+        heard.started(at(5100));
+        assert_eq!(silence(&heard), Duration::from_millis(1900));
         heard.begin(3, at(0));
+        assert_eq!(silence(&heard), Duration::from_secs(1), "not by this daemon");
         assert_eq!(
             heard.age(at(3000)),
             Duration::from_secs(2),
@@ -464,6 +492,10 @@ mod tests {
         assert!(vouched(&heard), "nobody has said it since");
         heard.unicast.awaited.insert("10.0.0.3".parse().unwrap());
         assert!(!vouched(&heard), "a host that was asked by itself has not answered");
+        heard.unicast.give_up();
+        assert!(!vouched(&heard), "and never will");
+        heard.unicast.answered = true;
+        heard.unicast.awaited.insert("10.0.0.3".parse().unwrap());
         heard.add("d", web(&["10.0.0.3:80"]), &mut touched);
         heard.add_unicast("d", web(&["10.0.0.3:80"]), now, &mut touched);
         assert!(vouched(&heard), "it has, by multicast");

@@ -116,15 +116,16 @@ async fn listen(browse: &Browse, settle: Duration, found: impl Fn(&Store) -> boo
 /// How long to listen on, for a browse which has heard nothing new for as long as `quiet`.
 pub(crate) fn left(settle: Duration, standing: &Standing, quiet: Duration, found: bool) -> Duration {
     let sure = found && standing.vouched;
-    let silence = if sure { Duration::ZERO } else { SILENCE.max(settle).saturating_sub(standing.age) };
+    let silence = if sure { Duration::ZERO } else { SILENCE.max(settle).saturating_sub(standing.silence) };
     let at_most = at_most(settle).saturating_sub(standing.age);
     unsettled(settle, standing, quiet).max(silence).min(at_most)
 }
 
 /// Whether nothing suggests that there is more than is known.
 fn is_whole(settle: Duration, standing: &Standing, quiet: Duration) -> bool {
-    let settled = standing.age > 2 * at_most(settle) || unsettled(settle, standing, quiet).is_zero();
-    standing.unheard == 0 && settled
+    let heard_out = standing.vouched || standing.silence >= SILENCE;
+    let settled = heard_out && unsettled(settle, standing, quiet).is_zero();
+    standing.unheard == 0 && (settled || standing.age > 2 * at_most(settle))
 }
 
 /// How long it has to be quiet yet until the answers have come. The longer they take to come, the longer may be a pause
@@ -148,7 +149,7 @@ mod tests {
     }
 
     fn aged(age: u64) -> Standing {
-        Standing { age: ms(age), asked: ms(age), vouched: true, unheard: 0 }
+        Standing { age: ms(age), silence: ms(age), asked: ms(age), vouched: true, unheard: 0 }
     }
 
     #[test]
@@ -197,6 +198,12 @@ mod tests {
         let whole = |age, quiet| is_whole(ms(150), &aged(age), ms(quiet));
         assert!(whole(250, 150));
         assert!(!whole(3000, 100), "they still came when there was no more time");
+        let unasked = Standing { vouched: false, silence: ms(1000), ..aged(3000) };
+        assert!(
+            !is_whole(ms(150), &unasked, ms(1500)),
+            "some may not have been free to answer the first question"
+        );
+        assert!(is_whole(ms(150), &Standing { silence: ms(1500), ..unasked }, ms(1500)));
         assert!(whole(60_000, 0), "one that has listened for long knows all");
         assert!(!is_whole(ms(150), &Standing { unheard: 1, ..aged(60_000) }, ms(9000)));
     }
