@@ -6,7 +6,7 @@
 //! such as Avahi, keep to the 512 bytes of plain DNS. Such a host is asked once more by itself, from mDNS's own port and with
 //! the QU bit (§5.4, §5.5), where the limit is not that of plain DNS.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
 use std::time::{Duration, Instant};
@@ -114,7 +114,7 @@ impl Ask {
 
     /// What the answers that have come since the last time announce, and whether there were any. Keeps in `awaited` the hosts
     /// that are asked by themselves and have not answered; what they multicast does not come here.
-    pub(crate) fn take(&mut self, now: Instant, awaited: &mut HashSet<IpAddr>) -> (Vec<Found>, bool) {
+    pub(crate) fn take(&mut self, now: Instant, awaited: &mut HashMap<IpAddr, bool>) -> (Vec<Found>, bool) {
         let mut buffer = [0; MAX_MESSAGE];
         let mut came = false;
         for line in &self.lines {
@@ -158,13 +158,13 @@ impl Ask {
     }
 
     /// An answer that names an instance and does not describe it was cut short.
-    fn ask_those_with_more(&mut self, now: Instant, awaited: &mut HashSet<IpAddr>) {
+    fn ask_those_with_more(&mut self, now: Instant, awaited: &mut HashMap<IpAddr, bool>) {
         for host in self.answers.cut_short() {
             if self.alone.len() >= MAX_HOSTS || !self.alone.insert(host) {
                 continue;
             }
             self.asked.0 = now;
-            awaited.insert(host);
+            awaited.insert(host, false);
             let Some(line) = self.lines.iter_mut().find(|line| line.has(host)) else { continue };
             if line.alone.is_none() {
                 match socket(&line.link, self.port, self.receive_buffer) {

@@ -67,8 +67,9 @@ pub(crate) struct Unicast {
     pub(crate) asked: Option<Instant>,
     /// Whether a host was asked by itself. What it then multicasts may be known no other way.
     pub(crate) asked_alone: bool,
-    /// The hosts asked by themselves of which nothing has come since.
-    pub(crate) awaited: HashSet<IpAddr>,
+    /// The hosts asked by themselves that have not answered, and whether they have multicast something new since: perhaps a part,
+    /// and to somebody else.
+    pub(crate) awaited: HashMap<IpAddr, bool>,
     /// The names they have said.
     told: HashSet<String>,
     /// Those of them that mdns-sd has not said, and how long they are kept.
@@ -96,7 +97,7 @@ pub(crate) struct Standing {
     pub(crate) asked: Duration,
     /// Whether everybody has answered by unicast, as far as one can tell, and all is described that is announced.
     pub(crate) vouched: bool,
-    /// How many instances are announced and not described, and hosts have more to say and have not said it.
+    /// How many instances are announced and not described, and hosts have more to say and have said nothing.
     pub(crate) unheard: usize,
 }
 
@@ -205,7 +206,9 @@ impl Heard {
         if !self.unicast.told.contains(fullname) {
             self.unicast.missed.insert(fullname.to_owned());
             for address in instance.addresses().iter().filter_map(Address::socket_addr) {
-                self.unicast.awaited.remove(&address.ip());
+                if let Some(spoke) = self.unicast.awaited.get_mut(&address.ip()) {
+                    *spoke = true;
+                }
             }
         }
         // The addresses of IPv4 and IPv6 come in different packets. Those that are known already stay until all are heard.
@@ -326,8 +329,9 @@ impl Heard {
 
     pub(crate) fn standing(&self, now: Instant) -> Standing {
         let asked = self.unicast.asked.map_or(Duration::MAX, |asked| now.saturating_duration_since(asked));
-        let unheard = self.unresolved.len() + self.unicast.awaited.len();
-        let vouched = self.unicast.answered && !self.misses_unicast() && unheard == 0;
+        let awaited = &self.unicast.awaited;
+        let unheard = self.unresolved.len() + awaited.values().filter(|spoke| !**spoke).count();
+        let vouched = self.unicast.answered && !self.misses_unicast() && unheard == 0 && awaited.is_empty();
         let again = self.asked_again.map_or(Duration::ZERO, |again| now.saturating_duration_since(again));
         let age = self.age(now);
         Standing { age, silence: age.min(ASKS_AGAIN + again), asked, vouched, unheard }
@@ -490,15 +494,16 @@ mod tests {
         heard.forget_unconfirmed(now + UNICAST_TTL);
         heard.let_leave(&mut touched);
         assert!(vouched(&heard), "nobody has said it since");
-        heard.unicast.awaited.insert("10.0.0.3".parse().unwrap());
-        assert!(!vouched(&heard), "a host that was asked by itself has not answered");
-        heard.unicast.give_up();
-        assert!(!vouched(&heard), "and never will");
-        heard.unicast.answered = true;
-        heard.unicast.awaited.insert("10.0.0.3".parse().unwrap());
+        let unheard = |heard: &Heard| heard.standing(now).unheard;
+        heard.unicast.awaited.insert("10.0.0.3".parse().unwrap(), false);
+        assert!(!vouched(&heard) && unheard(&heard) == 1, "a host that was asked by itself has not answered");
         heard.add("d", web(&["10.0.0.3:80"]), &mut touched);
         heard.add_unicast("d", web(&["10.0.0.3:80"]), now, &mut touched);
-        assert!(vouched(&heard), "it has, by multicast");
+        assert!(!vouched(&heard) && unheard(&heard) == 0, "it said something, perhaps to another");
+        heard.unicast.give_up();
+        assert!(!vouched(&heard), "and will not answer any more");
+        heard.unicast.answered = true;
+        assert!(vouched(&heard));
         heard.listen_anew(now);
         assert!(!vouched(&heard), "what was known says nothing of what there is");
     }
