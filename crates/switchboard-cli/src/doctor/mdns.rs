@@ -190,7 +190,7 @@ fn examine_port(port: u16) -> Finding {
             let others = port::holders(port).map(|holders| format!(" with {holders}")).unwrap_or_default();
             Finding::ok("port", format!("UDP port {port} is shared{others}"))
         }
-        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+        Err(error) if switchboard_net::port::is_taken(&error) => {
             let holders = port::holders(port).unwrap_or_else(|| "another program".into());
             Finding::problem(
                 "port",
@@ -210,8 +210,7 @@ fn examine_port(port: u16) -> Finding {
 fn bind(domain: Domain, port: u16, shared: bool) -> io::Result<Socket> {
     let socket = Socket::new(domain, Type::DGRAM, Some(Protocol::UDP))?;
     if shared {
-        socket.set_reuse_address(true)?;
-        socket.set_reuse_port(true)?;
+        switchboard_net::port::share(&socket)?;
     }
     let any: IpAddr = if domain == Domain::IPV6 {
         socket.set_only_v6(true)?;
