@@ -2,7 +2,7 @@ use std::ffi::{OsStr, OsString};
 use std::io;
 use std::process::{ExitStatus, Stdio};
 
-use process_wrap::tokio::{JobObject, KillOnDrop, TokioCommandWrap};
+use process_wrap::tokio::{JobObject, TokioChildWrapper, TokioCommandWrap};
 use tokio::process::{Child, Command};
 use tokio::signal::windows::{
     CtrlBreak, CtrlC, CtrlClose, CtrlLogoff, CtrlShutdown, ctrl_break, ctrl_c, ctrl_close, ctrl_logoff,
@@ -75,9 +75,19 @@ pub(crate) async fn shell(command: &str, env: &[(&str, String)]) -> io::Result<E
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null());
-    let mut job = TokioCommandWrap::from(shell).wrap(KillOnDrop).wrap(JobObject).spawn()?;
+    let mut job = Job(TokioCommandWrap::from(shell).wrap(JobObject).spawn()?);
     // For the shell alone: what it left behind ends with the job.
-    job.inner_mut().wait().await
+    job.0.inner_mut().wait().await
+}
+
+/// A shell and all that it started, which end with this.
+struct Job(Box<dyn TokioChildWrapper>);
+
+impl Drop for Job {
+    fn drop(&mut self) {
+        // There may be nothing left of it.
+        let _ = self.0.start_kill();
+    }
 }
 
 #[cfg(test)]
