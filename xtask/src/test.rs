@@ -7,6 +7,7 @@ use std::thread;
 use crate::command::{command, execute, finish, follow};
 use crate::need::{Need, consul_current};
 use crate::netns::{Namespace, isolated};
+use crate::wine::Wine;
 
 /// Tests that need something beyond Rust; they are marked `#[ignore = "needs …"]`.
 struct Group {
@@ -177,6 +178,14 @@ fn run_all() -> Result<Count, String> {
         let beside: Vec<_> = beside.iter().map(|group| scope.spawn(|| group.run_silently())).collect();
         for group in ready {
             count.add(&group.line(), group.command(namespace.as_ref())?, &show)?;
+        }
+        match Wine::get() {
+            Ok(wine) => {
+                wine.build()?;
+                let (line, command) = wine.tests(namespace.as_ref());
+                count.add(&line, command, &show)?;
+            }
+            Err(why) => count.left_out.push(format!("{}: {why}", Wine::WHAT)),
         }
         for running in beside {
             let (other, said) = running.join().map_err(|_| "a thread that runs tests has panicked")??;
