@@ -20,6 +20,8 @@ pub(crate) fn check() -> Result<(), String> {
         let line =
             compiler.line("check", "--workspace --exclude switchboard-tests --exclude xtask --all-features");
         let mut command = compiler.equip(command(&line));
+        // What only another system uses, or does not, shows as a warning.
+        command.env("RUSTFLAGS", "-D warnings");
         // Nothing is linked, so that what is written in C need not be compiled.
         for tool in ["CC", "CXX", "AR"] {
             command.env(format!("{tool}_{}", target.replace('-', "_")), "true");

@@ -12,6 +12,15 @@ use crate::netns::{Namespace, isolated};
 const TESTS: &str = "--all-features -p switchboard-core -p switchboard-net -p switchboard-mdns -p switchboard-selector \
                      -p switchboard-cli --lib --bins --test loopback --test life --test wait --test zones --test imbalance";
 
+/// Those tests alone, in a namespace where that is possible.
+pub(crate) fn run() -> Result<(), String> {
+    let wine = Wine::get()?;
+    wine.build()?;
+    let namespace = Namespace::new();
+    let (line, mut command) = wine.tests(namespace.as_ref());
+    finish(&line, &mut command)
+}
+
 /// Wine, and a compiler for it.
 pub(crate) struct Wine {
     compiler: Compiler,
