@@ -1,7 +1,8 @@
 //! `cargo xtask check`: everything that is checked without running the tests, and `cargo xtask fuzz`.
 
 use crate::command::{command, execute, finish, output, succeeds};
-use crate::need;
+use crate::compiler::Compiler;
+use crate::systems;
 
 /// What a build for one link must not contain: an HTTP client, or TLS.
 const FOREIGN_TO_MDNS: [&str; 7] = ["reqwest", "hyper", "h2", "rustls", "native-tls", "openssl", "ring"];
@@ -11,8 +12,9 @@ const TARGETS: [&str; 2] = ["txt", "names"];
 
 type Check = fn() -> Result<(), String>;
 
-pub(crate) fn run() -> Result<(), String> {
-    let checks: [(&str, Check); 9] = [
+/// All checks, or those whose names have one of `wanted` in them.
+pub(crate) fn run(wanted: &[String]) -> Result<(), String> {
+    let checks: [(&str, Check); 10] = [
         ("format", || execute("cargo fmt --all --check")),
         ("lints", || execute("cargo clippy --workspace --all-targets --all-features -- -D warnings")),
         ("documentation", documentation),
@@ -20,11 +22,13 @@ pub(crate) fn run() -> Result<(), String> {
         ("purity", purity),
         ("licences", licences),
         ("oldest Rust", oldest_rust),
+        ("other systems", systems::check),
         ("links", links),
         ("packages", packages),
     ];
     let mut failures = Vec::new();
-    for (what, check) in checks {
+    let is_wanted = |what: &str| wanted.is_empty() || wanted.iter().any(|name| what.contains(name.as_str()));
+    for (what, check) in checks.into_iter().filter(|(what, _)| is_wanted(what)) {
         println!("\n== {what}");
         if let Err(why) = check() {
             println!("{why}");
@@ -74,19 +78,15 @@ fn licences() -> Result<(), String> {
 
 /// The crates build with the Rust version they promise.
 fn oldest_rust() -> Result<(), String> {
-    let manifest = std::fs::read_to_string(crate::command::root().join("Cargo.toml"))
-        .map_err(|error| error.to_string())?;
-    let line = manifest.lines().find_map(|line| line.strip_prefix("rust-version = "));
-    let version = line.ok_or("no rust-version in Cargo.toml")?.trim_matches('"');
-    let rustc = match need::rustc(version) {
-        Ok(rustc) => rustc,
+    let compiler = match Compiler::oldest(None) {
+        Ok(compiler) => compiler,
         Err(why) => {
             println!("LEFT OUT: {why}");
             return Ok(());
         }
     };
-    let line = "cargo check --workspace --exclude xtask --all-features --target-dir target/msrv/build";
-    finish(&format!("RUSTC={rustc} {line}"), command(line).env("RUSTC", &rustc))
+    let line = compiler.line("check", "--workspace --exclude xtask --all-features");
+    finish(&line, &mut compiler.equip(command(&line)))
 }
 
 /// Every crate that is published can be packed, with its licences and a page of its own.

@@ -3,10 +3,13 @@
 
 mod check;
 mod command;
+mod compiler;
 mod lab;
 mod need;
 mod netns;
+mod systems;
 mod test;
+mod wine;
 
 use std::process::ExitCode;
 
@@ -14,7 +17,9 @@ const HELP: &str = "\
 cargo xtask COMMAND
 
   test         all tests: unit, property, documentation, conformance, and those that need real servers
-  check        everything else: format, lints, documentation, features, dependencies, licences, oldest Rust
+  check [NAME…] everything else: format, lints, documentation, features, dependencies, licences, oldest Rust, other
+               systems, links, packages; all of it or what is named
+  wine         those tests alone that Wine runs, compiled for Windows
   simulate [N] the simulation with N seeds (default 200) instead of the few of `test`
   fuzz [SECS]  each fuzz target for SECS seconds (default 20); needs a nightly toolchain and cargo-fuzz
   lab [NAME…]  mDNS on links that lose, delay, break and lie, ours beside Avahi's (root, Linux); all scenarios or those named
@@ -25,7 +30,8 @@ fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
     let done = match arguments.next().as_deref() {
         Some("test") => test::run(),
-        Some("check") => check::run(),
+        Some("wine") => wine::run(),
+        Some("check") => check::run(&arguments.collect::<Vec<_>>()),
         Some("simulate") => test::simulate(arguments.next().as_deref()),
         Some("fuzz") => check::fuzz(arguments.next().as_deref()),
         Some("lab") => lab::run(&arguments.collect::<Vec<_>>()),

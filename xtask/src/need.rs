@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Stdio;
 
-use crate::command::{command, output, root, succeeds};
+use crate::command::{command, succeeds};
 use crate::netns::is_root;
 
 /// Something beyond Rust.
@@ -25,6 +25,10 @@ pub(crate) enum Need {
     Nft,
     /// tmux, to be a terminal.
     Tmux,
+    /// Wine, which runs programs for Windows.
+    Wine,
+    /// The linker for Windows, and the C compiler.
+    Mingw,
 }
 
 impl Need {
@@ -42,6 +46,8 @@ impl Need {
             Self::ConsulCurrent => consul_current().map(drop),
             Self::Nft => installed("nft --version", "nftables"),
             Self::Tmux => installed("tmux -V", "tmux"),
+            Self::Wine => installed("wine --version", "wine wine64"),
+            Self::Mingw => installed("x86_64-w64-mingw32-gcc --version", "gcc-mingw-w64-x86-64-posix"),
             Self::Go if succeeds("go version") => Ok(()),
             Self::Go => Err("the Go toolchain is missing; get it from your package manager or go.dev".into()),
         }
@@ -71,7 +77,7 @@ pub(crate) fn consul_current() -> Result<String, String> {
     Ok(String::from_utf8_lossy(&built.stdout).trim().to_owned())
 }
 
-/// Installs `package` with apt if `probe` does not succeed.
+/// Installs `package`, or several, with apt if `probe` does not succeed.
 fn installed(probe: &str, package: &str) -> Result<(), String> {
     // Daemons live in directories that are not on every user's path.
     let found = |probe: &str| succeeds(probe) || succeeds(&format!("/usr/sbin/{probe}"));
@@ -109,28 +115,4 @@ fn apt_install(package: &str) {
     if ours {
         let _ = std::fs::remove_file(policy);
     }
-}
-
-/// A `rustc` of exactly this version, however it can be had.
-pub(crate) fn rustc(version: &str) -> Result<String, String> {
-    let from_rustup =
-        || output(&format!("rustup which --toolchain {version} rustc")).map(|path| path.trim().to_owned());
-    if let Some(path) = from_rustup() {
-        return Ok(path);
-    }
-    if succeeds(&format!("rustup toolchain install {version} --profile minimal")) {
-        if let Some(path) = from_rustup() {
-            return Ok(path);
-        }
-    }
-    let debian = root().join("target/msrv").join(version);
-    if command("scripts/debian-rustc.sh")
-        .arg(version)
-        .arg(&debian)
-        .status()
-        .is_ok_and(|status| status.success())
-    {
-        return Ok(debian.join("rustc").display().to_string());
-    }
-    Err(format!("no Rust {version} could be had; `rustup toolchain install {version}`"))
 }

@@ -7,6 +7,7 @@ use std::thread;
 use crate::command::{command, execute, finish, follow};
 use crate::need::{Need, consul_current};
 use crate::netns::{Namespace, isolated};
+use crate::wine::Wine;
 
 /// Tests that need something beyond Rust; they are marked `#[ignore = "needs …"]`.
 struct Group {
@@ -172,13 +173,23 @@ fn run_all() -> Result<Count, String> {
             count.left_out.push(format!("{}: {}", group.what, missing.join("; ")));
         }
     }
+    let wine = Wine::get();
+    match &wine {
+        Ok(wine) => wine.build()?,
+        Err(why) => count.left_out.push(format!("{}: {why}", Wine::WHAT)),
+    }
+    let wine = wine.ok().map(|wine| wine.tests(namespace.as_ref()));
     let (beside, ready): (Vec<&Group>, Vec<&Group>) = ready.into_iter().partition(|group| group.beside);
     thread::scope(|scope| {
-        let beside: Vec<_> = beside.iter().map(|group| scope.spawn(|| group.run_silently())).collect();
+        let mut running: Vec<_> = beside
+            .iter()
+            .map(|group| scope.spawn(|| silently(&group.line(), group.command(None)?)))
+            .collect();
+        running.extend(wine.map(|(line, command)| scope.spawn(move || silently(&line, command))));
         for group in ready {
             count.add(&group.line(), group.command(namespace.as_ref())?, &show)?;
         }
-        for running in beside {
+        for running in running {
             let (other, said) = running.join().map_err(|_| "a thread that runs tests has panicked")??;
             show(&said.join("\n"));
             count.plus(other);
@@ -203,13 +214,13 @@ impl Group {
         }
         Ok(command)
     }
+}
 
-    /// What ran, and what it said.
-    fn run_silently(&self) -> Result<(Count, Vec<String>), String> {
-        let (mut count, said) = (Count::default(), RefCell::new(Vec::new()));
-        count.add(&self.line(), self.command(None)?, &|line| said.borrow_mut().push(line.to_owned()))?;
-        Ok((count, said.into_inner()))
-    }
+/// What ran, and what it said.
+fn silently(line: &str, command: Command) -> Result<(Count, Vec<String>), String> {
+    let (mut count, said) = (Count::default(), RefCell::new(Vec::new()));
+    count.add(line, command, &|line| said.borrow_mut().push(line.to_owned()))?;
+    Ok((count, said.into_inner()))
 }
 
 /// What ran.

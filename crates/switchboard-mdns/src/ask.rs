@@ -203,9 +203,7 @@ fn socket(link: &Interface, port: u16, receive_buffer: usize) -> io::Result<UdpS
     };
     let socket = Socket::new(domain, Type::DGRAM, Some(Protocol::UDP))?;
     if port != 0 {
-        socket.set_reuse_address(true)?;
-        #[cfg(unix)]
-        socket.set_reuse_port(true)?;
+        switchboard_net::port::share(&socket)?;
     }
     socket.set_nonblocking(true)?;
     match link.ip() {

@@ -77,7 +77,7 @@ impl MdnsRegistry {
     }
 
     /// How many bytes of [receive buffer](MdnsBuilder::receive_buffer) the system granted. `None` where it does not tell:
-    /// on other systems than Linux, and where `pidfd_getfd(2)` is refused.
+    /// on Linux where `pidfd_getfd(2)` is refused. On other systems that is the system's default, which stays.
     pub fn receive_buffer(&self) -> Option<usize> {
         self.shared.daemon.receive_buffer()
     }

@@ -89,9 +89,10 @@ impl MdnsBuilder {
     /// Sets the size of the sockets' receive buffer in bytes. Default 4 MiB, enough for the answers of 5,000 instances
     /// at once.
     ///
-    /// On Linux only; elsewhere the system's default stays. The kernel caps it at `net.core.rmem_max` unless the
-    /// process has the capability `CAP_NET_ADMIN`; [`MdnsRegistry::receive_buffer`] says what was granted, and less than
-    /// was asked for is warned of once.
+    /// Linux caps it at `net.core.rmem_max` unless the process has the capability `CAP_NET_ADMIN`. On other systems the
+    /// sockets that listen all the time keep the system's default (on macOS and the BSDs `net.inet.udp.recvspace`), and
+    /// only those of a first state, which most answers come to, ask for this. [`MdnsRegistry::receive_buffer`] says what
+    /// was granted, and less than was asked for is warned of once, with how more is had.
     pub fn receive_buffer(mut self, bytes: usize) -> Self {
         self.receive_buffer = bytes;
         self

@@ -9,6 +9,7 @@ use mdns_sd::{
 };
 use socket2::{Domain, Protocol, Socket, Type};
 use switchboard_core::{Error, ErrorKind, Result};
+use switchboard_net::port;
 use tokio::time::{sleep, timeout};
 
 use crate::ask::Ask;
@@ -299,7 +300,7 @@ fn check_port(config: &MdnsBuilder) -> Result<()> {
         IpVersion::V6 => v6(),
         // A system without IPv6, or without IPv4, is fine; a port taken on either is not.
         IpVersion::Both => match (v4(), v6()) {
-            (Err(error), _) | (_, Err(error)) if error.kind() == std::io::ErrorKind::AddrInUse => Err(error),
+            (Err(error), _) | (_, Err(error)) if port::is_taken(&error) => Err(error),
             (Err(error), Err(_)) => Err(error),
             _ => Ok(()),
         },
@@ -315,9 +316,7 @@ fn check_port(config: &MdnsBuilder) -> Result<()> {
 
 fn try_bind(domain: Domain, address: SocketAddr) -> std::io::Result<()> {
     let socket = Socket::new(domain, Type::DGRAM, Some(Protocol::UDP))?;
-    socket.set_reuse_address(true)?;
-    #[cfg(unix)]
-    socket.set_reuse_port(true)?;
+    port::share(&socket)?;
     if domain == Domain::IPV6 {
         socket.set_only_v6(true)?;
     }

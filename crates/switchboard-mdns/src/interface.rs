@@ -107,14 +107,16 @@ impl Links {
 }
 
 /// Whether `ip` belongs to the network of `interface`.
+///
+/// By the length of its prefix: the netmask is zero where Windows lists no prefix that the address belongs to.
 pub(crate) fn contains(interface: &Interface, ip: IpAddr) -> bool {
     match (&interface.addr, ip) {
         (IfAddr::V4(own), IpAddr::V4(ip)) => {
-            let mask = u32::from(own.netmask);
+            let mask = u32::MAX.checked_shl(32 - u32::from(own.prefixlen.min(32))).unwrap_or(0);
             u32::from(own.ip) & mask == u32::from(ip) & mask
         }
         (IfAddr::V6(own), IpAddr::V6(ip)) => {
-            let mask = u128::from(own.netmask);
+            let mask = u128::MAX.checked_shl(128 - u32::from(own.prefixlen.min(128))).unwrap_or(0);
             u128::from(own.ip) & mask == u128::from(ip) & mask
         }
         _ => false,
@@ -134,6 +136,45 @@ mod tests {
         assert!(links.contain([127, 9, 9, 9].into()));
         assert!(!links.contain([10, 0, 0, 1].into()));
         assert!(!links.contain(std::net::Ipv6Addr::LOCALHOST.into()));
+    }
+
+    #[test]
+    fn a_network_goes_by_the_length_of_its_prefix() {
+        use if_addrs::{IfOperStatus, Ifv4Addr, Ifv6Addr};
+        use std::net::{Ipv4Addr, Ipv6Addr};
+        // As on Windows where no prefix is listed for it.
+        let (v4, v6) = (Ipv4Addr::UNSPECIFIED, Ipv6Addr::UNSPECIFIED);
+        let interface = |addr| Interface {
+            name: "eth0".into(),
+            addr,
+            index: None,
+            oper_status: IfOperStatus::Up,
+            is_p2p: false,
+            #[cfg(windows)]
+            adapter_name: "eth0".into(),
+        };
+        let on_v4 = |prefixlen| {
+            let ip = Ipv4Addr::new(10, 0, 0, 1);
+            interface(IfAddr::V4(Ifv4Addr { ip, netmask: v4, prefixlen, broadcast: None }))
+        };
+        let on_v6 = |prefixlen| {
+            let ip = "fd00::1".parse().unwrap();
+            interface(IfAddr::V6(Ifv6Addr { ip, netmask: v6, prefixlen, broadcast: None }))
+        };
+        for (link, ip, expected) in [
+            (on_v4(24), "10.0.0.9", true),
+            (on_v4(24), "10.0.1.9", false),
+            (on_v4(32), "10.0.0.1", true),
+            (on_v4(32), "10.0.0.0", false),
+            (on_v4(0), "192.0.2.1", true),
+            (on_v6(64), "fd00::9", true),
+            (on_v6(64), "fd00:0:0:1::9", false),
+            (on_v6(128), "fd00::2", false),
+            (on_v6(0), "2001:db8::1", true),
+            (on_v6(0), "10.0.0.1", false),
+        ] {
+            assert_eq!(contains(&link, ip.parse().unwrap()), expected, "{ip} of {link:?}");
+        }
     }
 
     #[test]

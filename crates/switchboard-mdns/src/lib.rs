@@ -47,7 +47,7 @@
 //!   killed has no claim: the one that registers its id next has it at once, on another port or host too.
 //! - Of many answers at once those are lost that do not fit the sockets' [receive buffer](MdnsBuilder::receive_buffer),
 //!   and heard later. Linux grants the 4 MiB asked for to processes with `CAP_NET_ADMIN`, or to all after
-//!   `sysctl -w net.core.rmem_max=4194304`; with less, a warning says so once.
+//!   `sysctl -w net.core.rmem_max=4194304`; elsewhere the system's default stays. With less, a warning says so once.
 //!
 //! # Without a network
 //!

@@ -8,10 +8,12 @@
 //! |---|---|
 //! | [`interface`] | what interfaces there are, and what a user means by `eth0`, `192.168.1.7` or `lo` |
 //! | [`mdns`] | whether mDNS can use an interface, or why not |
+//! | [`port`] | how a UDP port is shared with other programs |
 //! | [`reachable`] | which address of this machine others can reach |
 
 pub mod interface;
 pub mod mdns;
+pub mod port;
 pub mod reachable;
 
 pub use if_addrs::{IfAddr, Interface};

@@ -13,7 +13,7 @@ use switchboard_net::mdns::{self, Unusable};
 use tokio::net::UdpSocket;
 use tokio::time::timeout;
 
-use super::{Finding, port};
+use super::{Finding, advice, port};
 
 /// RFC 6762, section 3.
 const GROUP_V4: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 251);
@@ -67,7 +67,7 @@ pub(crate) async fn examine(url: &RegistryUrl) -> Vec<Finding> {
             return vec![Finding::problem(
                 "interfaces",
                 format!("the system does not list them: {error}"),
-                "look at `ip address`, and at what confines this process",
+                format!("look at `{}`, and at what confines this process", advice::LIST_INTERFACES),
             )];
         }
     };
@@ -99,7 +99,7 @@ async fn examine_buffer(url: &RegistryUrl) -> Option<Finding> {
     Some(Finding::warning(
         "buffer",
         format!("{granted} of {wanted} bytes granted: of thousands of instances some are heard late"),
-        format!("sysctl -w net.core.rmem_max={wanted}, or give the program CAP_NET_ADMIN"),
+        advice::larger_buffer(wanted),
     ))
 }
 
@@ -146,7 +146,8 @@ fn examine_interfaces(interfaces: &[Interface], chosen: bool) -> Vec<Finding> {
         } else {
             "no network interface is up with an address"
         };
-        return vec![Finding::problem("interfaces", finding, "see `ip address`; bring one up")];
+        let advice = format!("see `{}`; bring one up", advice::LIST_INTERFACES);
+        return vec![Finding::problem("interfaces", finding, advice)];
     }
     let mut findings = Vec::new();
     for Interface { name, addresses, loopback, multicast, unusable, .. } in interfaces {
@@ -190,12 +191,12 @@ fn examine_port(port: u16) -> Finding {
             let others = port::holders(port).map(|holders| format!(" with {holders}")).unwrap_or_default();
             Finding::ok("port", format!("UDP port {port} is shared{others}"))
         }
-        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+        Err(error) if switchboard_net::port::is_taken(&error) => {
             let holders = port::holders(port).unwrap_or_else(|| "another program".into());
             Finding::problem(
                 "port",
                 format!("UDP port {port} is taken exclusively by {holders}"),
-                "stop it, or have it share the port (SO_REUSEADDR and SO_REUSEPORT)",
+                advice::SHARE_PORT,
             )
         }
         Err(error) => Finding::problem(
@@ -210,8 +211,7 @@ fn examine_port(port: u16) -> Finding {
 fn bind(domain: Domain, port: u16, shared: bool) -> io::Result<Socket> {
     let socket = Socket::new(domain, Type::DGRAM, Some(Protocol::UDP))?;
     if shared {
-        socket.set_reuse_address(true)?;
-        socket.set_reuse_port(true)?;
+        switchboard_net::port::share(&socket)?;
     }
     let any: IpAddr = if domain == Domain::IPV6 {
         socket.set_only_v6(true)?;
@@ -243,13 +243,13 @@ async fn examine_path(name: &str, path: Path, port: u16, needed: bool) -> Findin
         Ok(true) => return Finding::ok("self-test", format!("a datagram {way} arrives")),
         Ok(false) => (
             format!("a datagram {way} is sent and does not arrive"),
-            format!("a firewall drops it; let UDP port {port} in and out, for example: ufw allow {port}/udp"),
+            format!("a firewall drops it; {}", advice::let_in(port)),
         ),
         Err(error) => {
             let advice = match error.kind() {
                 io::ErrorKind::PermissionDenied => format!("a firewall forbids it; let UDP port {port} out"),
                 io::ErrorKind::AddrNotAvailable => "an address that has just come is tested for others that have it; try again in a few seconds".into(),
-                _ => format!("add a route: ip route add {} dev {name}", path.route()),
+                _ => advice::add_route(to.ip(), name),
             };
             (format!("a datagram {way} cannot be sent: {error}"), advice)
         }
@@ -281,13 +281,6 @@ impl Path {
         match self {
             Self::V4(_) => (GROUP_V4, port).into(),
             Self::V6(_, index) => SocketAddrV6::new(GROUP_V6, port, 0, index).into(),
-        }
-    }
-
-    fn route(self) -> String {
-        match self {
-            Self::V4(_) => format!("{GROUP_V4}/32"),
-            Self::V6(..) => format!("{GROUP_V6}/128 table local"),
         }
     }
 

@@ -1,5 +1,6 @@
 //! `doctor`: why does nothing show up?
 
+mod advice;
 mod agent;
 mod consul;
 mod mdns;

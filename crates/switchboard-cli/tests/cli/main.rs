@@ -1,6 +1,7 @@
 //! The command as a person or a script meets it: text, JSON, exit codes, signals.
 //!
 //! What is to be written stands in the files of `golden`; `UPDATE_GOLDEN=1` writes them anew.
+#![cfg(unix)]
 #![allow(clippy::unwrap_used, reason = "what fails here is a failed test")]
 
 mod consul;

@@ -1,11 +1,10 @@
-//! Signals, and the programs that are run.
-
-use std::ffi::OsString;
+use std::ffi::OsStr;
 use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{ExitStatus, Stdio};
 
-use rustix::process::{Pid, Signal, getpgrp, kill_process, kill_process_group};
+pub(crate) use rustix::process::Signal;
+use rustix::process::{Pid, getpgrp, kill_process, kill_process_group};
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{Signal as Stream, SignalKind, signal};
 
@@ -42,45 +41,26 @@ impl Signals {
             _ = self.user2.recv() => Signal::USR2,
         }
     }
-
-    /// Waits for one that asks to end.
-    pub(crate) async fn end(&mut self) {
-        while !asks_to_end(self.next().await) {}
-    }
 }
 
 pub(crate) fn asks_to_end(signal: Signal) -> bool {
     [Signal::INT, Signal::TERM, Signal::HUP, Signal::QUIT].contains(&signal)
 }
 
-/// A program that runs beside this one, with its input, output and terminal.
-#[derive(Debug)]
-pub(crate) struct Program {
-    child: Child,
+/// The program of this name; the system finds it.
+pub(super) fn program(name: &OsStr) -> &OsStr {
+    name
 }
 
-impl Program {
-    /// Starts `command`, which finds `port` in `PORT`.
-    pub(crate) fn start(command: &[OsString], port: u16) -> io::Result<Self> {
-        let (name, arguments) = command.split_first().ok_or(io::ErrorKind::InvalidInput)?;
-        let child = Command::new(name).args(arguments).env("PORT", port.to_string()).spawn()?;
-        Ok(Self { child })
+/// Passes a signal on, unless the terminal has sent it to the program too.
+pub(super) fn forward(child: &Child, signal: Signal) {
+    let by_terminal = [Signal::INT, Signal::QUIT, Signal::HUP].contains(&signal);
+    if by_terminal && in_foreground() {
+        return;
     }
-
-    pub(crate) async fn ended(&mut self) -> io::Result<ExitStatus> {
-        self.child.wait().await
-    }
-
-    /// Passes a signal on, unless the terminal has sent it to the program too.
-    pub(crate) fn forward(&self, signal: Signal) {
-        let by_terminal = [Signal::INT, Signal::QUIT, Signal::HUP].contains(&signal);
-        if by_terminal && in_foreground() {
-            return;
-        }
-        if let Some(pid) = self.child.id().and_then(pid) {
-            // It may have just ended.
-            let _ = kill_process(pid, signal);
-        }
+    if let Some(pid) = child.id().and_then(pid) {
+        // It may have just ended.
+        let _ = kill_process(pid, signal);
     }
 }
 

@@ -1,0 +1,88 @@
+//! Signals, and the programs that are run.
+
+#[cfg(unix)]
+#[path = "unix.rs"]
+mod system;
+#[cfg(windows)]
+#[path = "windows.rs"]
+mod system;
+
+use std::ffi::OsString;
+use std::io;
+use std::process::ExitStatus;
+
+use tokio::process::{Child, Command};
+
+pub(crate) use system::{Signal, Signals, asks_to_end, exit_code, shell};
+
+impl Signals {
+    /// Waits for one that asks to end.
+    pub(crate) async fn end(&mut self) {
+        while !asks_to_end(self.next().await) {}
+    }
+}
+
+/// A program that runs beside this one, with its input, output and terminal.
+#[derive(Debug)]
+pub(crate) struct Program {
+    child: Child,
+}
+
+impl Program {
+    /// Starts `command`, which finds `port` in `PORT`.
+    pub(crate) fn start(command: &[OsString], port: u16) -> io::Result<Self> {
+        let (name, arguments) = command.split_first().ok_or(io::ErrorKind::InvalidInput)?;
+        let mut command = Command::new(system::program(name));
+        let child = command.args(arguments).env("PORT", port.to_string()).spawn()?;
+        Ok(Self { child })
+    }
+
+    pub(crate) async fn ended(&mut self) -> io::Result<ExitStatus> {
+        self.child.wait().await
+    }
+
+    /// Passes a signal on, unless the system has sent it to the program too.
+    pub(crate) fn forward(&self, signal: Signal) {
+        system::forward(&self.child, signal);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+    use std::time::Duration;
+
+    use tokio::io::AsyncReadExt as _;
+    use tokio::net::TcpListener;
+    use tokio::time::timeout;
+
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(60);
+
+    /// No test by itself: it holds a connection until it is killed, or the other end goes.
+    #[test]
+    #[ignore = "is run by the next"]
+    fn holds_a_connection() {
+        let port = std::env::var("HELD_BY").ok().and_then(|port| port.parse::<u16>().ok());
+        let stream = port.map(|port| std::net::TcpStream::connect(("127.0.0.1", port)).unwrap());
+        let _ = stream.map(|mut stream| stream.read(&mut [0]));
+    }
+
+    #[tokio::test]
+    async fn what_a_command_started_ends_when_it_is_not_waited_for() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let this = std::env::current_exe().unwrap();
+        // The shell has something to do after it, so it is another process than the shell.
+        let command =
+            format!("\"{}\" --ignored --exact process::tests::holds_a_connection && exit 0", this.display());
+        let env = [("HELD_BY", port.to_string())];
+        let mut connection = tokio::select! {
+            ended = shell(&command, &env) => panic!("{ended:?}"),
+            accepted = timeout(LIMIT, listener.accept()) => accepted.unwrap().unwrap().0,
+        };
+        let end = timeout(LIMIT, connection.read(&mut [0])).await.expect("it lives on");
+        assert!(matches!(end, Ok(0) | Err(_)), "{end:?}");
+    }
+}

@@ -1,0 +1,112 @@
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::process::{ExitStatus, Stdio};
+
+use process_wrap::tokio::{JobObject, TokioChildWrapper, TokioCommandWrap};
+use tokio::process::{Child, Command};
+use tokio::signal::windows::{
+    CtrlBreak, CtrlC, CtrlClose, CtrlLogoff, CtrlShutdown, ctrl_break, ctrl_c, ctrl_close, ctrl_logoff,
+    ctrl_shutdown,
+};
+
+/// Any of those that Windows has: it asks to end.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Signal;
+
+/// The signals that are waited for; from its making on they no longer end this process.
+///
+/// That is, not by themselves: after the closing of the window and logging off Windows waits 5 s.
+#[derive(Debug)]
+pub(crate) struct Signals {
+    interrupt: CtrlC,
+    stop: CtrlBreak,
+    close: CtrlClose,
+    logoff: CtrlLogoff,
+    shutdown: CtrlShutdown,
+}
+
+impl Signals {
+    pub(crate) fn new() -> io::Result<Self> {
+        Ok(Self {
+            interrupt: ctrl_c()?,
+            stop: ctrl_break()?,
+            close: ctrl_close()?,
+            logoff: ctrl_logoff()?,
+            shutdown: ctrl_shutdown()?,
+        })
+    }
+
+    pub(crate) async fn next(&mut self) -> Signal {
+        tokio::select! {
+            _ = self.interrupt.recv() => Signal,
+            _ = self.stop.recv() => Signal,
+            _ = self.close.recv() => Signal,
+            _ = self.logoff.recv() => Signal,
+            _ = self.shutdown.recv() => Signal,
+        }
+    }
+}
+
+pub(crate) fn asks_to_end(_signal: Signal) -> bool {
+    true
+}
+
+/// The program of this name, with the extension that Windows would not add by itself: `npm` is `npm.cmd`.
+pub(super) fn program(name: &OsStr) -> OsString {
+    which::which(name).map_or_else(|_| name.into(), Into::into)
+}
+
+/// Windows sends each signal to all programs of a console, and so to this one's.
+pub(super) fn forward(_child: &Child, _signal: Signal) {}
+
+/// The exit code to give for a program: its own, or 255 for those that are more.
+pub(crate) fn exit_code(status: ExitStatus) -> u8 {
+    status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(u8::MAX)
+}
+
+/// Runs a command in a shell, without input and output; it and what it started are killed when this is dropped.
+pub(crate) async fn shell(command: &str, env: &[(&str, String)]) -> io::Result<ExitStatus> {
+    let mut shell = Command::new("cmd");
+    // With /S the outer quotes are taken off, and the rest is left as it was written; /D keeps others' commands out.
+    shell
+        .args(["/D", "/S", "/C"])
+        .raw_arg(format!("\"{command}\""))
+        .envs(env.iter().map(|(name, value)| (*name, value.as_str())))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    let mut job = Job(TokioCommandWrap::from(shell).wrap(JobObject).spawn()?);
+    // For the shell alone: what it left behind ends with the job.
+    job.0.inner_mut().wait().await
+}
+
+/// A shell and all that it started, which end with this.
+struct Job(Box<dyn TokioChildWrapper>);
+
+impl Drop for Job {
+    fn drop(&mut self) {
+        // There may be nothing left of it.
+        let _ = self.0.start_kill();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::windows::process::ExitStatusExt;
+
+    use super::*;
+
+    #[test]
+    fn exit_codes_are_the_programs_own() {
+        assert_eq!(exit_code(ExitStatus::from_raw(7)), 7);
+        assert_eq!(exit_code(ExitStatus::from_raw(256)), 255, "no success");
+        assert_eq!(exit_code(ExitStatus::from_raw(0xC000_013A)), 255, "ended by Ctrl-C");
+    }
+
+    #[tokio::test]
+    async fn a_command_is_run_as_it_was_written() {
+        let run = async |command| shell(command, &[("PORT", "80".into())]).await.unwrap().code();
+        assert_eq!(run("exit 3").await, Some(3));
+        assert_eq!(run("if \"%PORT%\"==\"80\" (exit 0) else (exit 4)").await, Some(0));
+    }
+}
