@@ -66,6 +66,34 @@ async fn a_rule_maps_hosts_to_services() {
     assert_eq!(text(&client(discovery), "http://greeter.service/").await, "one greeter.service /");
 }
 
+/// A resolver that knows no host.
+struct Ignorant;
+
+impl reqwest::dns::Resolve for Ignorant {
+    fn resolve(&self, name: reqwest::dns::Name) -> reqwest::dns::Resolving {
+        Box::pin(async move { Err(format!("no such host: {}", name.as_str()).into()) })
+    }
+}
+
+#[tokio::test]
+async fn an_unknown_host_that_might_be_a_service_says_how_to_make_it_one() {
+    let plain = reqwest::Client::builder().no_proxy().dns_resolver(Arc::new(Ignorant)).build().unwrap();
+    let client = ClientBuilder::new(plain).with(Discovery::new(selector(&MemoryRegistry::new()))).build();
+    let error = client.get("http://go.micro.orders/").send().await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "the system's resolver does not know the host \"go.micro.orders\", which is no service by the rule of \
+         `Discovery::names`: names with a dot are none by default; if it is one, give `.names(|host| …)` a rule that says so"
+    );
+    let causes = std::iter::successors(Some(&error as &dyn std::error::Error), |error| error.source());
+    assert!(causes.last().unwrap().to_string().contains("no such host"), "{error:?}");
+    // With a port it is for a host.
+    let error = client.get("http://go.micro.orders:80/").send().await.unwrap_err();
+    assert!(error.to_string().contains("resolver"), "80 is what a URL leaves out: {error}");
+    let error = client.get("http://go.micro.orders:8080/").send().await.unwrap_err();
+    assert!(error.is_connect() && !error.to_string().contains("resolver"), "{error}");
+}
+
 #[tokio::test]
 async fn no_connection_is_tried_elsewhere_for_any_method() {
     let registry = MemoryRegistry::new();

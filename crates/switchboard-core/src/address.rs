@@ -173,6 +173,14 @@ impl TryFrom<&str> for Address {
     }
 }
 
+impl TryFrom<&String> for Address {
+    type Error = Invalid;
+
+    fn try_from(text: &String) -> Result<Self, Invalid> {
+        text.parse()
+    }
+}
+
 impl TryFrom<String> for Address {
     type Error = Invalid;
 

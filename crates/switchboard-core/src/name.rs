@@ -95,6 +95,14 @@ macro_rules! name {
             }
         }
 
+        impl TryFrom<&String> for $name {
+            type Error = Invalid;
+
+            fn try_from(name: &String) -> Result<Self, Invalid> {
+                Self::new(name.as_str())
+            }
+        }
+
         impl TryFrom<String> for $name {
             type Error = Invalid;
 

@@ -13,6 +13,7 @@ use super::https::Https;
 use super::names::Names;
 use super::outcome::{is_idempotent, may_retry, verdict};
 use super::redirect::was_left;
+use super::unknown_host;
 use super::upload::Upload;
 use crate::pick::{address, finish, pick};
 use crate::{Options, Retry};
@@ -20,8 +21,9 @@ use crate::{Options, Retry};
 /// A middleware that sends each request for a service to an instance picked for it.
 ///
 /// **Which requests.** A URL whose host is a name without a dot, other than `localhost`, and that gives no port, is for
-/// the service of that name; [`names`](Self::names) sets another rule. All others pass through untouched. URLs know lower
-/// case only, so the service's name must be in lower case or the rule must map it.
+/// the service of that name; [`names`](Self::names) sets another rule. All others pass through untouched; when the system's
+/// resolver does not know such a host the error says how to make it a service. URLs know lower case only and no spaces, so a
+/// service called `Orders`, `go.micro.orders` or `my orders` takes a rule that maps a host to it.
 ///
 /// **What is sent.** The URL's host and port become those of the instance; scheme, path and query stay. The `Host` header
 /// keeps the name as written in the URL, unless [`host_header`](Self::host_header) says otherwise or the request sets it.
@@ -102,6 +104,23 @@ impl Discovery {
     }
 
     /// Replaces the rule for which hosts (in lower case) are services: `None` is none.
+    ///
+    /// ```
+    /// # use switchboard_client::reqwest::Discovery;
+    /// # use switchboard_core::{MemoryRegistry, ServiceName};
+    /// # use switchboard_selector::Selector;
+    /// # use switchboard_watcher::Directory;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// # let selector = Selector::new(Directory::new(MemoryRegistry::new()));
+    /// // http://orders.service/ is for the service `go.micro.orders`.
+    /// let discovery = Discovery::new(selector).names(|host| {
+    ///     let name = host.strip_suffix(".service")?;
+    ///     ServiceName::new(format!("go.micro.{name}")).ok()
+    /// });
+    /// # drop(discovery);
+    /// # }
+    /// ```
     pub fn names(mut self, names: impl Fn(&str) -> Option<ServiceName> + Send + Sync + 'static) -> Self {
         self.names = Names::new(names);
         self
@@ -254,10 +273,14 @@ impl Middleware for Discovery {
         extensions: &mut Extensions,
         next: Next<'_>,
     ) -> Result<Response> {
-        match self.names.service(request.url()) {
-            Some(service) => self.call(service, request, extensions, next).await,
-            None => next.run(request, extensions).await,
+        if let Some(service) = self.names.service(request.url()) {
+            return self.call(service, request, extensions, next).await;
         }
+        let host = request.url().host_str().map(str::to_owned).filter(|_| request.url().port().is_none());
+        next.run(request, extensions).await.map_err(|error| match host {
+            Some(host) => unknown_host::explain(host, error),
+            None => error,
+        })
     }
 }
 

@@ -29,9 +29,12 @@ mod names;
 mod outcome;
 mod redirect;
 mod resolve;
+mod unknown_host;
 mod upload;
 
 pub use limited::limited;
 pub use middleware::{Discovery, HostHeader};
 pub use redirect::redirects;
+/// What [`Discovery::client`] makes, and its errors.
+pub use reqwest_middleware::{ClientWithMiddleware, Error};
 pub use resolve::Resolver;
