@@ -38,6 +38,8 @@ mod health_reason;
 mod instance;
 mod into_registry;
 mod memory;
+#[doc(hidden)]
+pub mod metrics;
 mod name;
 mod registry;
 mod snapshot;
