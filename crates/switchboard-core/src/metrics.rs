@@ -6,6 +6,10 @@
 
 #[cfg(feature = "metrics")]
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
+#[cfg(feature = "metrics")]
+use std::time::SystemTime;
+
+use tokio::time::Instant;
 
 /// A metric: its name, and what it is.
 #[derive(Clone, Copy, Debug)]
@@ -136,6 +140,13 @@ impl Level {
         let before = self.part.swap(part, Relaxed);
         self.gauge.increment(part.saturating_sub(before) as f64);
     }
+
+    /// Tells a moment, or that there is none.
+    pub fn since(&self, moment: Option<Instant>) {
+        let ago = |moment: Instant| SystemTime::now().checked_sub(moment.elapsed());
+        let unix = moment.and_then(ago).and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok());
+        self.set(unix.and_then(|unix| unix.as_secs().try_into().ok()).unwrap_or(0));
+    }
 }
 
 #[cfg(feature = "metrics")]
@@ -154,4 +165,7 @@ impl Level {
 
     /// Makes the part so large.
     pub fn set(&self, _: i64) {}
+
+    /// Tells a moment, or that there is none.
+    pub fn since(&self, _: Option<Instant>) {}
 }

@@ -22,10 +22,8 @@ const DURATION: Metric = Metric::new(
 );
 const EJECTIONS: Metric = Metric::new("switchboard.selector.ejections", "Instances ejected.");
 const RETURNS: Metric = Metric::new("switchboard.selector.returns", "Instances back from ejection.");
-const PANICS: Metric = Metric::new(
-    "switchboard.selector.panics",
-    "Times so many instances were ejected that all are used.",
-);
+const PANICS: Metric =
+    Metric::new("switchboard.selector.panics", "Times so many instances were ejected that all are used.");
 
 /// Made once for a service, so that a pick only adds.
 pub(crate) struct Metrics {

@@ -12,7 +12,8 @@ use allocation_counter::measure;
 use support::{Scripted, snapshot};
 use switchboard_core::InstanceId;
 use switchboard_selector::{
-    Balancer, CallOptions, ConsistentHash, FailureKind, LeastRequest, PeakEwma, Random, Request, RoundRobin, Selector,
+    Balancer, CallOptions, ConsistentHash, FailureKind, LeastRequest, PeakEwma, Random, Request, RoundRobin,
+    Selector,
 };
 use switchboard_watcher::Directory;
 

@@ -3,69 +3,17 @@
 #![cfg(feature = "metrics")]
 #![allow(clippy::unwrap_used)] // in helpers of tests too
 
-use std::collections::BTreeMap;
+#[path = "../../switchboard-watcher/tests/support/recorded.rs"]
+mod recorded;
+
 use std::sync::Arc;
 use std::time::Duration;
 
-use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
+use recorded::{Told, expected, recorded};
 use switchboard_core::{Health, Instance, MemoryRegistry, RegisterOptions, Registry};
 use switchboard_selector::{Balancer, FailureKind, RoundRobin, Selector};
 use switchboard_watcher::Directory;
 use tokio::time::sleep;
-
-/// What is told of one metric: a count, a level, or how often something was timed and how many milliseconds that took in all.
-#[derive(Debug, PartialEq)]
-enum Told {
-    Count(u64),
-    Level(f64),
-    Times(usize, u128),
-}
-
-type All = BTreeMap<String, Told>;
-
-/// What a recorder was told. A snapshot of its begins everything anew; levels are added up here.
-struct Heard(Snapshotter, BTreeMap<String, f64>);
-
-impl Heard {
-    /// The metrics of the selector since the last time, without those that say nothing.
-    fn all(&mut self) -> All {
-        let metric = |(name, value)| {
-            let value = match value {
-                DebugValue::Counter(count) => Told::Count(count),
-                DebugValue::Gauge(more) => {
-                    let level = self.1.entry(String::clone(&name)).or_default();
-                    *level += more.into_inner();
-                    Told::Level(*level)
-                }
-                DebugValue::Histogram(times) => {
-                    let sum = times.iter().map(|time| time.into_inner()).sum::<f64>();
-                    // What was measured has 24 bits.
-                    let millis = Duration::from_secs_f64(sum + 1e-4).as_millis();
-                    Told::Times(times.len(), millis)
-                }
-            };
-            (name, value)
-        };
-        let says = |told: &Told| !matches!(told, Told::Count(0) | Told::Times(0, _) | Told::Level(0.0));
-        let all = self.0.snapshot().into_vec().into_iter().filter_map(|(key, _, _, value)| {
-            let key = key.key();
-            let name = key.name().strip_prefix("switchboard.selector.")?;
-            let labels: Vec<&str> = key.labels().map(metrics::Label::value).collect();
-            Some((format!("{name} {}", labels.join(" ")), value))
-        });
-        all.map(metric).filter(|(_, told)| says(told)).collect()
-    }
-}
-
-/// Runs with a recorder of its own, on tokio's paused clock.
-fn recorded<F: Future<Output = ()>>(scene: impl FnOnce(Heard) -> F) {
-    let recorder = DebuggingRecorder::new();
-    let heard = Heard(recorder.snapshotter(), BTreeMap::new());
-    metrics::with_local_recorder(&recorder, || {
-        let builder = &mut tokio::runtime::Builder::new_current_thread();
-        builder.enable_all().start_paused(true).build().unwrap().block_on(scene(heard));
-    });
-}
 
 /// Waits until the balancer knows the health of the only instance of its kind.
 async fn until(balancer: &Balancer, health: Health) {
@@ -88,15 +36,10 @@ async fn registry() -> Arc<MemoryRegistry> {
     registry
 }
 
-fn expected<const N: usize>(expected: [(&str, Told); N]) -> All {
-    expected.into_iter().map(|(name, told)| (name.to_owned(), told)).collect()
-}
-
 #[test]
 fn picks_verdicts_times_ejections_and_returns_are_told() {
-    recorded(async |mut heard| {
-        let selector =
-            Selector::builder(Directory::new(registry().await)).strategy(RoundRobin).build();
+    recorded("switchboard.selector.", async |mut heard| {
+        let selector = Selector::builder(Directory::new(registry().await)).strategy(RoundRobin).build();
         let balancer = selector.service("web").unwrap();
         assert!(balancer.pick().is_err());
         balancer.ready().await.unwrap();
@@ -154,7 +97,7 @@ fn picks_verdicts_times_ejections_and_returns_are_told() {
 
 #[test]
 fn instances_are_told_by_health_and_taken_back_with_the_balancer() {
-    recorded(async |mut heard| {
+    recorded("switchboard.selector.", async |mut heard| {
         let registry = registry().await;
         let first = Selector::new(Directory::new(registry.clone()));
         let second = Selector::new(Directory::new(registry.clone()));
@@ -169,7 +112,8 @@ fn instances_are_told_by_health_and_taken_back_with_the_balancer() {
         for balancer in &balancers {
             until(balancer, Health::Critical).await;
         }
-        let half = [("instances web passing", Told::Level(2.0)), ("instances web critical", Told::Level(2.0))];
+        let half =
+            [("instances web passing", Told::Level(2.0)), ("instances web critical", Told::Level(2.0))];
         assert_eq!(heard.all(), expected(half));
 
         drop((first, second, balancers));
@@ -181,7 +125,7 @@ fn instances_are_told_by_health_and_taken_back_with_the_balancer() {
 
 #[test]
 fn picks_that_find_nobody_are_told_by_why() {
-    recorded(async |mut heard| {
+    recorded("switchboard.selector.", async |mut heard| {
         let registry = Arc::new(MemoryRegistry::new());
         let selector = Selector::new(Directory::new(registry.clone()));
         let balancer = selector.service("web").unwrap();
