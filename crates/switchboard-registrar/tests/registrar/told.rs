@@ -1,47 +1,52 @@
 //! What the log and the metrics are told.
 
+use std::cell::RefCell;
 use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Once};
 
 use switchboard_registrar::Running;
 use tracing::level_filters::LevelFilter;
 
 use crate::support::{Mood, Scripted, is_registered, is_withdrawn, registrar, seconds, until};
 
-/// What is logged while the guard lives, line by line.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
+thread_local! {
+    static LOG: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Takes what is logged on this thread. One for the whole process: with one for each thread, what a thread without logs first
+/// is logged by none.
+fn listen() {
+    static LISTEN: Once = Once::new();
+    LISTEN.call_once(|| {
+        let subscriber = tracing_subscriber::fmt()
+            .with_max_level(LevelFilter::INFO)
+            .with_writer(|| Log)
+            .with_target(false)
+            .with_ansi(false)
+            .without_time();
+        tracing::subscriber::set_global_default(subscriber.finish()).unwrap();
+    });
+    LOG.take();
+}
+
+/// The lines at INFO on this thread, without their fields.
+fn infos() -> Vec<String> {
+    let text = LOG.with_borrow(|log| String::from_utf8(log.clone()).unwrap());
+    let info =
+        |line: &str| Some(line.trim_start().strip_prefix("INFO ")?.split(" instance=").next()?.to_owned());
+    text.lines().filter_map(info).collect()
+}
+
+struct Log;
 
 impl Write for Log {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().write(bytes)
+        LOG.with_borrow_mut(|log| log.write(bytes))
     }
 
     fn flush(&mut self) -> std::io::Result<()> {
         Ok(())
-    }
-}
-
-impl Log {
-    fn listen(&self) -> tracing::subscriber::DefaultGuard {
-        let log = self.clone();
-        let subscriber = tracing_subscriber::fmt()
-            .with_max_level(LevelFilter::INFO)
-            .with_writer(move || log.clone())
-            .with_target(false)
-            .with_ansi(false)
-            .without_time();
-        tracing::subscriber::set_default(subscriber.finish())
-    }
-
-    /// The lines at INFO, without their fields.
-    fn infos(&self) -> Vec<String> {
-        let text = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
-        let info = |line: &str| {
-            Some(line.trim_start().strip_prefix("INFO ")?.split(" instance=").next()?.to_owned())
-        };
-        text.lines().filter_map(info).collect()
     }
 }
 
@@ -56,13 +61,12 @@ async fn start(registry: &Arc<Scripted>, well: &Arc<AtomicBool>) -> Running {
 
 #[tokio::test(start_paused = true)]
 async fn each_change_is_logged_once() {
-    let log = Log::default();
-    let _listening = log.listen();
+    listen();
     let (registry, well) = (Scripted::new(), Arc::new(AtomicBool::new(true)));
     let running = start(&registry, &well).await;
     // Renewals and checks that go well are no news.
     tokio::time::sleep(seconds(300)).await;
-    assert_eq!(log.infos(), ["registered"]);
+    assert_eq!(infos(), ["registered"]);
 
     registry.set(Mood::Down);
     until(&running, |status| !is_registered(status)).await;
@@ -76,7 +80,7 @@ async fn each_change_is_logged_once() {
     until(&running, is_registered).await;
     running.shutdown().await.unwrap();
     assert_eq!(
-        log.infos(),
+        infos(),
         [
             "registered",
             "recovered: renewals go well again",
