@@ -49,7 +49,7 @@ impl Heard {
             let key = key.key();
             let name = key.name().strip_prefix(self.prefix)?;
             let labels: Vec<&str> = key.labels().map(metrics::Label::value).collect();
-            Some((format!("{name} {}", labels.join(" ")), value))
+            Some((format!("{name} {}", labels.join(" ")).trim_end().to_owned(), value))
         });
         all.map(metric).filter(|(_, told)| says(told)).collect()
     }
