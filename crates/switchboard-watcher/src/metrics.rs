@@ -8,8 +8,10 @@ use crate::cell::State;
 
 const VIEWS: Metric =
     Metric::new("switchboard.watcher.views", "Services watched, by whether the registry is heard.");
-const STALE_SINCE: Metric =
-    Metric::new("switchboard.watcher.stale_since", "When the registry was last heard; 0 while it is.");
+const STALE_SINCE: Metric = Metric::new(
+    "switchboard.watcher.stale_since",
+    "When the registry ceased to be heard; 0 while it is heard.",
+);
 const UPDATES: Metric =
     Metric::new("switchboard.watcher.updates", "Changes of what is known of the service.");
 const OUTAGES: Metric = Metric::new("switchboard.watcher.outages", "Times the registry was heard no more.");
