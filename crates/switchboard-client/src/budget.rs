@@ -6,6 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use switchboard_core::ServiceName;
 use tokio::time::Instant;
 
+use crate::metrics::Metrics;
+
 /// Each call earns a part of a retry, and each second some; what was earned and spent counts for 10 s. As Finagle's
 /// `RetryBudget`; tower's `TpsBudget` rounds to a retry for each whole number of calls, so that 60 % are 100.
 #[derive(Debug)]
@@ -16,6 +18,7 @@ pub(crate) struct Budget {
     reserve: i64,
     began: Instant,
     window: Mutex<Window>,
+    pub(crate) metrics: Metrics,
 }
 
 /// What was earned less what was spent, in each of the last seconds.
@@ -32,12 +35,13 @@ const RETRY: u32 = 1_000_000;
 
 impl Budget {
     #[allow(clippy::cast_possible_truncation)] // from 0 to a million, rounded
-    pub(crate) fn new(Rate { fraction, per_second }: Rate) -> Self {
+    pub(crate) fn new(service: &ServiceName, Rate { fraction, per_second }: Rate) -> Self {
         Self {
             earned: (fraction * f64::from(RETRY)).round() as i64,
             reserve: i64::from(per_second) * i64::from(SECONDS) * i64::from(RETRY),
             began: Instant::now(),
             window: Mutex::default(),
+            metrics: Metrics::new(service),
         }
     }
 
@@ -120,7 +124,7 @@ impl Budgets {
             return budget.clone();
         }
         services.forget();
-        let budget = Arc::new(Budget::new(self.rate));
+        let budget = Arc::new(Budget::new(service, self.rate));
         services.budgets.insert(service.clone(), budget.clone());
         budget
     }
@@ -142,7 +146,7 @@ mod tests {
     use super::*;
 
     fn budget(fraction: f64, per_second: u32) -> Budget {
-        Budget::new(Rate { fraction, per_second })
+        Budget::new(&ServiceName::new("hello").unwrap(), Rate { fraction, per_second })
     }
 
     fn granted(budget: &Budget) -> usize {

@@ -20,7 +20,11 @@ mod budget;
 #[cfg(any(feature = "tower", feature = "reqwest", feature = "tonic"))]
 mod connections;
 #[cfg(any(feature = "tower", feature = "reqwest", feature = "tonic"))]
+mod failures;
+#[cfg(any(feature = "tower", feature = "reqwest", feature = "tonic"))]
 mod limits;
+#[cfg(any(feature = "reqwest", feature = "tonic"))]
+mod metrics;
 #[cfg(any(feature = "tower", feature = "reqwest", feature = "tonic"))]
 mod options;
 #[cfg(any(feature = "tower", feature = "reqwest", feature = "tonic"))]
@@ -29,6 +33,8 @@ mod pick;
 mod retry;
 #[cfg(any(feature = "reqwest", feature = "tonic"))]
 mod sent;
+#[cfg(any(feature = "tower", feature = "reqwest", feature = "tonic"))]
+mod span;
 #[cfg(any(feature = "tower", feature = "reqwest", feature = "tonic"))]
 mod timed_out;
 #[cfg(any(feature = "reqwest", feature = "tonic"))]

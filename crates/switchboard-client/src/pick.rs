@@ -1,8 +1,6 @@
 //! What all adapters do with a balancer.
 
-#[cfg(any(feature = "reqwest", feature = "tonic"))]
-use switchboard_core::Instance;
-use switchboard_core::InstanceId;
+use switchboard_core::{Instance, InstanceId};
 use switchboard_selector::{Balancer, FailureKind, Pick, PickError};
 
 use crate::Options;
@@ -35,7 +33,6 @@ pub(crate) fn finish(pick: Pick, verdict: Verdict) {
 }
 
 /// The address to put in a URL: the first one without a scope, which a URL cannot say (RFC 3986, section 3.2.2).
-#[cfg(any(feature = "reqwest", feature = "tonic"))]
 pub(crate) fn address(instance: &Instance) -> &switchboard_core::Address {
     use std::net::SocketAddr;
 

@@ -6,6 +6,7 @@ use switchboard_core::{InstanceId, ServiceName};
 
 use crate::Options;
 use crate::budget::{Budget, Budgets, Rate};
+use crate::failures::Failures;
 use crate::limits::Limits;
 
 /// How often failed calls are tried again, on another instance.
@@ -54,7 +55,8 @@ impl Retry {
     pub(crate) fn begin(&self, service: &ServiceName, options: &Options) -> Attempts {
         let budget = self.budgets.of(service);
         budget.deposit();
-        Attempts { most: options.retries_or(self.most), budget, tried: Vec::new(), pauses: None }
+        let (most, failures) = (options.retries_or(self.most), Failures::new(service));
+        Attempts { most, budget, tried: Vec::new(), failures, pauses: None }
     }
 }
 
@@ -63,6 +65,8 @@ pub(crate) struct Attempts {
     most: u32,
     budget: Arc<Budget>,
     tried: Vec<InstanceId>,
+    /// Why attempts failed.
+    pub(crate) failures: Failures,
     pauses: Option<ExponentialBackoff>,
 }
 
@@ -84,9 +88,14 @@ impl Attempts {
         }
         let pause = self.pause();
         let in_time = limits.left().is_none_or(|left| pause < left);
-        if !in_time || reached && !self.budget.withdraw() {
+        if !in_time {
             return false;
         }
+        if reached && !self.budget.withdraw() {
+            self.budget.metrics.refused.count();
+            return false;
+        }
+        self.budget.metrics.retries.count();
         self.tried.push(id.clone());
         if !pause.is_zero() {
             tokio::time::sleep(pause).await;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use reqwest_middleware::ClientBuilder;
-use support::http_server::{client, server, text, tls_server};
+use support::http_server::{beneath, client, server, text, tls_server};
 use support::{instance, nowhere, register, selector, standing};
 use switchboard_client::reqwest::{Discovery, HostHeader, Resolver};
 use switchboard_client::{Options, Retry};
@@ -227,7 +227,7 @@ async fn https_can_keep_the_name_for_tls() {
         .with(Discovery::new(selector(&registry)).retry(Retry::never()))
         .build();
     let error = by_address.get("https://secure/").send().await.unwrap_err();
-    assert!(error.is_connect(), "the certificate is for the name: {error}");
+    assert!(beneath(&error).is_connect(), "the certificate is for the name: {error}");
 
     let by_name = client(Discovery::new(selector(&registry)).tls_by_name(settings.clone()));
     assert_eq!(text(&by_name, "https://secure/").await, "secure secure");

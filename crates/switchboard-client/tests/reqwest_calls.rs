@@ -16,7 +16,7 @@ use axum::Router;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::routing::get;
 use reqwest_middleware::{ClientBuilder, ClientWithMiddleware};
-use support::http_server::{client, server, text, tls_server};
+use support::http_server::{beneath, client, server, text, tls_server};
 use support::servers::{answering, full, hanging, leaving, refusing};
 use support::{Frames, Silent, instance, register, selector, standing};
 use switchboard_client::reqwest::{Discovery, redirects};
@@ -53,10 +53,10 @@ async fn the_time_of_a_request_bounds_all_attempts() {
     let many = || Discovery::new(selector(&registry)).retry(Retry::new().most(20));
     let client = over(plain(), many());
     let error = client.get("http://hello/").timeout(SHORT * 3).send().await.unwrap_err();
-    assert!(error.is_timeout() && !error.is_connect() && is_timeout(&error), "{error:?}");
+    assert!(beneath(&error).is_timeout() && !beneath(&error).is_connect() && is_timeout(&error), "{error:?}");
     let error = client.get("http://hello/").with_extension(Options::new().timeout(SHORT * 3));
     let error = error.send().await.unwrap_err();
-    assert!(error.is_timeout() && !error.is_connect(), "{error:?}");
+    assert!(beneath(&error).is_timeout() && !beneath(&error).is_connect(), "{error:?}");
 }
 
 #[tokio::test]
@@ -176,7 +176,7 @@ async fn a_body_that_breaks_off_on_this_side_says_nothing_of_the_instance() {
         let client = over(plain, Discovery::new(selector.clone()));
         let broken = Frames::new(["begun"], Some(io::Error::other("my own disk is broken")));
         let error = client.put("http://hello/").body(reqwest::Body::wrap(broken)).send().await.unwrap_err();
-        assert!(!error.is_timeout() && !is_timeout(&error), "{error:?}");
+        assert!(!is_timeout(&error), "{error:?}");
         assert_eq!(standing(&balancer), [(0, 0)]);
     }
 }
@@ -231,7 +231,8 @@ async fn a_client_that_could_not_be_made_is_made_anew() {
     };
     let client = client(Discovery::new(selector(&registry)).tls_by_name(settings));
     let error = client.get("https://secure/").send().await.unwrap_err();
-    assert_eq!(error.to_string(), "the client of tls_by_name cannot be built");
+    let why = "the client of tls_by_name cannot be built: builder error: failed to parse header value";
+    assert_eq!(error.to_string(), format!("call to service \"secure\" failed: 1 at {address}: {why}"));
     assert_eq!(text(&client, "https://secure/").await, "secure secure");
 }
 
@@ -293,6 +294,6 @@ async fn a_server_that_takes_no_connection_is_given_up_after_3_s() {
     tokio::time::pause();
     let began = tokio::time::Instant::now();
     let error = client.get("http://hello/").send().await.unwrap_err();
-    assert!(is_timeout(&error) && error.is_connect(), "{error:?}");
+    assert!(is_timeout(&error) && beneath(&error).is_connect(), "{error:?}");
     assert_eq!(began.elapsed().as_secs(), 3);
 }

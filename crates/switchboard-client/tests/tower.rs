@@ -7,6 +7,7 @@ mod support;
 
 use std::collections::BTreeSet;
 use std::future::pending;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{FutureExt, StreamExt};
@@ -65,7 +66,8 @@ async fn outcomes_are_fed_back_and_a_dropped_call_counts_as_neither() {
     let balancer = service.balancer().clone();
 
     let failed = service.clone().oneshot("fail").await.unwrap_err();
-    assert!(matches!(failed, CallError::Call(id) if id == "a"));
+    assert_eq!(failed.to_string(), "call to service \"greeter\" failed: a at 127.0.0.1:1: a");
+    assert!(matches!(failed, CallError::Call { source, .. } if source == "a"));
     assert_eq!(standing(&balancer), [(0, 1)]);
 
     let mut hanging = Box::pin(service.clone().oneshot("hang"));
@@ -131,7 +133,11 @@ async fn the_time_for_a_call_bounds_waiting_and_calling() {
         .options(move |_: &&'static str| call.clone());
     let hanging = tokio::time::timeout(LIMIT, service.clone().oneshot("hang")).await;
     let error = hanging.unwrap().unwrap_err();
-    assert!(matches!(error, CallError::TimedOut(TimedOut::Call(time)) if time == limit), "{error}");
+    let over = "the call is not over after 300ms";
+    let said = |id: &str| format!("call to service \"greeter\" failed: {id} at 127.0.0.1:1: {over}");
+    assert!([said("a"), said("b")].contains(&error.to_string()), "{error}");
+    let time = TimedOut::Call(limit);
+    assert!(matches!(error, CallError::TimedOut { source, instance: Some(_), .. } if source == time));
     let mut standing = standing(service.balancer());
     standing.sort_unstable();
     assert_eq!(standing, [(0, 0), (0, 1)], "a time-out is a failure of the one that was called");
@@ -141,18 +147,21 @@ async fn the_time_for_a_call_bounds_waiting_and_calling() {
         .options(move |_: &&'static str| options.clone());
     let began = tokio::time::Instant::now();
     let error = service.oneshot("hello").await.unwrap_err();
-    assert!(matches!(error, CallError::TimedOut(TimedOut::Call(_))), "{error}");
+    assert_eq!(error.to_string(), format!("call to service \"greeter\" failed: {over}"));
+    assert!(matches!(error, CallError::TimedOut { instance: None, .. }));
     assert_eq!(began.elapsed(), limit);
 }
 
 #[test]
 fn a_timeout_is_known_whoever_says_so() {
     let time = TimedOut::Try(Duration::from_secs(1));
-    assert!(is_timeout(&CallError::<std::io::Error>::TimedOut(time)));
-    assert!(is_timeout(&CallError::Call(time)));
-    let other = CallError::Call(std::io::Error::other("broken"));
+    let instance = Arc::new(instance("greeter", "a", "127.0.0.1:1"));
+    let service = instance.service().clone();
+    assert!(is_timeout(&CallError::<std::io::Error>::TimedOut { service, instance: None, source: time }));
+    assert!(is_timeout(&CallError::Call { instance: instance.clone(), source: time }));
+    let other = CallError::Call { instance, source: std::io::Error::other("broken") };
     assert!(!is_timeout(&other));
-    assert_eq!(other.to_string(), "broken");
+    assert_eq!(other.to_string(), "call to service \"greeter\" failed: a at 127.0.0.1:1: broken");
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@ use switchboard_core::Invalid;
 
 use crate::address::AgentAddress;
 use crate::budget::Budget;
+use crate::metrics::Metrics;
 use crate::settings::Settings;
 use crate::writes::Turns;
 
@@ -31,6 +32,7 @@ pub(crate) struct Agent {
     pub(crate) turns: Turns,
     /// What the watches of this process may hold of it.
     pub(crate) budget: Arc<Budget>,
+    pub(crate) metrics: Metrics,
 }
 
 impl Agent {
@@ -71,8 +73,8 @@ impl Agent {
             Invalid::new(format!("HTTP client for {name}"), format!("cannot be set up: {}", chain(&error)))
         })?;
         // A socket has no address of its own in its URLs.
-        let budget = Budget::of(&name);
-        Ok(Self { http, base, name, turns: Turns::default(), budget })
+        let (budget, metrics) = (Budget::of(&name), Metrics::new(&name));
+        Ok(Self { http, base, name, turns: Turns::default(), budget, metrics })
     }
 }
 

@@ -198,16 +198,18 @@ impl Client {
         agent: usize,
         request: &Request,
     ) -> Result<Answer, Failure> {
-        let sent = self.send_once(operation, agent, request).await;
-        // A pooled connection may have died while it lay idle, which only shows when it is used. Every request can
-        // safely be made twice.
-        match sent {
+        let sent = match self.send_once(operation, agent, request).await {
+            // A pooled connection may have died while it lay idle, which only shows when it is used. Every request can
+            // safely be made twice.
             Err((failure, true)) => {
                 tracing::debug!(error = %failure.error, "asking once more on a new connection");
-                self.send_once(operation, agent, request).await.map_err(|(failure, _)| failure)
+                self.send_once(operation, agent, request).await
             }
-            other => other.map_err(|(failure, _)| failure),
-        }
+            sent => sent,
+        };
+        let sent = sent.map_err(|(failure, _)| failure);
+        self.agents[agent].metrics.answered(&sent);
+        sent
     }
 
     /// An answer, or a failure and whether it may be the pooled connection's.

@@ -46,6 +46,7 @@ mod go_micro;
 mod grace;
 mod identity;
 mod local;
+mod metrics;
 mod notice;
 mod options;
 mod pace;

@@ -39,6 +39,8 @@ mod health_reason;
 mod instance;
 mod into_registry;
 mod memory;
+#[doc(hidden)]
+pub mod metrics;
 mod name;
 pub mod random;
 mod registry;

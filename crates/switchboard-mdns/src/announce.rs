@@ -16,6 +16,7 @@ use crate::BACKEND;
 use crate::browse::Browse;
 use crate::daemon::Daemon;
 use crate::interface::Selection;
+use crate::metrics::Metrics;
 use crate::record::{Announcement, ServiceType};
 use crate::registrations::{Registered, Registrations};
 use crate::restarts::Restarts;
@@ -62,6 +63,7 @@ pub(crate) struct Announcer {
     /// Told when a TTL was set that lapses before the one that `run` waits for.
     leased: Notify,
     awaited: Mutex<Option<Instant>>,
+    metrics: Metrics,
 }
 
 /// Whose turn it is to wait for the daemon. When nobody has got an answer for long, those that waited for their turn
@@ -104,6 +106,7 @@ impl Announcer {
             withdrawals: AtomicU64::default(),
             leased: Notify::new(),
             awaited: Mutex::default(),
+            metrics: Metrics::new(),
         })
     }
 
@@ -277,6 +280,7 @@ impl Announcer {
                 match self.daemon.restart().await {
                     Ok(()) => {
                         tracing::warn!("the mDNS thread ended by itself; another took its place");
+                        self.metrics.restarts.count();
                         restarted = true;
                     }
                     Err(error) => tracing::warn!(%error, "the mDNS thread ended by itself; no other started"),
@@ -464,6 +468,7 @@ impl Announcer {
     fn note_renamed(&self, change: &DnsNameChange) {
         if let Some(key) = self.registered().rename(&change.original, &change.new_name) {
             tracing::warn!(instance = %key, name = change.new_name, "another host has this label; renamed");
+            self.metrics.renames.count();
         }
     }
 

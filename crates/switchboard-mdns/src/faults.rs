@@ -329,3 +329,32 @@ async fn a_label_that_a_conflict_gave_is_kept_by_the_next_daemon() {
     assert!(next(&mut watches[0]).await.unwrap().is_empty());
     assert_eq!(fresh.lookup(theirs.service()).await.unwrap().len(), 1);
 }
+
+#[cfg(feature = "metrics")]
+#[test]
+fn a_thread_that_took_the_place_of_another_is_counted() {
+    use metrics_util::debugging::{DebugValue, DebuggingRecorder};
+
+    let recorder = DebuggingRecorder::new();
+    let counted = recorder.snapshotter();
+    let restarts = || {
+        let all = counted.snapshot().into_vec();
+        let found = all.into_iter().find(|(key, ..)| key.key().name() == "switchboard.mdns.restarts");
+        let Some((.., DebugValue::Counter(count))) = found else { panic!("no such counter") };
+        count
+    };
+    let crash = async {
+        let registry = open(free_port()).await;
+        assert_eq!(restarts(), 0);
+        registry.shared.daemon.crash();
+        let restarted = async {
+            while restarts() != 1 {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        timeout(LIMIT, restarted).await.expect("it is counted");
+    };
+    metrics::with_local_recorder(&recorder, || {
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(crash);
+    });
+}

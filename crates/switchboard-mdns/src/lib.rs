@@ -83,6 +83,7 @@ pub mod fuzz;
 mod heard;
 mod interface;
 mod linked;
+mod metrics;
 mod record;
 mod registrations;
 mod requery;

@@ -11,9 +11,10 @@ use futures::future::BoxFuture;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::CheckFailures;
 use crate::caught::Caught;
 use crate::pause::early;
-use crate::{CheckFailures, Status};
+use crate::teller::Teller;
 
 /// Checks come in the last fifth of the interval, but the second one at any time of it, so that those of a fleet started
 /// together part at once.
@@ -66,7 +67,7 @@ impl Check {
 
     /// Checks for as long as it is polled, one check after the other, and tells what comes of them. Receivers of
     /// `health` are woken when it turns.
-    pub(crate) async fn run(&self, health: &watch::Sender<Health>, status: &watch::Sender<Status>) {
+    pub(crate) async fn run(&self, health: &watch::Sender<Health>, teller: &Teller) {
         let Some(function) = &self.function else { return pending().await };
         let mut spread = 1;
         loop {
@@ -81,7 +82,7 @@ impl Check {
                 Err(_) => Err(format!("the check took longer than {:?}", self.timeout)),
             };
             health.send_if_modified(|health| health.record(verdict, self));
-            status.send_if_modified(|status| status.checked(&health.borrow()));
+            teller.change(|status| status.checked(&health.borrow()));
             next.await;
         }
     }

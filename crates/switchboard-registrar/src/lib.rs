@@ -56,6 +56,7 @@ mod calls;
 mod caught;
 mod check;
 mod leave;
+mod metrics;
 mod pause;
 mod registrar;
 mod running;
@@ -64,6 +65,7 @@ mod serve;
 mod signal;
 mod status;
 mod task;
+mod teller;
 
 pub use advertise::{advertise, advertise_on};
 pub use check::CheckError;

@@ -7,6 +7,7 @@ use tokio::time::timeout;
 
 use crate::leave::Stop;
 use crate::task::Change;
+use crate::teller::Teller;
 use crate::{Registrar, Status, task};
 
 /// A registration that is being kept up.
@@ -25,27 +26,18 @@ pub struct Running {
     stopped: oneshot::Receiver<Result<()>>,
 }
 
-/// Says `Stopped` when the task ends, also when it ends with its runtime.
-struct Teller(watch::Sender<Status>);
-
-impl Drop for Teller {
-    fn drop(&mut self) {
-        self.0.send_replace(Status::Stopped);
-    }
-}
-
 impl Running {
     pub(crate) fn start(registrar: Registrar, runtime: &Handle) -> Self {
         let (instance_sender, instance) = watch::channel(registrar.instance.clone());
-        let (status_sender, status) = watch::channel(Status::Registering { error: None });
         // One change at a time; who brings the next waits.
         let (changes, changed) = mpsc::channel(1);
         let (stop, stopping) = oneshot::channel();
         let (mut done, stopped) = oneshot::channel();
         let key = registrar.instance.key();
-        let teller = Teller(status_sender);
+        let teller = Teller::new(key.clone());
+        let status = teller.watch();
         runtime.spawn(async move {
-            let left = task::run(&registrar, instance_sender, &teller.0, changed, stopping).await;
+            let left = task::run(&registrar, instance_sender, &teller, changed, stopping).await;
             drop(teller);
             // Nobody waits if the handle was dropped.
             let _ = timeout(registrar.drain, done.closed()).await;

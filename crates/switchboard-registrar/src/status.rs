@@ -81,6 +81,18 @@ pub struct CheckFailures {
 }
 
 impl Status {
+    /// What it is serialized as.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Registering { .. } => "registering",
+            Self::Registered { .. } => "registered",
+            Self::Failing { .. } => "failing",
+            Self::Withdrawn { .. } => "withdrawn",
+            Self::Closed { .. } => "closed",
+            Self::Stopped => "stopped",
+        }
+    }
+
     /// Whether clients can be expected to find the instance now: registered, and the TTL of the last renewal that went well
     /// has not passed. So renewals may fail for less than a TTL, and without a TTL for ever; with the defaults it is not
     /// ready 90 s after the last one. For a readiness endpoint.

@@ -19,7 +19,8 @@ use crate::calls::is_refusal;
 use crate::check::Health;
 use crate::leave::Stop;
 use crate::pause::{AT_LEISURE, LONGEST_RETRY, early, retries};
-use crate::{CheckFailures, Registrar, Status};
+use crate::teller::Teller;
+use crate::{CheckFailures, Registrar};
 
 /// Renewals come in the last half of the interval.
 const SPREAD: u32 = 2;
@@ -34,7 +35,7 @@ pub(crate) struct Change {
 pub(crate) async fn run(
     registrar: &Registrar,
     instance: watch::Sender<Instance>,
-    status: &watch::Sender<Status>,
+    teller: &Teller,
     changes: mpsc::Receiver<Change>,
     stop: oneshot::Receiver<Stop>,
 ) -> Result<()> {
@@ -45,7 +46,7 @@ pub(crate) async fn run(
             biased;
             // Without a word the handle was dropped.
             stop = stop => stop.unwrap_or(Stop::Shutdown),
-            () = registrar.check.run(&checked, status) => Stop::Shutdown,
+            () = registrar.check.run(&checked, teller) => Stop::Shutdown,
         }
     });
     let key = registrar.instance.key();
@@ -56,7 +57,7 @@ pub(crate) async fn run(
         accepted: registrar.instance.clone(),
         instance,
         may_be_there: false,
-        status,
+        teller,
         health,
         due,
         retries: None,
@@ -73,7 +74,7 @@ struct Keeper<'a> {
     accepted: Instance,
     /// Whether the registry took a registration, or may have taken one.
     may_be_there: bool,
-    status: &'a watch::Sender<Status>,
+    teller: &'a Teller,
     health: watch::Receiver<Health>,
     /// When the registry is told again.
     due: Pin<Box<Sleep>>,
@@ -89,7 +90,7 @@ impl Keeper<'_> {
     ) -> (Stop, Instant) {
         loop {
             // A closed registry stays closed.
-            let open = !matches!(*self.status.borrow(), Status::Closed { .. });
+            let open = !self.teller.is_closed();
             let change = select! {
                 biased;
                 stop = &mut stop => return (stop, Instant::now()),
@@ -152,6 +153,7 @@ impl Keeper<'_> {
         // Also when it is given up half-way.
         let before = mem::replace(&mut self.may_be_there, true);
         let tried = self.registrar.register(&instance).await;
+        self.teller.tried(&tried);
         match &tried {
             Ok(()) => self.accepted = instance,
             Err(error) if is_refusal(error) => self.may_be_there = before,
@@ -163,7 +165,7 @@ impl Keeper<'_> {
     /// Takes note of a try to register that began then.
     fn registered(&mut self, tried: &Result<()>, begun: Instant) {
         let ends = self.registrar.effective_ttl().and_then(|ttl| begun.checked_add(ttl));
-        self.status.send_if_modified(|status| status.tried(tried, ends, &self.health.borrow()));
+        self.teller.change(|status| status.tried(tried, ends, &self.health.borrow()));
         self.schedule(tried.as_ref().err());
         let Err(error) = tried else { return };
         match error.kind() {
@@ -188,9 +190,7 @@ impl Keeper<'_> {
             Err(error) => tracing::warn!(instance = %self.key, %error, "not withdrawn; will try again"),
             Ok(()) => {}
         }
-        if self.status.send_if_modified(|status| status.withdrawn(failures)) {
-            tracing::warn!(instance = %self.key, why = %failures.why, "withdrawn by its check");
-        }
+        self.teller.change(|status| status.withdrawn(failures));
         self.schedule(tried.as_ref().err());
     }
 

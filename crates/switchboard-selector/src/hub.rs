@@ -6,9 +6,9 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::measured::{Measured, Nanos, mixed};
+use crate::metrics::Metrics;
 use crate::outlier::OutlierDetection;
 use crate::slow_start::SlowStart;
-use crate::telemetry::Telemetry;
 
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
@@ -25,7 +25,7 @@ pub(crate) struct Hub {
     /// In this time what was learned of latencies is forgotten to 1/e.
     pub(crate) decay: Nanos,
     pub(crate) wake: Notify,
-    pub(crate) telemetry: Telemetry,
+    pub(crate) metrics: Metrics,
     /// The slowest success of late.
     pub(crate) slowest: Measured,
     /// The average time of a success.
@@ -40,7 +40,7 @@ const AVERAGED: f32 = 1e8;
 impl Hub {
     pub(crate) fn new(service: ServiceName, directory: Directory, settings: Settings) -> Self {
         Self {
-            telemetry: Telemetry::new(&service),
+            metrics: Metrics::new(&service),
             service,
             decay: u64::try_from(settings.latency_decay.as_nanos()).unwrap_or(u64::MAX),
             settings,

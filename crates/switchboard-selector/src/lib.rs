@@ -46,6 +46,7 @@ mod group;
 mod hub;
 mod measured;
 mod member;
+mod metrics;
 mod outlier;
 mod pick;
 mod pool;
@@ -56,7 +57,6 @@ mod selector;
 mod slow_start;
 mod stats;
 mod strategy;
-mod telemetry;
 mod wait;
 
 pub use balancer::{Balancer, CallOptions};

@@ -87,7 +87,7 @@ impl Member {
         let lasts = detection.lasts(self.ejections);
         self.stage = Stage::Ejected(later(now, lasts));
         self.stats().row.store(0, Relaxed);
-        hub.telemetry.ejections.count();
+        hub.metrics.ejections.count();
         tracing::warn!(service = %hub.service, instance = %self.instance().id(), why, ?lasts, "instance ejected");
     }
 
@@ -109,7 +109,7 @@ impl Member {
         match self.stage {
             Stage::Ejected(until) | Stage::Away(until) if until <= now => {
                 if self.is_ejected() {
-                    hub.telemetry.returns.count();
+                    hub.metrics.returns.count();
                     tracing::info!(service = %hub.service, instance = %self.instance().id(), "instance returns from ejection");
                 }
                 self.stage = Stage::OnTrial;

@@ -41,7 +41,9 @@ impl Pick {
     pub fn responded(&mut self) {
         if std::mem::take(&mut self.waiting) {
             let (took, now) = self.took();
-            self.candidate.stats().note_answer(Some(took), now);
+            let stats = self.candidate.stats();
+            stats.hub.metrics.answered(took);
+            stats.note_answer(Some(took), now);
         }
     }
 

@@ -54,7 +54,13 @@ impl Pool {
     #[inline]
     pub(crate) fn pick(&self, request: &Request<'_>) -> Result<Pick, PickError> {
         let current = self.current.load();
-        let Current { near, far, near_share } = current.as_ref().as_ref().map_err(PickError::clone)?;
+        let Current { near, far, near_share } = match current.as_ref() {
+            Ok(current) => current,
+            Err(error) => {
+                self.hub.metrics.no_pick(error);
+                return Err(error.clone());
+            }
+        };
         let now = self.hub.now();
         let context = |turn| Context { key: request.key, turn, now };
         let is_near_passed_over = far.is_some() && near.is_passed_over(request, *near_share);
@@ -105,7 +111,7 @@ impl Pool {
         let service = &self.hub.service;
         match (self.panicking.swap(panic, Relaxed), panic) {
             (false, true) => {
-                self.hub.telemetry.panics.count();
+                self.hub.metrics.panics.count();
                 tracing::warn!(%service, "too many instances are ejected; all are used");
             }
             (true, false) => {

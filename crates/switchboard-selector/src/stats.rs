@@ -81,6 +81,7 @@ impl Stats {
     #[inline]
     pub(crate) fn begin(&self, now: Nanos) {
         self.in_flight.fetch_add(1, Relaxed);
+        self.hub.metrics.begin();
         self.picked.store(now, Relaxed);
         if self.asked.load(Relaxed) == 0 {
             self.asked.store(now.max(1), Relaxed);
@@ -90,6 +91,7 @@ impl Stats {
     /// The call that began then is over, perhaps the one that tries it.
     #[inline]
     pub(crate) fn end(&self, began: Nanos) {
+        self.hub.metrics.end();
         if self.in_flight.fetch_sub(1, Relaxed) == 1 {
             self.asked.store(0, Relaxed);
         }
@@ -132,7 +134,7 @@ impl Stats {
         took: Option<f32>,
         now: Nanos,
     ) {
-        self.hub.telemetry.verdict(outcome);
+        self.hub.metrics.verdict(outcome, took);
         let Err(kind) = outcome else {
             self.succeeded.fetch_add(1, Relaxed);
             if self.row.load(Relaxed) != 0 {
@@ -190,7 +192,7 @@ impl Stats {
         if self.hub.average.get().is_none_or(|average| took <= average * 2.0) {
             return;
         }
-        self.hub.telemetry.abandoned.count();
+        self.hub.metrics.abandoned(took);
         self.observe(took, now);
         match self.silent.load(Relaxed) {
             0 => self.silent.store(now.max(1), Relaxed),

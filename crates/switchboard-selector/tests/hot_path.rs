@@ -12,7 +12,8 @@ use allocation_counter::measure;
 use support::{Scripted, snapshot};
 use switchboard_core::InstanceId;
 use switchboard_selector::{
-    Balancer, CallOptions, ConsistentHash, LeastRequest, PeakEwma, Random, Request, RoundRobin, Selector,
+    Balancer, CallOptions, ConsistentHash, FailureKind, LeastRequest, PeakEwma, Random, Request, RoundRobin,
+    Selector,
 };
 use switchboard_watcher::Directory;
 
@@ -35,8 +36,20 @@ fn strategies() -> [CallOptions; 5] {
     ]
 }
 
-#[tokio::test]
-async fn a_pick_and_its_verdict_allocate_nothing() {
+/// Also with metrics, of which the test has a recorder that allocates nothing.
+#[test]
+fn a_pick_and_its_verdict_allocate_nothing() {
+    #[cfg(feature = "metrics")]
+    metrics::with_local_recorder(&Atomics, || block_on(pick_and_judge()));
+    #[cfg(not(feature = "metrics"))]
+    block_on(pick_and_judge());
+}
+
+fn block_on(future: impl Future<Output = ()>) {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future);
+}
+
+async fn pick_and_judge() {
     let balancer = balancer().await;
     let tried = [InstanceId::new("a").unwrap(), InstanceId::new("b").unwrap()];
     for options in strategies() {
@@ -46,6 +59,10 @@ async fn a_pick_and_its_verdict_allocate_nothing() {
         let counted = measure(|| {
             for key in 0..1_000_u64 {
                 balancer.pick().unwrap().success();
+                balancer.pick().unwrap().failure(FailureKind::Response);
+                let mut streaming = balancer.pick().unwrap();
+                streaming.responded();
+                streaming.success();
                 drop(balancer.pick_for(&Request::new().key(key.to_le_bytes())).unwrap());
                 let (a, b, c) = (balancer.pick(), balancer.pick(), balancer.pick());
                 drop((a.unwrap(), b.unwrap(), c.unwrap()));
@@ -53,6 +70,44 @@ async fn a_pick_and_its_verdict_allocate_nothing() {
             }
         });
         assert_eq!(counted.count_total, 0, "{options:?}: {counted:?}");
+    }
+}
+
+/// Keeps each metric in one word.
+#[cfg(feature = "metrics")]
+struct Atomics;
+
+#[cfg(feature = "metrics")]
+mod atomics {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+    use metrics::{Counter, Gauge, Histogram, HistogramFn, Key, KeyName, Metadata, SharedString, Unit};
+
+    struct Last(AtomicU64);
+
+    impl HistogramFn for Last {
+        fn record(&self, value: f64) {
+            self.0.store(value.to_bits(), Relaxed);
+        }
+    }
+
+    impl metrics::Recorder for super::Atomics {
+        fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+        fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+        fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+        fn register_counter(&self, _: &Key, _: &Metadata<'_>) -> Counter {
+            Counter::from_arc(Arc::new(AtomicU64::new(0)))
+        }
+
+        fn register_gauge(&self, _: &Key, _: &Metadata<'_>) -> Gauge {
+            Gauge::from_arc(Arc::new(AtomicU64::new(0)))
+        }
+
+        fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
+            Histogram::from_arc(Arc::new(Last(AtomicU64::new(0))))
+        }
     }
 }
 

@@ -6,6 +6,7 @@ use switchboard_core::{ServiceName, Snapshot};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::metrics::Metrics;
 use crate::{Freshness, Status};
 
 /// What a service's task writes and its views read.
@@ -23,6 +24,7 @@ pub(crate) struct Cell {
     /// How often somebody asked whether all that was heard is written, and how often the task has said yes.
     asked: watch::Sender<u64>,
     answered: watch::Sender<u64>,
+    metrics: Metrics,
 }
 
 #[derive(Clone, Debug)]
@@ -46,6 +48,7 @@ impl Cell {
     pub(crate) fn new(service: ServiceName) -> Self {
         let state = State { snapshot: None, status: Status::pending() };
         Self {
+            metrics: Metrics::new(&service),
             service,
             state: ArcSwap::from_pointee(state),
             written: watch::Sender::new(0),
@@ -71,8 +74,10 @@ impl Cell {
 
     /// Only the service's task writes, so read, change and write need no lock.
     pub(crate) fn update(&self, change: impl FnOnce(&mut State)) {
-        let mut state = State::clone(&self.state.load());
+        let before = self.state.load();
+        let mut state = State::clone(&before);
         change(&mut state);
+        self.metrics.changed(&before, &state);
         self.state.store(Arc::new(state));
         self.written.send_modify(|count| *count += 1);
     }

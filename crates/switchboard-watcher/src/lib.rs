@@ -35,6 +35,7 @@ mod cached;
 mod cell;
 mod directory;
 mod guard;
+mod metrics;
 mod status;
 mod suspects;
 mod task;

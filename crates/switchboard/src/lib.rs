@@ -16,6 +16,7 @@
 //! | `tower` | a tower `Service` that picks for each request, and a `Discover` stream; includes `selector` |
 //! | `reqwest` | `http://hello/greet` for reqwest: a middleware, and a DNS resolver; includes `selector` |
 //! | `tonic` | a gRPC channel for a service name that picks for each call; includes `selector` |
+//! | `metrics` | counters, gauges and histograms of all of it, through the [`metrics`](https://docs.rs/metrics) facade |
 //! | `full` | all of the above |
 //!
 //! The in-memory registry, scheme `memory:`, is always there. Features only add.

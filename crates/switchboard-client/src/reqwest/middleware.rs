@@ -8,14 +8,17 @@ use reqwest_middleware::{ClientBuilder, ClientWithMiddleware, Error, Middleware,
 use switchboard_core::{Host, Instance, Invalid, ServiceName};
 use switchboard_selector::{Balancer, PickError, Selector};
 use tokio::time::Instant;
+use tracing::Instrument;
 
 use super::https::Https;
 use super::names::Names;
-use super::outcome::{is_idempotent, may_retry, verdict};
+use super::outcome::{is_idempotent, may_retry, verdict, why};
 use super::redirect::was_left;
 use super::unknown_host;
 use super::upload::Upload;
+use crate::failures::Failures;
 use crate::pick::{address, finish, pick};
+use crate::span::Call;
 use crate::{Options, Retry};
 
 /// A middleware that sends each request for a service to an instance picked for it.
@@ -180,6 +183,7 @@ impl Discovery {
         mut request: Request,
         extensions: &mut Extensions,
         next: Next<'_>,
+        call: &mut Call,
     ) -> Result<Response> {
         let balancer = self.selector.service::<ServiceName>(service).map_err(|error| failed(error.into()))?;
         let options = extensions.get::<Options>().cloned().unwrap_or_default().or(&self.options);
@@ -189,35 +193,52 @@ impl Discovery {
         let upload = Upload::watch(&mut request);
         let mut attempts = self.retry.begin(balancer.service(), &options);
         loop {
-            let picked = limits.wait(pick(&balancer, &options, attempts.tried())).await;
-            let picked = picked.map_err(Error::middleware)?.map_err(failed)?;
+            let picked = match limits.wait(pick(&balancer, &options, attempts.tried())).await {
+                Ok(Ok(picked)) => picked,
+                Ok(Err(error)) => {
+                    call.not_picked();
+                    // It names the service.
+                    return Err(if attempts.failures.is_empty() {
+                        failed(error)
+                    } else {
+                        ended(error, &attempts.failures)
+                    });
+                }
+                Err(over) => {
+                    call.timed_out();
+                    return Err(ended(over, &attempts.failures));
+                }
+            };
+            let instance = picked.instance().clone();
+            call.attempt(&instance);
             let spare = if attempts.has_more() { request.try_clone() } else { None };
-            self.direct(&mut request, picked.instance()).map_err(Error::middleware)?;
+            self.direct(&mut request, &instance).map_err(Error::middleware)?;
             // Else what the request says stays: a time without end, which the client's own must not take the place of.
             if let Some(left) = limits.left() {
                 *request.timeout_mut() = Some(left);
             }
             let (began, sent) = (Instant::now(), request.url().clone());
-            let attempt = self.send(request, &balancer, picked.instance(), extensions, next.clone());
+            let attempt = self.send(request, &balancer, &instance, extensions, next.clone());
             let result = limits
                 .attempt(GRACE, upload.sent().wait(), attempt)
                 .await
                 .unwrap_or_else(|over| Err(Error::middleware(over)));
 
-            let id = picked.instance().id().clone();
-            if upload.is_broken() || self.was_left(&sent, &result) {
-                finish(picked, None);
-                return result;
+            let says_nothing = upload.is_broken() || self.was_left(&sent, &result);
+            let verdict = if says_nothing { None } else { verdict(&result, &limits, began) };
+            finish(picked, verdict);
+            call.judged(verdict);
+            let spare = spare.filter(|_| !says_nothing && may_retry(&result, idempotent, &self.statuses));
+            if result.is_err() || spare.is_some() {
+                attempts.failures.note(&instance, why(&result));
             }
-            finish(picked, verdict(&result, &limits, began));
-            let spare = spare.filter(|_| may_retry(&result, idempotent, &self.statuses));
-            let Some(spare) = spare else { return result };
+            let Some(spare) = spare else { return tell(result, instance, &attempts.failures) };
             let is_unconnected = matches!(&result, Err(Error::Reqwest(error)) if error.is_connect());
-            if !attempts.again(&id, &limits, !is_unconnected).await {
-                return result;
+            if !attempts.again(instance.id(), &limits, !is_unconnected).await {
+                return tell(result, instance, &attempts.failures);
             }
             request = spare;
-            tracing::debug!(service = %balancer.service(), instance = %id, "failed; trying another instance");
+            tracing::debug!(service = %balancer.service(), instance = %instance.id(), why = why(&result), "failed; trying another instance");
         }
     }
 
@@ -274,7 +295,9 @@ impl Middleware for Discovery {
         next: Next<'_>,
     ) -> Result<Response> {
         if let Some(service) = self.names.service(request.url()) {
-            return self.call(service, request, extensions, next).await;
+            let mut call = Call::new(&service);
+            let span = call.span();
+            return self.call(service, request, extensions, next, &mut call).instrument(span).await;
         }
         let host = request.url().host_str().map(str::to_owned).filter(|_| request.url().port().is_none());
         next.run(request, extensions).await.map_err(|error| match host {
@@ -308,4 +331,24 @@ fn point(url: &mut Url, instance: &Instance, with_host: bool) -> std::result::Re
 
 fn failed(error: PickError) -> Error {
     Error::middleware(error)
+}
+
+/// Why a call failed that ended with `error` between two attempts, or before the first.
+fn ended<E: std::error::Error + Send + Sync + 'static>(error: E, failures: &Failures) -> Error {
+    let line = failures.line_and(&error);
+    Error::Middleware(anyhow::Error::new(error).context(line))
+}
+
+/// Adds to a response which instance it is of, and to an error which were tried and why each failed.
+fn tell(result: Result<Response>, instance: Arc<Instance>, failures: &Failures) -> Result<Response> {
+    match result {
+        Ok(mut response) => {
+            response.extensions_mut().insert(instance);
+            Ok(response)
+        }
+        Err(Error::Reqwest(error)) => {
+            Err(Error::Middleware(anyhow::Error::new(error).context(failures.to_string())))
+        }
+        Err(Error::Middleware(error)) => Err(Error::Middleware(error.context(failures.to_string()))),
+    }
 }

@@ -4,6 +4,7 @@ use switchboard_selector::FailureKind;
 use tokio::time::Instant;
 
 use crate::TimedOut;
+use crate::failures::root;
 use crate::limits::Limits;
 use crate::pick::Verdict;
 use crate::unsent::is_refused;
@@ -40,6 +41,16 @@ pub(crate) fn may_retry(result: &Result<Response>, idempotent: bool, statuses: &
             error.is_connect() || is_refused(error) || idempotent && broke
         }
         Err(Error::Middleware(error)) => idempotent && matches!(error.downcast_ref(), Some(TimedOut::Try(_))),
+    }
+}
+
+/// Why an attempt failed that came to this.
+pub(crate) fn why(result: &Result<Response>) -> String {
+    match result {
+        Ok(response) => format!("HTTP {}", response.status()),
+        Err(Error::Reqwest(error)) if error.is_connect() => format!("cannot connect: {}", root(error)),
+        Err(Error::Reqwest(error)) => root(error),
+        Err(Error::Middleware(error)) => format!("{error:#}"),
     }
 }
 

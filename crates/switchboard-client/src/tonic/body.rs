@@ -13,13 +13,16 @@ use super::outcome;
 use super::replay::Broken;
 use super::status::timed_out;
 use crate::TimedOut;
+use crate::failures::Failures;
 use crate::limits::Limits;
 use crate::pick::{Verdict, finish};
+use crate::span::Call;
 
 /// The body of a response, and the call in flight: it ends, and is judged, with the body, and no later than its deadline.
 pub struct ResponseBody {
     body: tonic::body::Body,
-    pick: Option<Pick>,
+    /// While the end of the response is open.
+    open: Option<(Pick, Call)>,
     /// A connection that nobody holds sends no pings any more, though there is a stream on it.
     connection: Option<Channel>,
     /// The caller's own body.
@@ -29,22 +32,29 @@ pub struct ResponseBody {
 }
 
 impl ResponseBody {
-    pub(crate) fn new(body: tonic::body::Body, pick: Option<Pick>, upload: Broken, limits: Limits) -> Self {
+    pub(crate) fn new(
+        body: tonic::body::Body,
+        open: Option<(Pick, Call)>,
+        upload: Broken,
+        limits: Limits,
+    ) -> Self {
         let deadline =
-            pick.as_ref().and(limits.until()).map(|until| Box::pin(tokio::time::sleep_until(until)));
-        Self { body, pick, connection: None, upload, limits, deadline }
+            open.as_ref().and(limits.until()).map(|until| Box::pin(tokio::time::sleep_until(until)));
+        Self { body, open, connection: None, upload, limits, deadline }
     }
 
     /// Holds the connection while the response goes on.
     pub(crate) fn on(mut self, connection: Channel) -> Self {
-        self.connection = self.pick.is_some().then_some(connection);
+        self.connection = self.open.is_some().then_some(connection);
         self
     }
 
     fn finish(&mut self, verdict: Verdict) {
         (self.deadline, self.connection) = (None, None);
-        if let Some(pick) = self.pick.take() {
-            finish(pick, verdict.filter(|_| self.upload.status().is_none()));
+        if let Some((pick, mut call)) = self.open.take() {
+            let verdict = verdict.filter(|_| self.upload.status().is_none());
+            finish(pick, verdict);
+            call.judged(verdict);
         }
     }
 
@@ -56,10 +66,17 @@ impl ResponseBody {
 
     /// Ends the call since its time is over.
     fn over(&mut self) -> Status {
-        // The instance has answered; how long a stream lasts is no fault of its own.
+        let over = self.limits.over();
+        let mut line = over.to_string();
+        if let Some((pick, mut call)) = self.open.take() {
+            line = Failures::of(pick.instance(), line).to_string();
+            // The instance has answered; how long a stream lasts is no fault of its own.
+            finish(pick, None);
+            call.timed_out();
+        }
         self.finish(None);
         self.body = tonic::body::Body::empty();
-        timed_out(self.limits.over())
+        timed_out(over, line)
     }
 
     /// Whether the server gives the call up in `frame` because its time is over: it may notice that first.
@@ -119,7 +136,9 @@ impl Body for ResponseBody {
 
 impl fmt::Debug for ResponseBody {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ResponseBody").field("in_flight", &self.pick).finish_non_exhaustive()
+        f.debug_struct("ResponseBody")
+            .field("in_flight", &self.open.as_ref().map(|(pick, _)| pick))
+            .finish_non_exhaustive()
     }
 }
 
@@ -159,7 +178,9 @@ mod tests {
         balancer.ready().await.unwrap();
         let limits = Limits::new(Some(Duration::from_secs(1)), None);
         let pick = balancer.pick().unwrap();
-        let body = ResponseBody::new(tonic::body::Body::new(Endless), Some(pick), Broken::default(), limits);
+        let call = Call::new(balancer.service());
+        let body =
+            ResponseBody::new(tonic::body::Body::new(Endless), Some((pick, call)), Broken::default(), limits);
         let mut frames = Box::pin(futures::stream::unfold(body, |mut body| async {
             let frame = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await?;
             Some((frame, body))

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use tonic::Status;
 use tonic::transport::{self, Endpoint};
 use tower::{Service, ServiceExt};
+use tracing::Instrument;
 
 use super::body::ResponseBody;
 use super::endpoint::ConnectionLimits;
@@ -21,6 +22,7 @@ use super::timeout;
 use crate::connections::Connections;
 use crate::limits::Limits;
 use crate::pick::{Verdict, finish, pick};
+use crate::span::Call;
 use crate::{Options, Retry, TimedOut};
 
 /// A gRPC channel to a service: give it to a generated client in place of a `tonic::transport::Channel`.
@@ -209,6 +211,7 @@ impl Shared {
     async fn call(
         &self,
         request: Request<tonic::body::Body>,
+        mut call: Call,
     ) -> std::result::Result<Response<ResponseBody>, Status> {
         let (mut head, body) = request.into_parts();
         let options = head.extensions.remove::<Options>().unwrap_or_default().or(&self.options);
@@ -220,12 +223,24 @@ impl Shared {
         // A body that was not read yet is there.
         let mut body = replay.body().unwrap_or_default();
         loop {
-            let picked = limits.wait(pick(&balancer, &options, attempts.tried())).await;
-            let mut picked = picked.map_err(timed_out)?.map_err(no_instance)?;
+            let mut picked = match limits.wait(pick(&balancer, &options, attempts.tried())).await {
+                Ok(Ok(picked)) => picked,
+                Ok(Err(error)) => {
+                    call.not_picked();
+                    return Err(no_instance(error, &attempts.failures));
+                }
+                Err(over) => {
+                    call.timed_out();
+                    let line = attempts.failures.line_and(&over);
+                    return Err(timed_out(over, line));
+                }
+            };
+            let instance = picked.instance().clone();
+            call.attempt(&instance);
             let channel = self
                 .connections
-                .get(picked.instance(), |instance| Ok((self.endpoint)(instance)?.connect_lazy()))
-                .map_err(no_endpoint)?;
+                .get(&instance, |instance| Ok((self.endpoint)(instance)?.connect_lazy()))
+                .map_err(|error| no_endpoint(error, &instance))?;
             if let Some(left) = limits.left() {
                 timeout::write(&mut head.headers, left);
             }
@@ -236,37 +251,39 @@ impl Shared {
 
             let broken = replay.broken().status();
             if let (Some(status), Ok(Err(_))) = (broken, &result) {
+                call.judged(None);
                 return Err(status.clone());
             }
             let result = by_own_clock(result, &limits, began);
-            let id = picked.instance().id().clone();
-            let open = match verdict(&result, &limits, began).filter(|_| broken.is_none()) {
-                None if matches!(result, Ok(Ok(_))) => {
-                    picked.responded();
-                    Some(picked)
-                }
-                verdict => {
-                    finish(picked, verdict);
-                    None
-                }
+            let verdict = verdict(&result, &limits, began).filter(|_| broken.is_none());
+            let open = if verdict.is_none() && matches!(result, Ok(Ok(_))) {
+                picked.responded();
+                Some(picked)
+            } else {
+                finish(picked, verdict);
+                call.judged(verdict);
+                None
             };
+            let may_retry = attempts.has_more() && may_retry(&result, idempotent);
+            if may_retry || !matches!(result, Ok(Ok(_))) {
+                attempts.failures.note(&instance, why(&result));
+            }
             // What cannot be sent again costs no budget.
-            if attempts.has_more() && may_retry(&result, idempotent) {
-                if let Some(again) = replay.body() {
-                    if attempts.again(&id, &limits, was_reached(&result)).await {
-                        tracing::debug!(service = %balancer.service(), instance = %id, "failed; trying another instance");
-                        body = again;
-                        continue;
-                    }
+            if let Some(again) = if may_retry { replay.body() } else { None } {
+                if attempts.again(instance.id(), &limits, was_reached(&result)).await {
+                    tracing::debug!(service = %balancer.service(), instance = %instance.id(), why = why(&result), "failed; trying another instance");
+                    body = again;
+                    continue;
                 }
             }
             return match result {
-                Ok(Ok(response)) => {
-                    let broken = replay.broken().clone();
+                Ok(Ok(mut response)) => {
+                    response.extensions_mut().insert(instance);
+                    let (open, broken) = (open.map(|pick| (pick, call)), replay.broken().clone());
                     Ok(response.map(|body| ResponseBody::new(body, open, broken, limits).on(channel)))
                 }
-                Ok(Err(error)) => Err(no_response(error)),
-                Err(error) => Err(timed_out(error)),
+                Ok(Err(error)) => Err(no_response(error, attempts.failures.to_string())),
+                Err(error) => Err(timed_out(error, attempts.failures.to_string())),
             };
         }
     }
@@ -298,6 +315,18 @@ fn verdict(attempt: &Attempt, limits: &Limits, began: Instant) -> Verdict {
     }
 }
 
+/// Why an attempt failed that came to this.
+fn why(attempt: &Attempt) -> String {
+    match attempt {
+        Ok(Ok(response)) => {
+            let status = Status::from_header_map(response.headers());
+            status.map_or_else(String::new, |status| format!("{:?}: {}", status.code(), status.message()))
+        }
+        Ok(Err(error)) => outcome::why(error),
+        Err(over) => over.to_string(),
+    }
+}
+
 /// Whether there was a connection.
 fn was_reached(attempt: &Attempt) -> bool {
     !matches!(attempt, Ok(Err(error)) if outcome::is_unconnected(error))
@@ -324,7 +353,9 @@ impl Service<Request<tonic::body::Body>> for Channel {
 
     fn call(&mut self, request: Request<tonic::body::Body>) -> Self::Future {
         let shared = self.shared.clone();
-        Box::pin(async move { shared.call(request).await })
+        let call = Call::new(shared.balancer.service());
+        let span = call.span();
+        Box::pin(async move { shared.call(request, call).await }.instrument(span))
     }
 }
 

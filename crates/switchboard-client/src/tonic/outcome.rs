@@ -4,6 +4,7 @@ use http::{HeaderMap, StatusCode};
 use switchboard_selector::FailureKind;
 use tonic::{Code, ConnectError, Status, TimeoutExpired};
 
+use crate::failures::root;
 use crate::unsent::{any, is_refused};
 
 /// What the balancer learns of a status. The codes that say the instance is in trouble are those that Envoy counts as
@@ -40,6 +41,11 @@ pub(crate) fn failure(error: &(dyn Error + 'static)) -> FailureKind {
     } else {
         FailureKind::Connection
     }
+}
+
+/// Why a call failed of which no response came, in words.
+pub(crate) fn why(error: &(dyn Error + 'static)) -> String {
+    if is_unconnected(error) { format!("cannot connect: {}", root(error)) } else { root(error) }
 }
 
 /// Whether the instance cannot have worked on the request: there was no connection, the request never left the queue for

@@ -9,10 +9,12 @@ use switchboard_core::Instance;
 use switchboard_selector::{Balancer, FailureKind};
 use tokio::time::Instant;
 use tower::{Service, ServiceExt};
+use tracing::Instrument;
 
 use crate::Options;
 use crate::connections::Connections;
 use crate::pick::{finish, pick};
+use crate::span::Call;
 use crate::tower::CallError;
 
 /// A service that picks an instance for each request and passes the request to the service for that instance.
@@ -73,6 +75,26 @@ pub trait Classify<T, E> {
     /// The verdict on `result`: the instance works, or how it failed; `None` if it says nothing of the instance, as when
     /// the caller's own body broke off.
     fn classify(&self, result: &Result<T, E>) -> Option<Result<(), FailureKind>>;
+
+    /// Gets each response of `instance` before the caller does. Default: does nothing.
+    fn answered(&self, response: &mut T, instance: &Arc<Instance>) {
+        let _ = (response, instance);
+    }
+}
+
+/// Puts the instance that has answered, an `Arc<Instance>`, into the extensions of HTTP responses, and classifies as `C`
+/// does. Made by [`Balance::instance_in_extensions`].
+#[derive(Clone, Copy, Debug, Default)]
+pub struct InExtensions<C>(C);
+
+impl<B, E, C: Classify<http::Response<B>, E>> Classify<http::Response<B>, E> for InExtensions<C> {
+    fn classify(&self, result: &Result<http::Response<B>, E>) -> Option<Result<(), FailureKind>> {
+        self.0.classify(result)
+    }
+
+    fn answered(&self, response: &mut http::Response<B>, instance: &Arc<Instance>) {
+        response.extensions_mut().insert(instance.clone());
+    }
 }
 
 /// Every response is a success, every error a [`FailureKind::Connection`].
@@ -140,6 +162,13 @@ impl<S, C, O> Balance<S, C, O> {
         Balance { balancer, connections, make, classify, options }
     }
 
+    /// Tells with each HTTP response which instance it is of: `response.extensions().get::<Arc<Instance>>()`. To be said after
+    /// [`classify`](Self::classify).
+    pub fn instance_in_extensions(self) -> Balance<S, InExtensions<C>, O> {
+        let Self { balancer, connections, make, classify, options } = self;
+        Balance { balancer, connections, make, classify: InExtensions(classify), options }
+    }
+
     /// Replaces what a request wants otherwise. Default: nothing.
     ///
     /// ```
@@ -189,25 +218,47 @@ where
 
     fn call(&mut self, request: R) -> Self::Future {
         let Self { balancer, connections, make, classify, options } = self.clone();
-        Box::pin(async move {
+        let mut call = Call::new(balancer.service());
+        let span = call.span();
+        let calling = async move {
             let options = options.options(&request);
             let limits = options.limits(None);
-            let picked = limits.wait(pick(&options.balancer(&balancer), &options, &[])).await;
-            let picked = picked.map_err(CallError::TimedOut)?.map_err(CallError::Pick)?;
-            let Ok(service) =
-                connections.get(picked.instance(), |instance| Ok::<_, Infallible>(make(instance)));
-            let began = Instant::now();
-            match limits.attempt(Duration::ZERO, ready(()), service.oneshot(request)).await {
-                Ok(result) => {
-                    finish(picked, classify.classify(&result));
-                    result.map_err(CallError::Call)
+            let picked = match limits.wait(pick(&options.balancer(&balancer), &options, &[])).await {
+                Ok(Ok(picked)) => picked,
+                Ok(Err(error)) => {
+                    call.not_picked();
+                    return Err(CallError::Pick(error));
                 }
-                Err(timed_out) => {
-                    finish(picked, limits.blames(began).then_some(Err(FailureKind::Timeout)));
-                    Err(CallError::TimedOut(timed_out))
+                Err(source) => {
+                    call.timed_out();
+                    let service = balancer.service().clone();
+                    return Err(CallError::TimedOut { service, instance: None, source });
+                }
+            };
+            let instance = picked.instance().clone();
+            call.attempt(&instance);
+            let Ok(service) = connections.get(&instance, |instance| Ok::<_, Infallible>(make(instance)));
+            let began = Instant::now();
+            let result = limits.attempt(Duration::ZERO, ready(()), service.oneshot(request)).await;
+            let verdict = match &result {
+                Ok(result) => classify.classify(result),
+                Err(_) => limits.blames(began).then_some(Err(FailureKind::Timeout)),
+            };
+            finish(picked, verdict);
+            call.judged(verdict);
+            match result {
+                Ok(Ok(mut response)) => {
+                    classify.answered(&mut response, &instance);
+                    Ok(response)
+                }
+                Ok(Err(source)) => Err(CallError::Call { instance, source }),
+                Err(source) => {
+                    let service = balancer.service().clone();
+                    Err(CallError::TimedOut { service, instance: Some(instance), source })
                 }
             }
-        })
+        };
+        Box::pin(calling.instrument(span))
     }
 }
 

@@ -7,6 +7,6 @@ mod balance;
 mod discover;
 mod error;
 
-pub use balance::{Balance, Classify, ErrorsFail, FromExtensions, NoOptions, OptionsOf};
+pub use balance::{Balance, Classify, ErrorsFail, FromExtensions, InExtensions, NoOptions, OptionsOf};
 pub use discover::Discover;
 pub use error::CallError;

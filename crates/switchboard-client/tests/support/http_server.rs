@@ -43,6 +43,14 @@ pub(crate) fn client(discovery: Discovery) -> ClientWithMiddleware {
     ClientBuilder::new(plain).with(discovery).build()
 }
 
+/// The client's own error beneath the one that names the service.
+pub(crate) fn beneath(error: &reqwest_middleware::Error) -> &reqwest::Error {
+    match error {
+        reqwest_middleware::Error::Middleware(error) => error.downcast_ref().unwrap(),
+        reqwest_middleware::Error::Reqwest(error) => panic!("{error:?}"),
+    }
+}
+
 pub(crate) async fn text(client: &ClientWithMiddleware, url: &str) -> String {
     client.get(url).send().await.unwrap().text().await.unwrap()
 }

@@ -7,6 +7,7 @@ pub(crate) mod health;
 #[cfg(feature = "reqwest")]
 pub(crate) mod http_server;
 pub(crate) mod servers;
+pub(crate) mod spans;
 
 use std::collections::BTreeSet;
 use std::fmt;

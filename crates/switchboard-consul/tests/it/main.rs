@@ -11,8 +11,13 @@ mod faults;
 mod interop;
 mod lost;
 mod reasons;
+#[cfg(feature = "metrics")]
+#[path = "../../../switchboard-watcher/tests/support/recorded.rs"]
+mod recorded;
 mod registering;
 mod scripted;
 mod security;
 mod slow;
 mod support;
+#[cfg(feature = "metrics")]
+mod told;

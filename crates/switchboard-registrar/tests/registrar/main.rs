@@ -6,4 +6,8 @@ mod checks;
 mod durations;
 mod interleavings;
 mod life;
+#[cfg(feature = "metrics")]
+#[path = "../../../switchboard-watcher/tests/support/recorded.rs"]
+mod recorded;
 mod support;
+mod told;
