@@ -1,6 +1,6 @@
 //! `cargo xtask check`: everything that is checked without running the tests, and `cargo xtask fuzz`.
 
-use crate::command::{command, execute, finish, output, succeeds};
+use crate::command::{command, execute, finish, output, root, succeeds};
 use crate::need;
 
 /// What a build for one link must not contain: an HTTP client, or TLS.
@@ -11,7 +11,8 @@ const TARGETS: [&str; 2] = ["txt", "names"];
 
 type Check = fn() -> Result<(), String>;
 
-pub(crate) fn run() -> Result<(), String> {
+/// All checks, or those named.
+pub(crate) fn run(names: &[String]) -> Result<(), String> {
     let checks: [(&str, Check); 9] = [
         ("format", || execute("cargo fmt --all --check")),
         ("lints", || execute("cargo clippy --workspace --all-targets --all-features -- -D warnings")),
@@ -23,8 +24,14 @@ pub(crate) fn run() -> Result<(), String> {
         ("links", links),
         ("packages", packages),
     ];
+    let known: Vec<&str> = checks.iter().map(|(what, _)| *what).collect();
+    if let Some(name) = names.iter().find(|name| !known.contains(&name.as_str())) {
+        return Err(format!("no check is called {name:?}; there are: {}", known.join(", ")));
+    }
     let mut failures = Vec::new();
-    for (what, check) in checks {
+    for (what, check) in
+        checks.into_iter().filter(|(what, _)| names.is_empty() || names.iter().any(|name| name == what))
+    {
         println!("\n== {what}");
         if let Err(why) = check() {
             println!("{why}");
@@ -72,21 +79,34 @@ fn licences() -> Result<(), String> {
     execute("cargo deny --workspace --all-features check licenses bans sources")
 }
 
-/// The crates build with the Rust version they promise.
+/// The crates build with the Rust they promise: the libraries with the workspace's, and the CLI, which they do not need,
+/// with a newer one that its terminal libraries ask for.
 fn oldest_rust() -> Result<(), String> {
-    let manifest = std::fs::read_to_string(crate::command::root().join("Cargo.toml"))
-        .map_err(|error| error.to_string())?;
-    let line = manifest.lines().find_map(|line| line.strip_prefix("rust-version = "));
-    let version = line.ok_or("no rust-version in Cargo.toml")?.trim_matches('"');
+    let libraries =
+        builds_with(&rust_version("Cargo.toml")?, "--workspace --exclude xtask --exclude switchboard-cli");
+    let program =
+        builds_with(&rust_version("crates/switchboard-cli/Cargo.toml")?, "--package switchboard-cli");
+    libraries.and(program)
+}
+
+/// The `rust-version` that a manifest gives itself.
+fn rust_version(manifest: &str) -> Result<String, String> {
+    let text =
+        std::fs::read_to_string(root().join(manifest)).map_err(|error| format!("{manifest}: {error}"))?;
+    let version = text.lines().find_map(|line| line.strip_prefix("rust-version = "));
+    Ok(version.ok_or_else(|| format!("no rust-version in {manifest}"))?.trim_matches('"').to_owned())
+}
+
+fn builds_with(version: &str, packages: &str) -> Result<(), String> {
     let rustc = match need::rustc(version) {
         Ok(rustc) => rustc,
         Err(why) => {
-            println!("LEFT OUT: {why}");
+            println!("LEFT OUT: {packages} with the oldest Rust: {why}");
             return Ok(());
         }
     };
-    let line = "cargo check --workspace --exclude xtask --all-features --target-dir target/msrv/build";
-    finish(&format!("RUSTC={rustc} {line}"), command(line).env("RUSTC", &rustc))
+    let line = format!("cargo check {packages} --all-features --target-dir target/msrv/build");
+    finish(&format!("RUSTC={rustc} {line}"), command(&line).env("RUSTC", &rustc))
 }
 
 /// Every crate that is published can be packed, with its licences and a page of its own.
@@ -94,7 +114,7 @@ fn packages() -> Result<(), String> {
     let crates = output("git ls-files crates/*/Cargo.toml").ok_or("git ls-files failed")?;
     for folder in crates.lines().filter_map(|manifest| manifest.strip_suffix("Cargo.toml")) {
         for name in ["README.md", "LICENSE-MIT", "LICENSE-APACHE"] {
-            if !crate::command::root().join(folder).join(name).exists() {
+            if !root().join(folder).join(name).exists() {
                 return Err(format!("{folder}{name} is missing"));
             }
         }
@@ -110,7 +130,7 @@ fn links() -> Result<(), String> {
     let mut broken = Vec::new();
     for document in documents.lines() {
         // A crate's page may be that of the whole.
-        let path = crate::command::root().join(document);
+        let path = root().join(document);
         let path = path.canonicalize().unwrap_or(path);
         let text = std::fs::read_to_string(&path).map_err(|error| format!("{document}: {error}"))?;
         let targets = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());

@@ -13,19 +13,19 @@ use std::process::ExitCode;
 const HELP: &str = "\
 cargo xtask COMMAND
 
-  test         all tests: unit, property, documentation, conformance, and those that need real servers
-  check        everything else: format, lints, documentation, features, dependencies, licences, oldest Rust
-  simulate [N] the simulation with N seeds (default 200) instead of the few of `test`
-  fuzz [SECS]  each fuzz target for SECS seconds (default 20); needs a nightly toolchain and cargo-fuzz
-  lab [NAME…]  mDNS on links that lose, delay, break and lie, ours beside Avahi's (root, Linux); all scenarios or those named
-  quickstart   the quickstart example in a network namespace of its own (root, Linux) or on loopback
+  test          all tests: unit, property, documentation, conformance, and those that need real servers
+  check [NAME…] everything else: format, lints, documentation, features, dependencies, licences, oldest Rust; or those named
+  simulate [N]  the simulation with N seeds (default 200) instead of the few of `test`
+  fuzz [SECS]   each fuzz target for SECS seconds (default 20); needs a nightly toolchain and cargo-fuzz
+  lab [NAME…]   mDNS on links that lose, delay, break and lie, ours beside Avahi's (root, Linux); all scenarios or those named
+  quickstart    the quickstart example in a network namespace of its own (root, Linux) or on loopback
 ";
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
     let done = match arguments.next().as_deref() {
         Some("test") => test::run(),
-        Some("check") => check::run(),
+        Some("check") => check::run(&arguments.collect::<Vec<_>>()),
         Some("simulate") => test::simulate(arguments.next().as_deref()),
         Some("fuzz") => check::fuzz(arguments.next().as_deref()),
         Some("lab") => lab::run(&arguments.collect::<Vec<_>>()),
