@@ -14,7 +14,7 @@ const HELP: &str = "\
 cargo xtask COMMAND
 
   test          all tests: unit, property, documentation, conformance, and those that need real servers
-  check [NAME…] everything else: format, lints, documentation, features, dependencies, licences, oldest Rust; or those named
+  check [NAME…] everything else, or the checks of these names; an unknown name lists them
   simulate [N]  the simulation with N seeds (default 200) instead of the few of `test`
   fuzz [SECS]   each fuzz target for SECS seconds (default 20); needs a nightly toolchain and cargo-fuzz
   lab [NAME…]   mDNS on links that lose, delay, break and lie, ours beside Avahi's (root, Linux); all scenarios or those named

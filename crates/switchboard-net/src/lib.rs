@@ -9,6 +9,7 @@
 //! | [`interface`] | what interfaces there are, and what a user means by `eth0`, `192.168.1.7` or `lo` |
 //! | [`mdns`] | whether mDNS can use an interface, or why not |
 //! | [`reachable`] | which address of this machine others can reach |
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod interface;
 pub mod mdns;
