@@ -1,6 +1,6 @@
 //! `cargo xtask check`: everything that is checked without running the tests, and `cargo xtask fuzz`.
 
-use crate::command::{command, execute, finish, output, succeeds};
+use crate::command::{command, execute, finish, output, root, succeeds};
 use crate::compiler::Compiler;
 use crate::systems;
 
@@ -12,23 +12,29 @@ const TARGETS: [&str; 2] = ["txt", "names"];
 
 type Check = fn() -> Result<(), String>;
 
-/// All checks, or those whose names have one of `wanted` in them.
-pub(crate) fn run(wanted: &[String]) -> Result<(), String> {
-    let checks: [(&str, Check); 10] = [
+/// All checks, or those named.
+pub(crate) fn run(names: &[String]) -> Result<(), String> {
+    let checks: [(&str, Check); 11] = [
         ("format", || execute("cargo fmt --all --check")),
         ("lints", || execute("cargo clippy --workspace --all-targets --all-features -- -D warnings")),
         ("documentation", documentation),
         ("features", features),
         ("purity", purity),
         ("licences", licences),
+        ("advisories", advisories),
         ("oldest Rust", oldest_rust),
         ("other systems", systems::check),
         ("links", links),
         ("packages", packages),
     ];
+    let known: Vec<&str> = checks.iter().map(|(what, _)| *what).collect();
+    if let Some(name) = names.iter().find(|name| !known.contains(&name.as_str())) {
+        return Err(format!("no check is called {name:?}; there are: {}", known.join(", ")));
+    }
     let mut failures = Vec::new();
-    let is_wanted = |what: &str| wanted.is_empty() || wanted.iter().any(|name| what.contains(name.as_str()));
-    for (what, check) in checks.into_iter().filter(|(what, _)| is_wanted(what)) {
+    for (what, check) in
+        checks.into_iter().filter(|(what, _)| names.is_empty() || names.iter().any(|name| name == what))
+    {
         println!("\n== {what}");
         if let Err(why) = check() {
             println!("{why}");
@@ -38,9 +44,23 @@ pub(crate) fn run(wanted: &[String]) -> Result<(), String> {
     if failures.is_empty() { Ok(()) } else { Err(format!("failed: {}", failures.join(", "))) }
 }
 
+/// As docs.rs makes it, where there is a shell: every item with the feature it needs.
 fn documentation() -> Result<(), String> {
     let line = "cargo doc --workspace --no-deps --all-features";
-    finish(line, command(line).env("RUSTDOCFLAGS", "-D warnings"))
+    let mut doc = command(line);
+    doc.env("RUSTDOCFLAGS", "-D warnings");
+    if !cfg!(unix) {
+        return finish(line, &mut doc);
+    }
+    finish(line, doc.env("RUSTDOC", root().join("scripts/rustdoc.sh")))?;
+    let target = std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
+    let page = root().join(target).join("doc/switchboard/index.html");
+    let text = std::fs::read_to_string(&page).map_err(|error| format!("{}: {error}", page.display()))?;
+    if text.contains("Available on crate feature") {
+        Ok(())
+    } else {
+        Err("the documentation does not say which features items need".into())
+    }
 }
 
 /// Every feature alone and every two together build, and none depends on another crate's having been built with more.
@@ -69,23 +89,59 @@ fn purity() -> Result<(), String> {
 }
 
 fn licences() -> Result<(), String> {
-    if !succeeds("cargo deny --version") {
-        return Err("cargo-deny is missing: `cargo install --locked cargo-deny`".into());
-    }
-    // Advisories need a database from elsewhere; they are for a scheduled job with a network.
+    has_deny()?;
     execute("cargo deny --workspace --all-features check licenses bans sources")
 }
 
-/// The crates build with the Rust version they promise.
+/// No dependency has a known defect, as far as the database of them can be had.
+fn advisories() -> Result<(), String> {
+    has_deny()?;
+    let line = "cargo deny --workspace --all-features check advisories";
+    println!("\n$ {line}");
+    let output = command(line).output().map_err(|error| format!("`{line}` did not start: {error}"))?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    print!("{said}");
+    if said.contains("failed to fetch advisory database") {
+        println!("LEFT OUT: known defects of dependencies: RustSec's database cannot be had from here");
+        return Ok(());
+    }
+    if output.status.success() { Ok(()) } else { Err(format!("`{line}` failed: {}", output.status)) }
+}
+
+fn has_deny() -> Result<(), String> {
+    if succeeds("cargo deny --version") {
+        return Ok(());
+    }
+    Err("cargo-deny is missing: `cargo install --locked cargo-deny`".into())
+}
+
+/// The crates build with the Rust they promise: the libraries with the workspace's, and the CLI, which they do not need,
+/// with a newer one that its terminal libraries ask for.
 fn oldest_rust() -> Result<(), String> {
-    let compiler = match Compiler::oldest(None) {
+    let libraries =
+        builds_with(&rust_version("Cargo.toml")?, "--workspace --exclude xtask --exclude switchboard-cli");
+    let program =
+        builds_with(&rust_version("crates/switchboard-cli/Cargo.toml")?, "--package switchboard-cli");
+    libraries.and(program)
+}
+
+/// The `rust-version` that a manifest gives itself.
+fn rust_version(manifest: &str) -> Result<String, String> {
+    let text =
+        std::fs::read_to_string(root().join(manifest)).map_err(|error| format!("{manifest}: {error}"))?;
+    let version = text.lines().find_map(|line| line.strip_prefix("rust-version = "));
+    Ok(version.ok_or_else(|| format!("no rust-version in {manifest}"))?.trim_matches('"').to_owned())
+}
+
+fn builds_with(version: &str, packages: &str) -> Result<(), String> {
+    let compiler = match Compiler::of(version, None) {
         Ok(compiler) => compiler,
         Err(why) => {
-            println!("LEFT OUT: {why}");
+            println!("LEFT OUT: {packages} with the oldest Rust: {why}");
             return Ok(());
         }
     };
-    let line = compiler.line("check", "--workspace --exclude xtask --all-features");
+    let line = compiler.line("check", &format!("{packages} --all-features"));
     finish(&line, &mut compiler.equip(command(&line)))
 }
 
@@ -94,7 +150,7 @@ fn packages() -> Result<(), String> {
     let crates = output("git ls-files crates/*/Cargo.toml").ok_or("git ls-files failed")?;
     for folder in crates.lines().filter_map(|manifest| manifest.strip_suffix("Cargo.toml")) {
         for name in ["README.md", "LICENSE-MIT", "LICENSE-APACHE"] {
-            if !crate::command::root().join(folder).join(name).exists() {
+            if !root().join(folder).join(name).exists() {
                 return Err(format!("{folder}{name} is missing"));
             }
         }
@@ -110,7 +166,7 @@ fn links() -> Result<(), String> {
     let mut broken = Vec::new();
     for document in documents.lines() {
         // A crate's page may be that of the whole.
-        let path = crate::command::root().join(document);
+        let path = root().join(document);
         let path = path.canonicalize().unwrap_or(path);
         let text = std::fs::read_to_string(&path).map_err(|error| format!("{document}: {error}"))?;
         let targets = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());

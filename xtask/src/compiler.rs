@@ -1,8 +1,8 @@
-//! The oldest compiler that is promised to do, for this system and for others.
+//! A compiler of a certain version, for this system and for others.
 
 use std::process::{Command, Stdio};
 
-use crate::command::{command, output, root, succeeds};
+use crate::command::{command, output, succeeds};
 
 /// Where what it builds is kept, for all systems.
 const BUILD: &str = "target/msrv/build";
@@ -16,12 +16,8 @@ pub(crate) struct Compiler {
 }
 
 impl Compiler {
-    /// The oldest that the workspace promises to do with, however it can be had; compiling for this system, or for `target`.
-    pub(crate) fn oldest(target: Option<&'static str>) -> Result<Self, String> {
-        let manifest =
-            std::fs::read_to_string(root().join("Cargo.toml")).map_err(|error| error.to_string())?;
-        let line = manifest.lines().find_map(|line| line.strip_prefix("rust-version = "));
-        let version = line.ok_or("no rust-version in Cargo.toml")?.trim_matches('"');
+    /// That of `version`, however it can be had; compiling for this system, or for `target`.
+    pub(crate) fn of(version: &str, target: Option<&'static str>) -> Result<Self, String> {
         if let Some(rustc) = from_rustup(version, target) {
             return Ok(Self { rustc, target, builds_std: false });
         }

@@ -16,14 +16,13 @@ use std::process::ExitCode;
 const HELP: &str = "\
 cargo xtask COMMAND
 
-  test         all tests: unit, property, documentation, conformance, and those that need real servers
-  check [NAME…] everything else: format, lints, documentation, features, dependencies, licences, oldest Rust, other
-               systems, links, packages; all of it or what is named
-  wine         those tests alone that Wine runs, compiled for Windows
-  simulate [N] the simulation with N seeds (default 200) instead of the few of `test`
-  fuzz [SECS]  each fuzz target for SECS seconds (default 20); needs a nightly toolchain and cargo-fuzz
-  lab [NAME…]  mDNS on links that lose, delay, break and lie, ours beside Avahi's (root, Linux); all scenarios or those named
-  quickstart   the quickstart example in a network namespace of its own (root, Linux) or on loopback
+  test          all tests: unit, property, documentation, conformance, and those that need real servers
+  check [NAME…] everything else, or the checks of these names; an unknown name lists them
+  wine          those tests alone that Wine runs, compiled for Windows
+  simulate [N]  the simulation with N seeds (default 200) instead of the few of `test`
+  fuzz [SECS]   each fuzz target for SECS seconds (default 20); needs a nightly toolchain and cargo-fuzz
+  lab [NAME…]   mDNS on links that lose, delay, break and lie, ours beside Avahi's (root, Linux); all scenarios or those named
+  quickstart    the quickstart example in a network namespace of its own (root, Linux) or on loopback
 ";
 
 fn main() -> ExitCode {

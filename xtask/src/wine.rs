@@ -7,6 +7,7 @@ use crate::command::{command, finish, root};
 use crate::compiler::Compiler;
 use crate::need::Need;
 use crate::netns::{Namespace, isolated};
+use crate::systems::RUST;
 
 /// Those without hours on a paused clock, of which Wine makes minutes.
 const TESTS: &str = "--all-features -p switchboard-core -p switchboard-net -p switchboard-mdns -p switchboard-selector \
@@ -34,7 +35,7 @@ impl Wine {
     pub(crate) fn get() -> Result<Self, String> {
         Need::Wine.provide()?;
         Need::Mingw.provide()?;
-        let compiler = Compiler::oldest(Some("x86_64-pc-windows-gnu"))?;
+        let compiler = Compiler::of(RUST, Some("x86_64-pc-windows-gnu"))?;
         let prefix = root().join("target/wine");
         let script = "scripts/wine-prefix.sh";
         match command(script).arg(&prefix).status() {

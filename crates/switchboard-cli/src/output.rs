@@ -136,7 +136,7 @@ impl Listing {
             .filter(|&column| self.rows.iter().any(|(_, cells)| !cells[column].is_empty()))
             .collect();
         let mut table = Table::new();
-        table.load_preset(presets::NOTHING);
+        table.load_style(presets::NOTHING);
         table.add_row(used.iter().map(|&column| self.heads[column]));
         for (_, cells) in &self.rows {
             let cell = |&column: &usize| if cells[column].is_empty() { "-" } else { &cells[column] };

@@ -14,6 +14,7 @@
 //! request's extensions, in all three alike. Their times bound everything: waiting for a first snapshot, connecting, all
 //! attempts and the pauses between them; `is_timeout` says of any error whether such a time was over. By default an instance has
 //! 15 s to begin to answer, and 3 s to be connected to.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 #[cfg(any(feature = "reqwest", feature = "tonic"))]
 mod budget;

@@ -63,6 +63,7 @@
 //!
 //! What cannot be brought about through `Registry` alone: that credentials are never shown, and threads left behind by a
 //! dropped watch.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod backend;
 mod case;

@@ -26,6 +26,7 @@
 //! | index missing, backward, or always new | | read again from the start, at most 2 requests a second after the first 20 |
 //!
 //! `docs/consul.md` has what an operator needs.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod address;
 mod agent;

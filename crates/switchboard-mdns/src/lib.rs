@@ -65,6 +65,7 @@
 //! Multicast DNS has no authentication. Anyone on the link can announce any name with any address, and everything read
 //! from it is untrusted input. Use it where you trust the link; elsewhere use a registry with access control, or
 //! authenticate the peers themselves (mutual TLS).
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod announce;
 mod answers;

@@ -10,6 +10,7 @@
 //! | [`mdns`] | whether mDNS can use an interface, or why not |
 //! | [`port`] | how a UDP port is shared with other programs |
 //! | [`reachable`] | which address of this machine others can reach |
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod interface;
 pub mod mdns;

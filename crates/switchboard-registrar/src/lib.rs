@@ -50,6 +50,7 @@
 //! There is no weight of 0, and no health that a server could register: whether an instance is fit is for the registry to say.
 //!
 //! [`Duration::MAX`]: std::time::Duration::MAX
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod advertise;
 mod calls;

@@ -1,4 +1,5 @@
 #![doc = "Service discovery: name a service, get a healthy instance."]
+#![cfg_attr(docsrs, feature(doc_cfg))]
 // Its programs need these.
 #![cfg_attr(all(feature = "registrar", feature = "selector"), doc = include_str!("../README.md"))]
 //!
