@@ -2,6 +2,11 @@
 
 #![cfg(feature = "metrics")]
 #![allow(clippy::unwrap_used)] // in helpers of tests too
+#![allow(
+    clippy::disallowed_types,
+    clippy::cast_precision_loss,
+    reason = "a moment is told as the time of day, in seconds"
+)]
 
 #[path = "support/recorded.rs"]
 mod recorded;
