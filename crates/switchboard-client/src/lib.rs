@@ -14,6 +14,10 @@
 //! request's extensions, in all three alike. Their times bound everything: waiting for a first snapshot, connecting, all
 //! attempts and the pauses between them; `is_timeout` says of any error whether such a time was over. By default an instance has
 //! 15 s to begin to answer, and 3 s to be connected to.
+//!
+//! An error is a line with the service, the instances that were tried and why each failed; what the last one failed with is its
+//! source. A response has the instance that it is of in its extensions, an `Arc<Instance>` (`tower`: if asked for). Each call is a
+//! span with service, instance, attempts and outcome.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 #[cfg(any(feature = "reqwest", feature = "tonic"))]

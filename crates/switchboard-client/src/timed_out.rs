@@ -6,8 +6,8 @@ use std::time::Duration;
 /// | adapter | where it is |
 /// |---|---|
 /// | `tonic` | the source of the status, which is `DEADLINE_EXCEEDED`, whoever noticed first that the time was over |
-/// | `reqwest` | in `reqwest_middleware::Error::Middleware`, to downcast to; where the client's own clock ended the call, the error is reqwest's, with `is_timeout()` |
-/// | `tower` | `CallError::TimedOut` |
+/// | `reqwest` | in `reqwest_middleware::Error::Middleware`, to downcast to; where the client's own clock ended the call, that downcasts to reqwest's error, whose `is_timeout()` holds |
+/// | `tower` | the source of `CallError::TimedOut` |
 ///
 /// [`is_timeout`] knows them all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -95,7 +95,7 @@ impl Group {
             pool.rebuild(members);
         }
         members.clear_ejected();
-        self.hub.metrics.standing(members);
+        members.tell(&self.hub.metrics);
     }
 
     /// Whether nothing keeps it up to date any more: the tasks behind it end with their runtime.

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use crate::Candidate;
 use crate::hub::Hub;
+use crate::metrics::Metrics;
 use crate::outlier::{OutlierDetection, Tally};
 use crate::slow_start::FULL;
 use crate::stats::Stats;
@@ -247,6 +248,18 @@ impl Members {
     pub(crate) fn clear_ejected(&self) {
         let out = self.list.iter().filter(|member| member.is_ejected() || member.is_away());
         out.for_each(|member| member.stats().clear());
+    }
+
+    /// Tells how many there are of each kind.
+    pub(crate) fn tell(&self, metrics: &Metrics) {
+        let count = |is_one: &dyn Fn(&Member) -> bool| {
+            i64::try_from(self.list.iter().filter(|member| is_one(member)).count()).unwrap_or(i64::MAX)
+        };
+        for (health, level) in &metrics.instances {
+            level.set(count(&|member| member.instance().health() == *health));
+        }
+        metrics.ejected.set(count(&Member::is_ejected));
+        metrics.unreachable.set(count(&Member::is_away));
     }
 
     /// Forgets all that was learned.

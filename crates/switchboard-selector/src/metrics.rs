@@ -3,7 +3,6 @@
 use switchboard_core::metrics::{Counter, Durations, Level, Metric};
 use switchboard_core::{Health, ServiceName};
 
-use crate::member::{Member, Members};
 use crate::{FailureKind, PickError};
 
 const INSTANCES: Metric =
@@ -40,9 +39,9 @@ pub(crate) struct Metrics {
     pub(crate) ejections: Counter,
     pub(crate) returns: Counter,
     pub(crate) panics: Counter,
-    instances: [(Health, Level); 4],
-    ejected: Level,
-    unreachable: Level,
+    pub(crate) instances: [(Health, Level); 4],
+    pub(crate) ejected: Level,
+    pub(crate) unreachable: Level,
 }
 
 struct Calls {
@@ -123,18 +122,6 @@ impl Metrics {
     pub(crate) fn abandoned(&self, took: f32) {
         self.abandoned.count.count();
         self.abandoned.took(Some(took));
-    }
-
-    /// Tells how the instances stand.
-    pub(crate) fn standing(&self, members: &Members) {
-        let count = |is_one: &dyn Fn(&Member) -> bool| {
-            i64::try_from(members.list.iter().filter(|member| is_one(member)).count()).unwrap_or(i64::MAX)
-        };
-        for (health, level) in &self.instances {
-            level.set(count(&|member| member.instance().health() == *health));
-        }
-        self.ejected.set(count(&Member::is_ejected));
-        self.unreachable.set(count(&Member::is_away));
     }
 }
 

@@ -45,8 +45,8 @@ use crate::{Options, Retry};
 ///
 /// **How long it takes.** The time-out of the request (`RequestBuilder::timeout`) and [`Options::timeout`], of which the
 /// shorter counts, bound all of it: waiting for a first snapshot, connecting, every attempt, pauses, the response's body.
-/// The error is reqwest's own (`is_timeout()`) or, while waiting for something else and for [`Options::per_try_timeout`], a
-/// [`TimedOut`](crate::TimedOut); [`is_timeout`](crate::is_timeout) knows both. The
+/// What the error is of is reqwest's own (`is_timeout()`) or, while waiting for something else and for
+/// [`Options::per_try_timeout`], a [`TimedOut`](crate::TimedOut); [`is_timeout`](crate::is_timeout) knows both. The
 /// time-out of the client cannot be known here. Where neither of the two is set it counts for each attempt, and ends the
 /// call when it passes. There is none by default, as in reqwest; but a response has to begin within 15 s of the end of the
 /// request ([`Options::per_try_timeout`]). Connecting has to be limited by the client, or an attempt waits for the kernel's limit,
@@ -58,6 +58,10 @@ use crate::{Options, Retry};
 /// Made by [`client`](Self::client) or [`limited`](super::limited) it follows only those that stay with the instance
 /// ([`redirects`](super::redirects)); any other is then the response. What comes of a redirect that was followed elsewhere says
 /// nothing of the instance and is not tried again.
+///
+/// **What comes back.** A response has the instance that it is of in its extensions, as an `Arc<Instance>`. An error is
+/// `reqwest_middleware::Error::Middleware` and says in a line which instances were tried and why each failed; it downcasts to what the
+/// last one failed with, such as `reqwest::Error`, and that is its source. Without an instance it is a [`PickError`].
 ///
 /// **Where in the chain.** Middlewares before it see the name and one request; those after it see the address, once for
 /// each attempt.

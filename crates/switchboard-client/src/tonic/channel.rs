@@ -53,6 +53,9 @@ use crate::{Options, Retry, TimedOut};
 /// [`Options`] in the request's extensions say what one call wants otherwise. A request whose own stream breaks off says
 /// nothing of the instance, and is not tried again.
 ///
+/// A status that no instance has sent says in a line which were tried and why each failed. A response has the instance that it is
+/// of in its extensions, as an `Arc<Instance>`.
+///
 /// When there is no instance to call, the status is `UNAVAILABLE`, with the
 /// [`PickError`](switchboard_selector::PickError) in its source. A service that
 /// nothing has been heard of yet is waited for, at most the directory's `ready_timeout`.
