@@ -6,6 +6,7 @@ mod command;
 mod lab;
 mod need;
 mod netns;
+mod picture;
 mod test;
 
 use std::process::ExitCode;
@@ -14,10 +15,11 @@ const HELP: &str = "\
 cargo xtask COMMAND
 
   test          all tests: unit, property, documentation, conformance, and those that need real servers
-  check [NAME…] everything else, or the checks of these names; an unknown name lists them
+  check [NAME…] everything else: format, lints, documentation, features, dependencies, licences, oldest Rust, …; or those named
   simulate [N]  the simulation with N seeds (default 200) instead of the few of `test`
   fuzz [SECS]   each fuzz target for SECS seconds (default 20); needs a nightly toolchain and cargo-fuzz
   lab [NAME…]   mDNS on links that lose, delay, break and lie, ours beside Avahi's (root, Linux); all scenarios or those named
+  picture       the picture of `switchboard top` in the README, made anew (root, Linux)
   quickstart    the quickstart example in a network namespace of its own (root, Linux) or on loopback
 ";
 
@@ -29,6 +31,7 @@ fn main() -> ExitCode {
         Some("simulate") => test::simulate(arguments.next().as_deref()),
         Some("fuzz") => check::fuzz(arguments.next().as_deref()),
         Some("lab") => lab::run(&arguments.collect::<Vec<_>>()),
+        Some("picture") => picture::run(),
         Some("quickstart") => netns::quickstart(),
         Some("help" | "--help" | "-h") => {
             print!("{HELP}");
