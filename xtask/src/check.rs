@@ -13,7 +13,7 @@ type Check = fn() -> Result<(), String>;
 
 /// All checks, or those named.
 pub(crate) fn run(names: &[String]) -> Result<(), String> {
-    let checks: [(&str, Check); 10] = [
+    let checks: [(&str, Check); 11] = [
         ("format", || execute("cargo fmt --all --check")),
         ("lints", || execute("cargo clippy --workspace --all-targets --all-features -- -D warnings")),
         ("documentation", documentation),
@@ -23,6 +23,7 @@ pub(crate) fn run(names: &[String]) -> Result<(), String> {
         ("advisories", advisories),
         ("oldest Rust", oldest_rust),
         ("links", links),
+        ("cargo add", crate::additions::check),
         ("packages", packages),
     ];
     let known: Vec<&str> = checks.iter().map(|(what, _)| *what).collect();

@@ -1,6 +1,7 @@
 //! The project's own commands. `cargo xtask help` lists them.
 #![allow(clippy::print_stdout, reason = "it is a command line program")]
 
+mod additions;
 mod check;
 mod command;
 mod lab;
