@@ -25,6 +25,7 @@ pub(crate) fn run(names: &[String]) -> Result<(), String> {
         ("oldest Rust", oldest_rust),
         ("other systems", systems::check),
         ("links", links),
+        ("cargo add", crate::additions::check),
         ("packages", packages),
     ];
     let known: Vec<&str> = checks.iter().map(|(what, _)| *what).collect();

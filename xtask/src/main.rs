@@ -1,6 +1,7 @@
 //! The project's own commands. `cargo xtask help` lists them.
 #![allow(clippy::print_stdout, reason = "it is a command line program")]
 
+mod additions;
 mod check;
 mod command;
 mod compiler;
@@ -8,6 +9,7 @@ mod lab;
 mod need;
 mod netns;
 mod systems;
+mod picture;
 mod test;
 mod wine;
 
@@ -17,11 +19,12 @@ const HELP: &str = "\
 cargo xtask COMMAND
 
   test          all tests: unit, property, documentation, conformance, and those that need real servers
-  check [NAME…] everything else, or the checks of these names; an unknown name lists them
   wine          those tests alone that Wine runs, compiled for Windows
+  check [NAME…] everything else: format, lints, documentation, features, dependencies, licences, oldest Rust, …; or those named
   simulate [N]  the simulation with N seeds (default 200) instead of the few of `test`
   fuzz [SECS]   each fuzz target for SECS seconds (default 20); needs a nightly toolchain and cargo-fuzz
   lab [NAME…]   mDNS on links that lose, delay, break and lie, ours beside Avahi's (root, Linux); all scenarios or those named
+  picture       the picture of `switchboard top` in the README, made anew (root, Linux)
   quickstart    the quickstart example in a network namespace of its own (root, Linux) or on loopback
 ";
 
@@ -34,6 +37,7 @@ fn main() -> ExitCode {
         Some("simulate") => test::simulate(arguments.next().as_deref()),
         Some("fuzz") => check::fuzz(arguments.next().as_deref()),
         Some("lab") => lab::run(&arguments.collect::<Vec<_>>()),
+        Some("picture") => picture::run(),
         Some("quickstart") => netns::quickstart(),
         Some("help" | "--help" | "-h") => {
             print!("{HELP}");
