@@ -11,8 +11,6 @@
 
 #[cfg(feature = "metrics")]
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
-#[cfg(feature = "metrics")]
-use std::time::SystemTime;
 
 use tokio::time::Instant;
 
@@ -147,7 +145,10 @@ impl Level {
     }
 
     /// Tells a moment, or that there is none.
+    #[allow(clippy::disallowed_types, reason = "a moment that others are told is one of the calendar's")]
     pub fn since(&self, moment: Option<Instant>) {
+        use std::time::SystemTime;
+
         let ago = |moment: Instant| SystemTime::now().checked_sub(moment.elapsed());
         let unix = moment.and_then(ago).and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok());
         self.set(unix.and_then(|unix| unix.as_secs().try_into().ok()).unwrap_or(0));
