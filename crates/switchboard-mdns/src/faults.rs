@@ -213,6 +213,8 @@ async fn a_type_is_forgotten_though_the_queue_was_full_when_its_last_reader_left
     there.register(&web, &RegisterOptions::new()).await.unwrap();
     let mut watch = here.watch(web.service());
     assert_eq!(next(&mut watch).await.unwrap().len(), 1);
+    // What it says again a second after the first time would be kept, for as long as its TTL, if it came after the end.
+    let _ended = die(&there).await;
     let stalled = here.shared.daemon.stall();
     drop(watch);
     drop(stalled);
