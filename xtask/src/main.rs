@@ -8,8 +8,8 @@ mod compiler;
 mod lab;
 mod need;
 mod netns;
-mod systems;
 mod picture;
+mod systems;
 mod test;
 mod wine;
 

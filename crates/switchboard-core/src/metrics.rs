@@ -4,11 +4,6 @@
 //! A handle belongs to the recorder that is installed when it is made, and then costs no look-up, no lock and no allocation of
 //! ours. Each one describes its metric when it is made, as the recorder may be another than the last time.
 
-#![cfg_attr(
-    feature = "metrics",
-    expect(clippy::disallowed_types, reason = "who reads a moment has the time of day")
-)]
-
 #[cfg(feature = "metrics")]
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 
