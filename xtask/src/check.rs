@@ -14,7 +14,7 @@ type Check = fn() -> Result<(), String>;
 
 /// All checks, or those named.
 pub(crate) fn run(names: &[String]) -> Result<(), String> {
-    let checks: [(&str, Check); 11] = [
+    let checks: [(&str, Check); 12] = [
         ("format", || execute("cargo fmt --all --check")),
         ("lints", || execute("cargo clippy --workspace --all-targets --all-features -- -D warnings")),
         ("documentation", documentation),
