@@ -9,6 +9,9 @@ use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 
 use tokio::time::Instant;
 
+/// Whether anything is measured. To tell of a state may take looking at all of it, which is for nothing without.
+pub const ENABLED: bool = cfg!(feature = "metrics");
+
 /// A metric: its name, and what it is.
 #[derive(Clone, Copy, Debug)]
 #[cfg_attr(not(feature = "metrics"), allow(dead_code))]

@@ -2,6 +2,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use switchboard_core::metrics::ENABLED;
 use switchboard_core::time::later;
 use switchboard_core::{Instance, Snapshot};
 use tokio::time::Instant;
@@ -252,6 +253,9 @@ impl Members {
 
     /// Tells how many there are of each kind.
     pub(crate) fn tell(&self, metrics: &Metrics) {
+        if !ENABLED {
+            return;
+        }
         let count = |is_one: &dyn Fn(&Member) -> bool| {
             i64::try_from(self.list.iter().filter(|member| is_one(member)).count()).unwrap_or(i64::MAX)
         };

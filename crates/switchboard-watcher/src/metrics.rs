@@ -1,7 +1,7 @@
 //! What is measured of a service's view; `docs/observability.md` tells of it.
 
 use switchboard_core::ServiceName;
-use switchboard_core::metrics::{Counter, Level, Metric};
+use switchboard_core::metrics::{Counter, ENABLED, Level, Metric};
 
 use crate::Freshness;
 use crate::cell::State;
@@ -49,6 +49,9 @@ impl Metrics {
     /// Tells how one state differs from that before.
     pub(crate) fn changed(&self, before: &State, after: &State) {
         use Freshness::{Fresh, Pending, Stale};
+        if !ENABLED {
+            return;
+        }
         let (was, is) = (&before.status.freshness, &after.status.freshness);
         self.pending.set(matches!(is, Pending).into());
         self.fresh.set(matches!(is, Fresh).into());

@@ -303,11 +303,7 @@ impl Middleware for Discovery {
             let span = call.span();
             return self.call(service, request, extensions, next, &mut call).instrument(span).await;
         }
-        let host = request.url().host_str().map(str::to_owned).filter(|_| request.url().port().is_none());
-        next.run(request, extensions).await.map_err(|error| match host {
-            Some(host) => unknown_host::explain(host, error),
-            None => error,
-        })
+        next.run(request, extensions).await.map_err(unknown_host::explain)
     }
 }
 

@@ -29,13 +29,21 @@ impl StdError for UnknownHost {
 }
 
 /// Says what to do about a host that might have been meant for a service.
-pub(crate) fn explain(host: String, error: Error) -> Error {
+pub(crate) fn explain(error: Error) -> Error {
     match error {
-        Error::Reqwest(source) if is_dns(&source) && ServiceName::new(host.as_str()).is_ok() => {
-            Error::middleware(UnknownHost { host, source })
-        }
+        Error::Reqwest(source) if is_dns(&source) => match might_be_service(&source) {
+            Some(host) => Error::middleware(UnknownHost { host, source }),
+            None => Error::Reqwest(source),
+        },
         other => other,
     }
+}
+
+/// The host of the request, if a service could have this name; a port says that it is for a host.
+fn might_be_service(error: &reqwest::Error) -> Option<String> {
+    let url = error.url().filter(|url| url.port().is_none())?;
+    let host = url.host_str()?;
+    ServiceName::new(host).is_ok().then(|| host.to_owned())
 }
 
 /// Whether the resolver failed. hyper-util's connector says so in words only.
