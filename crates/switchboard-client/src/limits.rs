@@ -32,6 +32,13 @@ impl Limits {
         Self { whole, until: whole.and_then(|whole| Instant::now().checked_add(whole)), per_try }
     }
 
+    /// The limits of an attempt that finds out how an instance is and may be followed by another: that has as much time.
+    #[cfg(any(feature = "reqwest", feature = "tonic", test))]
+    pub(crate) fn of_trial(self) -> Self {
+        let half = self.left().map(|left| left / 2);
+        Self { per_try: self.per_try.into_iter().chain(half).min(), ..self }
+    }
+
     /// When the call must be over.
     #[cfg(feature = "tonic")]
     pub(crate) fn until(&self) -> Option<Instant> {
@@ -157,6 +164,20 @@ mod tests {
         assert_eq!(after(989).await.1, None);
         assert_eq!(after(990).await.1, Some(TimedOut::Call(SECOND)));
         assert_eq!(after(2000).await.1, Some(TimedOut::Call(SECOND)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_finds_out_leaves_as_much_time_to_another() {
+        let limits = Limits::new(Some(SECOND * 4), None).of_trial();
+        let began = Instant::now();
+        let attempt = async || limits.attempt(Duration::ZERO, async {}, pending::<()>()).await.unwrap_err();
+        assert_eq!((attempt().await, began.elapsed()), (TimedOut::Try(SECOND * 2), SECOND * 2));
+        assert!(limits.blames(began), "it had its time");
+        let short = Limits::new(Some(SECOND * 4), Some(SECOND)).of_trial();
+        assert_eq!(
+            short.attempt(Duration::ZERO, async {}, pending::<()>()).await,
+            Err(TimedOut::Try(SECOND))
+        );
     }
 
     #[tokio::test(start_paused = true)]

@@ -14,11 +14,20 @@ use std::time::Duration;
 #[non_exhaustive]
 pub enum TimedOut {
     /// The time for the whole call.
-    #[error("the call is not over after {0:?}")]
+    #[error("the call is not over after {:?}", rounded(*.0))]
     Call(Duration),
     /// The time for one attempt, and no other was allowed.
-    #[error("the attempt is not over after {0:?}")]
+    #[error("the attempt is not over after {:?}", rounded(*.0))]
     Try(Duration),
+}
+
+/// To milliseconds, from one on: what is left of a caller's deadline has digits that say nothing.
+fn rounded(time: Duration) -> Duration {
+    let rounded = time.saturating_add(Duration::from_micros(500)).as_millis();
+    match u64::try_from(rounded) {
+        Ok(0) | Err(_) => time,
+        Ok(millis) => Duration::from_millis(millis),
+    }
 }
 
 /// Whether a call failed because a time was over: of the call, of an attempt, or one that the client beneath or the server
@@ -64,4 +73,20 @@ fn is_timeout_of_tonic(error: &(dyn Error + 'static)) -> bool {
 #[cfg(not(feature = "tonic"))]
 fn is_timeout_of_tonic(_: &(dyn Error + 'static)) -> bool {
     false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_told_to_milliseconds() {
+        let told = |nanos| TimedOut::Call(Duration::from_nanos(nanos)).to_string();
+        assert_eq!(told(4_999_993_390), "the call is not over after 5s");
+        assert_eq!(told(20_400_000), "the call is not over after 20ms");
+        assert_eq!(told(70_000), "the call is not over after 70µs");
+        assert!(
+            TimedOut::Try(Duration::MAX).to_string().starts_with("the attempt is not over after 1844674407")
+        );
+    }
 }

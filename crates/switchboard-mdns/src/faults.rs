@@ -39,8 +39,11 @@ impl Daemon {
     }
 }
 
+/// A UDP port that nobody has, so that tests do not hear each other: below the range of which the system gives to whoever asks
+/// for any.
 fn free_port() -> u16 {
-    std::net::UdpSocket::bind("0.0.0.0:0").unwrap().local_addr().unwrap().port()
+    let is_free = |port: &u16| std::net::UdpSocket::bind(("0.0.0.0", *port)).is_ok();
+    std::iter::repeat_with(|| fastrand::u16(30_000..32_000)).find(is_free).unwrap()
 }
 
 /// With a settle window that makes an outage long enough to be noticed on a busy machine.

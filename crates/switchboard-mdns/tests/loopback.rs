@@ -12,9 +12,11 @@ use tokio::time::timeout;
 
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// A UDP port that nobody has, so that tests do not hear each other.
+/// A UDP port that nobody has, so that tests do not hear each other: below the range of which the system gives to whoever asks
+/// for any.
 fn free_port() -> u16 {
-    std::net::UdpSocket::bind("0.0.0.0:0").unwrap().local_addr().unwrap().port()
+    let is_free = |port: &u16| std::net::UdpSocket::bind(("0.0.0.0", *port)).is_ok();
+    std::iter::repeat_with(|| fastrand::u16(30_000..32_000)).find(is_free).unwrap()
 }
 
 async fn open(port: u16) -> MdnsRegistry {

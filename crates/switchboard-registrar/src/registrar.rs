@@ -44,7 +44,7 @@ impl Registrar {
             withdraw: true,
             start_limit: Duration::from_secs(30),
             drain: Duration::ZERO,
-            shutdown_limit: Duration::from_secs(10),
+            shutdown_limit: Duration::from_secs(8),
         }
     }
 
@@ -150,7 +150,8 @@ impl Registrar {
     }
 
     /// Sets how long deregistering may take on shutdown, a renewal in flight included. One call to deregister may take half
-    /// of what is left, 30 s at most, so that there is time for another if it hangs. Default 10 s.
+    /// of what is left, 30 s at most, so that there is time for another if it hangs. Default 8 s, so that with a drain time of
+    /// 1 s all is over within the 10 s after which Docker kills.
     pub fn shutdown_limit(mut self, limit: Duration) -> Self {
         self.shutdown_limit = limit;
         self

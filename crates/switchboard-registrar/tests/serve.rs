@@ -164,6 +164,12 @@ async fn what_cannot_be_bound_or_registered_is_an_error() {
     let error = Serve::bind(&Arc::new(registry.handle()), "hello", address).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable);
     assert!(error.message().starts_with(&format!("cannot listen on {address}: ")), "{error}");
+    let error = Serve::bind(registry.handle(), "hello", "127.0.0.1").await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid);
+    assert_eq!(
+        error.message(),
+        r#"address "127.0.0.1" has no port; write 127.0.0.1:8080, or 127.0.0.1:0 for a free one"#
+    );
     let error = Serve::bind(registry.handle(), "", "127.0.0.1:0").await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Invalid);
 

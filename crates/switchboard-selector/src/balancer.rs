@@ -72,6 +72,11 @@ impl Balancer {
         self.pool.pick(request)
     }
 
+    /// Whether [`pick_for`](Self::pick_for) can choose an instance that `request` does not avoid.
+    pub fn has_other(&self, request: &Request<'_>) -> bool {
+        self.pool.has_other(request)
+    }
+
     /// Waits until the registry has been heard, at most the directory's `ready_timeout`.
     ///
     /// # Errors

@@ -22,6 +22,9 @@ const BEGINNING: Duration = Duration::from_secs(5);
 const ALONE: Duration = Duration::from_secs(1);
 const LONGEST_ALONE: Duration = Duration::from_secs(30);
 
+/// Up to such a part of that longer.
+const JITTER: f64 = 0.2;
+
 /// One instance of the current snapshot, with what is known of it besides.
 pub(crate) struct Member {
     pub(crate) candidate: Candidate,
@@ -99,7 +102,9 @@ impl Member {
         if !may || !self.stats().is_unreachable() {
             return false;
         }
-        let lasts = LONGEST_ALONE.min(ALONE * 2_u32.pow(self.absences.min(5)));
+        // Those that died together are not to be tried together: that would take all attempts of a call.
+        let jitter = 1.0 + JITTER * fastrand::f64();
+        let lasts = LONGEST_ALONE.min(ALONE * 2_u32.pow(self.absences.min(5))).mul_f64(jitter);
         self.absences = self.absences.saturating_add(1);
         self.stage = Stage::Away(later(now, lasts));
         tracing::info!(service = %hub.service, instance = %self.instance().id(), ?lasts, "instance cannot be reached, and is left alone");

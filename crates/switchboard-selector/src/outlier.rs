@@ -11,8 +11,9 @@ use std::time::Duration;
 ///
 /// - from an instance that answers nothing: the first of its calls that wait began over 250 ms ago and twice as long as the slowest
 ///   success of late took, and nothing was heard since. One answer ends it;
-/// - from one that cannot be reached: two connections failed, or two calls ended in such silence, with no answer between them. It
-///   is tried by one call after 1 s, then after twice as long each time up to 30 s (gRPC has 1 s, 1.6 times, 120 s).
+/// - from one that cannot be reached: two connections failed with no answer between them, or a call ended in such silence. It
+///   is tried by one call after 1 s, then after twice as long each time up to 30 s (gRPC has 1 s, 1.6 times, 120 s), and up to a
+///   fifth longer, so that those that died together are not tried together. A call that was tried elsewhere before is no trial.
 ///
 /// Without outlier detection neither holds.
 ///

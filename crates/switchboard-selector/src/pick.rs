@@ -36,6 +36,12 @@ impl Pick {
         self.candidate.instance()
     }
 
+    /// Whether the instance was ejected or could not be reached, and this call is to find out how it is now
+    /// ([`OutlierDetection`](crate::OutlierDetection)): one that can go elsewhere should not wait for long.
+    pub fn is_trial(&self) -> bool {
+        self.candidate.stats().is_on_trial()
+    }
+
     /// The head of the answer is here: that is how long the instance takes, whatever comes after. Dropping the pick from now
     /// on says nothing. Only the first time counts.
     pub fn responded(&mut self) {

@@ -72,6 +72,14 @@ impl Pool {
         Ok(Pick::new(chosen.clone(), now))
     }
 
+    /// Whether there is somebody that `request` does not avoid.
+    pub(crate) fn has_other(&self, request: &Request<'_>) -> bool {
+        let current = self.current.load();
+        let Ok(Current { near, far, .. }) = current.as_ref() else { return false };
+        let mut parts = std::iter::once(near).chain(far);
+        parts.any(|part| part.candidates.iter().any(|candidate| !request.avoids(candidate)))
+    }
+
     /// Makes the pickers anew. Called with the members locked, so the latest to come is the latest to be stored.
     pub(crate) fn rebuild(&self, members: &Members) {
         let list = &members.list;
@@ -143,7 +151,7 @@ impl Part {
             // A picker of someone else's may say anything.
             let index = if index < self.candidates.len() { index } else { index % self.candidates.len() };
             let candidate = &self.candidates[index];
-            let is_admitted = || !self.restricted || self.is_admitted(candidate, context.now);
+            let is_admitted = || !self.restricted || self.is_admitted(candidate, request, context.now);
             let is_silent = || silence_counts && candidate.stats().is_silent(context.now);
             if !request.avoids(candidate) && !is_silent() && is_admitted() {
                 return Some(candidate);
@@ -169,11 +177,12 @@ impl Part {
         found.unwrap_or(&self.candidates[from])
     }
 
-    /// By the share that it has of its due; on trial, if this call may be the one that tries it.
+    /// By the share that it has of its due; on trial, if this call may be the one that tries it, which one that was tried elsewhere
+    /// is not.
     #[cold]
-    fn is_admitted(&self, candidate: &Candidate, now: Nanos) -> bool {
+    fn is_admitted(&self, candidate: &Candidate, request: &Request<'_>, now: Nanos) -> bool {
         match candidate.stats().share.load(Relaxed) {
-            0 => candidate.stats().try_it(now),
+            0 => request.avoid.is_empty() && candidate.stats().try_it(now),
             share => !self.slow_start || fastrand::u32(..FULL) < share,
         }
     }

@@ -19,8 +19,8 @@ const SILENCE: Nanos = 1_000_000_000;
 /// the slowest success of late.
 const PATIENCE: Nanos = 250_000_000;
 
-/// So many connections that failed, or calls that ended in silence, with no answer between them, make an instance unreachable. A
-/// single one may have been closed while a request was on its way.
+/// So many connections that failed, with no answer between them, make an instance unreachable. A single one may have been closed
+/// while a request was on its way. A call that ended in silence is enough: it took long, and the next would take as long.
 const UNREACHABLE: u32 = 2;
 
 /// A call that tries an instance which returns from ejection, and does not end, keeps others from it no longer than this.
@@ -51,7 +51,7 @@ pub(crate) struct Stats {
     silent: AtomicU64,
     /// When the first of the calls began that nothing has answered since; 0: none waits.
     asked: AtomicU64,
-    /// Connections that failed, and calls that ended in silence, since the last answer.
+    /// Connections that failed since the last answer; a call that ended in silence counts as [`UNREACHABLE`] of them.
     unreached: AtomicU32,
     /// When the call began that tries it on its return; 0: none is out.
     tried: AtomicU64,
@@ -153,10 +153,12 @@ impl Stats {
         let is_broken = kind == FailureKind::Connection;
         if kind == FailureKind::Response {
             self.hear();
-        } else if (is_broken || self.is_silent(now))
-            && self.unreached.fetch_add(1, Relaxed).wrapping_add(1) == UNREACHABLE
-        {
-            self.hub.wake.notify_one();
+        } else if is_broken || self.is_silent(now) {
+            let by = if is_broken { 1 } else { UNREACHABLE };
+            let before = self.unreached.fetch_add(by, Relaxed);
+            if before < UNREACHABLE && before + by >= UNREACHABLE {
+                self.hub.wake.notify_one();
+            }
         }
         if is_broken && claim(&self.hinted, now, HINT_INTERVAL) {
             self.hub.directory.suspect(&instance.key());

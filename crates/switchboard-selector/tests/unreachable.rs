@@ -105,16 +105,72 @@ async fn one_that_was_away_for_a_moment_is_back_with_its_full_share() {
     assert!(balancer.mark(&"1".parse().unwrap(), FAILED));
     settle().await;
     assert!(matches!(standing(&balancer, 0), Standing::Unreachable { .. }));
-    assert!(standing(&balancer, 0).to_string().starts_with("unreachable, tried again in 1.0"));
+    assert!(standing(&balancer, 0).to_string().starts_with("unreachable, tried again in 1."));
     advance(Duration::from_millis(999)).await;
     settle().await;
     assert!(matches!(standing(&balancer, 0), Standing::Unreachable { .. }));
-    advance(Duration::from_millis(2)).await;
+    // And up to a fifth longer.
+    advance(Duration::from_millis(202)).await;
     settle().await;
     assert_eq!(standing(&balancer, 0), Standing::OnTrial);
     call(&balancer, 1, &[]).await;
     let report = balancer.report().swap_remove(0);
     assert_eq!((report.standing, report.share.to_bits()), (Standing::InUse, 1_f64.to_bits()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn those_that_died_together_are_not_tried_together() {
+    let ids: Vec<String> = (10..30).map(|id| id.to_string()).collect();
+    let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+    let (balancer, _registry) = balancer(&ids, RoundRobin).await;
+    let dead = &ids[..10];
+    for id in dead.iter().chain(dead) {
+        assert!(balancer.mark(&id.parse().unwrap(), FAILED));
+    }
+    settle().await;
+    let on_trial = || balancer.report().iter().filter(|one| one.standing == Standing::OnTrial).count();
+    advance(Duration::from_secs(1)).await;
+    let mut counts = Vec::new();
+    for _ in 0..=20 {
+        advance(Duration::from_millis(10)).await;
+        settle().await;
+        counts.push(on_trial());
+    }
+    counts.dedup();
+    assert!(counts.len() >= 4 && counts.last() == Some(&10), "they return one by one: {counts:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_was_tried_elsewhere_tries_nobody_that_returns() {
+    let (balancer, _registry) = balancer(&["1", "2", "3", "4"], RoundRobin).await;
+    call(&balancer, 1, &["1", "2"]).await;
+    advance(Duration::from_millis(1201)).await;
+    settle().await;
+    assert_eq!([standing(&balancer, 0), standing(&balancer, 1)], [Standing::OnTrial, Standing::OnTrial]);
+    let tried = ["3".parse().unwrap()];
+    for _ in 0..100 {
+        let pick = balancer.pick_for(&Request::new().avoid(&tried)).unwrap();
+        assert_eq!(pick.id().as_str(), "4");
+    }
+    // Unless there is nobody else.
+    let tried = ["3".parse().unwrap(), "4".parse().unwrap()];
+    assert!(balancer.has_other(&Request::new().avoid(&tried)));
+    let pick = balancer.pick_for(&Request::new().avoid(&tried)).unwrap();
+    assert!(pick.is_trial(), "{}", pick.id());
+    let all = ["1", "2", "3", "4"].map(|id| id.parse().unwrap());
+    assert!(!balancer.has_other(&Request::new().avoid(&all)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_call_that_ends_in_silence_is_enough() {
+    let (balancer, _registry) = balancer(&["1", "2"], RoundRobin).await;
+    call(&balancer, 1, &[]).await;
+    let pick = std::iter::repeat_with(|| balancer.pick().unwrap()).find(|pick| pick.id().as_str() == "1");
+    // One call in two seconds, so nothing else is in flight when it ends.
+    advance(Duration::from_secs(2)).await;
+    pick.unwrap().failure(FailureKind::Timeout);
+    settle().await;
+    assert!(matches!(standing(&balancer, 0), Standing::Unreachable { .. }), "{:?}", standing(&balancer, 0));
 }
 
 #[tokio::test(start_paused = true)]

@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use http::{Extensions, HeaderValue, header};
 use reqwest::{Request, Response, StatusCode, Url};
 use reqwest_middleware::{ClientBuilder, ClientWithMiddleware, Error, Middleware, Next, Result};
-use switchboard_core::{Host, Instance, Invalid, ServiceName};
+use switchboard_core::{Host, Instance, InstanceId, Invalid, ServiceName};
 use switchboard_selector::{Balancer, PickError, Selector};
 use tokio::time::Instant;
 use tracing::Instrument;
@@ -221,6 +221,8 @@ impl Discovery {
             if let Some(left) = limits.left() {
                 *request.timeout_mut() = Some(left);
             }
+            let may_move = idempotent && spare.is_some();
+            let limits = if may_move && picked.is_trial() { limits.of_trial() } else { limits };
             let (began, sent) = (Instant::now(), request.url().clone());
             let attempt = self.send(request, &balancer, &instance, extensions, next.clone());
             let result = limits
@@ -238,7 +240,8 @@ impl Discovery {
             }
             let Some(spare) = spare else { return tell(result, instance, &attempts.failures) };
             let is_unconnected = matches!(&result, Err(Error::Reqwest(error)) if error.is_connect());
-            if !attempts.again(instance.id(), &limits, !is_unconnected).await {
+            let has_other = |tried: &[InstanceId]| balancer.has_other(&options.request(tried));
+            if !attempts.again(instance.id(), &limits, !is_unconnected, has_other).await {
                 return tell(result, instance, &attempts.failures);
             }
             request = spare;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use http::{Request, Response};
-use switchboard_core::{Instance, Invalid, Result, ServiceName};
+use switchboard_core::{Instance, InstanceId, Invalid, Result, ServiceName};
 use switchboard_selector::{Balancer, FailureKind, Selector};
 use tokio::time::Instant;
 use tonic::Status;
@@ -247,6 +247,8 @@ impl Shared {
             if let Some(left) = limits.left() {
                 timeout::write(&mut head.headers, left);
             }
+            let may_move = idempotent && attempts.has_more();
+            let limits = if may_move && picked.is_trial() { limits.of_trial() } else { limits };
             let began = Instant::now();
             let request = Request::from_parts(head.clone(), body);
             let result =
@@ -273,7 +275,8 @@ impl Shared {
             }
             // What cannot be sent again costs no budget.
             if let Some(again) = if may_retry { replay.body() } else { None } {
-                if attempts.again(instance.id(), &limits, was_reached(&result)).await {
+                let has_other = |tried: &[InstanceId]| balancer.has_other(&options.request(tried));
+                if attempts.again(instance.id(), &limits, was_reached(&result), has_other).await {
                     tracing::debug!(service = %balancer.service(), instance = %instance.id(), why = why(&result), "failed; trying another instance");
                     body = again;
                     continue;

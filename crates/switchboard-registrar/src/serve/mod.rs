@@ -1,6 +1,7 @@
 //! A server in one call: bound, advertised, registered, asked for its readiness, and ended in the right order.
 
 use std::fmt;
+use std::future::pending;
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
@@ -54,6 +55,8 @@ const GRACE: Duration = Duration::from_secs(15);
 /// 3. on the [signal](shutdown_signal) to end are not ready any more, deregister, and serve on for the drain time;
 /// 4. take no more requests, and finish those in flight.
 ///
+/// At a second signal they return at once, whatever is in flight.
+///
 /// Dropping the future ends all at once; the instance is deregistered in the background.
 #[must_use = "nothing is served until `axum` or `tonic` is called"]
 pub struct Serve {
@@ -62,6 +65,8 @@ pub struct Serve {
     instance: Instance,
     registrar: Box<dyn FnOnce(Registrar) -> Registrar + Send>,
     stop: BoxFuture<'static, io::Result<()>>,
+    /// Ends what `stop` has begun.
+    halt: BoxFuture<'static, io::Result<()>>,
     grace: Duration,
 }
 
@@ -77,6 +82,12 @@ impl Serve {
         Invalid: From<S::Error>,
     {
         let address = address.to_string();
+        if !address.contains(':') {
+            let message = format!(
+                "address {address:?} has no port; write {address}:8080, or {address}:0 for a free one"
+            );
+            return Err(Error::new(ErrorKind::Invalid, "registrar", "serve", message));
+        }
         let listener = TcpListener::bind(&address).await;
         let listener =
             listener.map_err(|error| failed(format!("cannot listen on {address}: {error}"), error))?;
@@ -108,6 +119,7 @@ impl Serve {
             instance,
             registrar: Box::new(|registrar| registrar.drain(DRAIN)),
             stop: shutdown_signal().boxed(),
+            halt: shutdown_signal().boxed(),
             grace: GRACE,
         })
     }
@@ -134,9 +146,10 @@ impl Serve {
         self
     }
 
-    /// Ends when this does, in place of a [signal](shutdown_signal) to the process.
+    /// Ends when this does, in place of a [signal](shutdown_signal) to the process, of which then not even a second one counts.
     pub fn until(mut self, stop: impl Future<Output = ()> + Send + 'static) -> Self {
         self.stop = stop.map(Ok).boxed();
+        self.halt = pending().boxed();
         self
     }
 
@@ -156,7 +169,7 @@ impl Serve {
         F: Future<Output = std::result::Result<(), E>>,
         E: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        let Self { listener, registry, instance, registrar, mut stop, grace } = self;
+        let Self { listener, registry, instance, registrar, mut stop, halt, grace } = self;
         let registrar = registrar(Registrar::new(&registry, instance));
         let limit = registrar.start_limit;
         let running = registrar.start_in_background()?;
@@ -183,20 +196,26 @@ impl Serve {
             }
             Either::Right((asked, _)) => asked,
         };
-        // Those who have not heard yet are served.
-        let (left, served) = match select(&mut server, pin!(running.shutdown())).await {
-            Either::Left((served, leaving)) => (leaving.await, Some(served)),
-            Either::Right((left, _)) => (left, None),
+        let ending = async {
+            // Those who have not heard yet are served.
+            let (left, served) = match select(&mut server, pin!(running.shutdown())).await {
+                Either::Left((served, leaving)) => (leaving.await, Some(served)),
+                Either::Right((left, _)) => (left, None),
+            };
+            drop(tell);
+            let served = match served {
+                None => timeout(grace, server).await.ok(),
+                served => served,
+            };
+            if served.is_none() {
+                tracing::warn!(?grace, "requests are cut off that have not ended in time");
+            }
+            served.map_or(Ok(()), over).and(signalled(asked)).and(left)
         };
-        drop(tell);
-        let served = match served {
-            None => timeout(grace, server).await.ok(),
-            served => served,
-        };
-        if served.is_none() {
-            tracing::warn!(?grace, "requests are cut off that have not ended in time");
+        match select(pin!(ending), halt).await {
+            Either::Left((ended, _)) => ended,
+            Either::Right((asked, _)) => signalled(asked).and(Err(halted())),
         }
-        served.map_or(Ok(()), over).and(signalled(asked)).and(left)
     }
 }
 
@@ -218,6 +237,12 @@ fn over<E: Into<Box<dyn std::error::Error + Send + Sync>>>(served: std::result::
 
 fn signalled(asked: io::Result<()>) -> Result<()> {
     asked.map_err(|error| failed(format!("cannot wait for signals: {error}"), error))
+}
+
+fn halted() -> Error {
+    let message =
+        "asked to end a second time, before the instance was deregistered and all requests had ended";
+    Error::new(ErrorKind::Unavailable, "registrar", "serve", message)
 }
 
 fn failed(message: impl Into<String>, error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
