@@ -12,7 +12,8 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 ///
 /// Displayed as `backend: operation: kind: message`, or `kind: message` for input that was refused before any backend was
 /// asked. The underlying cause, if there is one, is in [`source`](StdError::source) and not repeated in the message. Cheap to
-/// clone, so that one failure can be told to every watcher. Credentials never appear in it.
+/// clone, so that one failure can be told to every watcher. Credentials never appear in it. `Debug`, which is what a `main` that
+/// ends with an error shows, is as readable and has the causes.
 ///
 /// Serialized as `{"kind", "backend", "operation", "message", "causes"}`, the causes as their texts, outermost first.
 ///
@@ -148,8 +149,20 @@ impl fmt::Display for Error {
     }
 }
 
+/// As it is displayed, and the causes, since this is what `main` and `unwrap` show; `{:#?}` has the fields.
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !f.alternate() {
+            let mut text = self.to_string();
+            for cause in
+                std::iter::successors(self.source(), |&cause| cause.source()).map(ToString::to_string)
+            {
+                if !text.ends_with(&cause) {
+                    text = format!("{text}: {cause}");
+                }
+            }
+            return f.write_str(&text);
+        }
         f.debug_struct("Error")
             .field("kind", &self.0.kind)
             .field("backend", &self.0.backend)
@@ -264,6 +277,17 @@ mod tests {
         assert_eq!(error.to_string(), "consul: register: permission denied: the token may not write \"web\"");
         assert_eq!(error.source().unwrap().to_string(), "connection refused");
         assert!(!error.is_transient());
+    }
+
+    #[test]
+    fn what_main_shows_is_as_readable() {
+        let cause = Error::closed("memory", "watch").with_source("a cause");
+        let error = Error::new(ErrorKind::Unavailable, "consul", "connect", "no answer").with_source(cause);
+        let shown = "consul: connect: unavailable: no answer: memory: watch: closed: this registry handle was closed: a cause";
+        assert_eq!(format!("{error:?}"), shown);
+        let said = Error::new(ErrorKind::Unavailable, "a", "b", "it is full").with_source("full");
+        assert_eq!(format!("{said:?}"), "a: b: unavailable: it is full");
+        assert!(format!("{error:#?}").starts_with("Error {\n    kind: Unavailable,"));
     }
 
     #[test]
