@@ -212,7 +212,7 @@ impl Registry for Failover {
     }
 
     fn watch_services(&self) -> NamesStream {
-        self.follow(self.parts.list().iter().map(|part| part.watch_services()))
+        self.follow(self.parts.list().iter().map(Registry::watch_services))
     }
 
     async fn suspect(&self, key: &InstanceKey) {

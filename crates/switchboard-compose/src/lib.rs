@@ -17,7 +17,7 @@
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let (old, new) = (Arc::new(MemoryRegistry::new()), Arc::new(MemoryRegistry::new()));
-//! let both = Union::new([old.clone(), new.clone()])?;
+//! let both = Union::new(vec![old.clone(), new.clone()])?;
 //!
 //! let greeter = Instance::builder("greeter").address("10.0.0.1:80").build()?;
 //! both.register(&greeter, &RegisterOptions::new()).await?;

@@ -15,13 +15,12 @@ pub(crate) trait Merged: Clone + PartialEq + Send + Sync + 'static {
 
 impl Merged for Snapshot {
     fn merged(parts: &[Self], whole: bool) -> Self {
-        let merged = match parts {
-            [one] => one.clone(),
-            _ => {
-                // Of two with one id the later one counts.
-                let all = parts.iter().rev().flat_map(|part| part.all().iter().cloned());
-                Self::new(parts[0].service().clone(), all)
-            }
+        let merged = if let [one] = parts {
+            one.clone()
+        } else {
+            // Of two with one id the later one counts.
+            let all = parts.iter().rev().flat_map(|part| part.all().iter().cloned());
+            Self::new(parts[0].service().clone(), all)
         };
         if whole && parts.iter().all(Self::is_complete) { merged } else { merged.incomplete() }
     }

@@ -20,14 +20,13 @@ pub struct Mirror {
 }
 
 impl Mirror {
-    /// Reads `first`, and registers in it and in `others`.
+    /// Reads the first of these, and registers in all.
     ///
     /// # Errors
     ///
-    /// None; it is a `Result` as those of the other compositions are.
-    pub fn new(first: Arc<dyn Registry>, others: Vec<Arc<dyn Registry>>) -> Result<Self> {
-        let list = std::iter::once(first).chain(others).collect();
-        Ok(Self { parts: Parts::new("mirror", list)? })
+    /// [`ErrorKind::Invalid`](switchboard_core::ErrorKind::Invalid) if there are none.
+    pub fn new(registries: Vec<Arc<dyn Registry>>) -> Result<Self> {
+        Ok(Self { parts: Parts::new("mirror", registries)? })
     }
 }
 

@@ -81,11 +81,11 @@ impl Parts {
     }
 
     pub(crate) async fn local_ip(&self) -> Option<IpAddr> {
-        join_all(self.list.iter().map(|part| part.local_ip())).await.into_iter().flatten().next()
+        join_all(self.list.iter().map(Registry::local_ip)).await.into_iter().flatten().next()
     }
 
     pub(crate) async fn close(&self) -> Result<()> {
-        let answers = join_all(self.list.iter().map(|part| part.close())).await;
+        let answers = join_all(self.list.iter().map(Registry::close)).await;
         self.all("close", answers)
     }
 

@@ -37,14 +37,12 @@ impl Route {
     }
 
     fn to(&self, operation: &'static str, service: &ServiceName) -> Result<&Arc<dyn Registry>> {
-        match rule(&self.patterns, service) {
-            Some(at) => Ok(&self.parts.list()[at]),
-            None => {
-                let what = format!("service {service:?}");
-                let why = format!("goes to no registry; there are rules for: {}", self.patterns.join(", "));
-                Err(Error::invalid(self.parts.name(), operation, &Invalid::new(what, why)))
-            }
+        if let Some(at) = rule(&self.patterns, service) {
+            return Ok(&self.parts.list()[at]);
         }
+        let why = format!("goes to no registry; there are rules for: {}", self.patterns.join(", "));
+        let invalid = Invalid::new(format!("service {service:?}"), why);
+        Err(Error::invalid(self.parts.name(), operation, &invalid))
     }
 }
 
@@ -82,7 +80,7 @@ impl Registry for Route {
 
     async fn services(&self) -> Result<BTreeSet<ServiceName>> {
         let mut all = BTreeSet::new();
-        let asked = join_all(self.parts.list().iter().map(|part| part.services())).await;
+        let asked = join_all(self.parts.list().iter().map(Registry::services)).await;
         for (at, names) in asked.into_iter().enumerate() {
             let names = names.map_err(|error| self.parts.error("services", vec![(at, error)]))?;
             all.extend(names.into_iter().filter(|name| rule(&self.patterns, name) == Some(at)));

@@ -45,16 +45,7 @@ impl Union {
     /// # Errors
     ///
     /// [`ErrorKind::Invalid`] if there are none.
-    pub fn new<R: Registry>(registries: impl IntoIterator<Item = Arc<R>>) -> Result<Self> {
-        Self::of(registries.into_iter().map(|registry| registry as Arc<dyn Registry>).collect())
-    }
-
-    /// [`new`](Self::new), of registries of several kinds.
-    ///
-    /// # Errors
-    ///
-    /// As for [`new`](Self::new).
-    pub fn of(registries: Vec<Arc<dyn Registry>>) -> Result<Self> {
+    pub fn new(registries: Vec<Arc<dyn Registry>>) -> Result<Self> {
         let parts = Parts::new("union", registries)?;
         Ok(Self { parts, lookups: Memory::default(), names: Memory::default() })
     }
@@ -214,7 +205,7 @@ impl Registry for Union {
     }
 
     fn watch_services(&self) -> NamesStream {
-        self.follow(self.parts.list().iter().map(|part| part.watch_services()))
+        self.follow(self.parts.list().iter().map(Registry::watch_services))
     }
 
     async fn suspect(&self, key: &InstanceKey) {

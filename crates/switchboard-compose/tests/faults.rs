@@ -57,7 +57,7 @@ async fn said(watch: &mut SnapshotStream, within: Duration) -> Option<Result<Sna
 #[tokio::test(start_paused = true)]
 async fn a_union_keeps_what_one_said_that_is_down() {
     let (worlds, handles, parts) = two().await;
-    let union = Union::of(parts).unwrap();
+    let union = Union::new(parts).unwrap();
     let mut watch = union.watch(&service());
     let first = said(&mut watch, SECOND).await.unwrap().unwrap();
     assert_eq!((ids(&first), first.is_complete()), (vec!["1", "2"], true));
@@ -85,7 +85,7 @@ async fn a_union_keeps_what_one_said_that_is_down() {
 #[tokio::test(start_paused = true)]
 async fn who_has_never_been_heard_makes_no_union_empty() {
     let (_worlds, handles, parts) = two().await;
-    let union = Union::of(parts).unwrap();
+    let union = Union::new(parts).unwrap();
     let nobody = ServiceName::new("nobody").unwrap();
     handles[0].fail(down());
     let mut watch = union.watch(&nobody);
@@ -110,7 +110,7 @@ async fn one_id_in_both_is_one_instance_and_the_earlier_one_counts() {
     let (worlds, _handles, parts) = two().await;
     let other = Instance::builder("a").id("1").address("127.0.0.2:80").build().unwrap();
     worlds[1].register(&other, &RegisterOptions::new()).await.unwrap();
-    let found = Union::of(parts).unwrap().lookup(&service()).await.unwrap();
+    let found = Union::new(parts).unwrap().lookup(&service()).await.unwrap();
     assert_eq!(ids(&found), ["1", "2"]);
     assert_eq!(found.all()[0].address().to_string(), "127.0.0.1:80");
 }
@@ -118,7 +118,7 @@ async fn one_id_in_both_is_one_instance_and_the_earlier_one_counts() {
 #[tokio::test(start_paused = true)]
 async fn one_that_hangs_holds_up_the_others_by_three_seconds_and_no_more() {
     let world = MemoryRegistry::new();
-    let union = Union::of(vec![Arc::new(Hung), Arc::new(world.handle())]).unwrap();
+    let union = Union::new(vec![Arc::new(Hung), Arc::new(world.handle())]).unwrap();
     let began = Instant::now();
     register(&union, "1").await;
     assert_eq!(began.elapsed(), SECOND * 3);
@@ -135,7 +135,7 @@ async fn one_that_hangs_holds_up_the_others_by_three_seconds_and_no_more() {
 #[tokio::test(start_paused = true)]
 async fn a_registration_that_one_missed_is_made_up_for_by_the_next_renewal() {
     let (worlds, handles, parts) = two().await;
-    let union = Union::of(parts).unwrap();
+    let union = Union::new(parts).unwrap();
     handles[0].fail(down());
     register(&union, "9").await;
     assert!(worlds[0].lookup(&service()).await.unwrap().get(instance("9").id()).is_none());
@@ -161,13 +161,13 @@ async fn a_registration_that_one_missed_is_made_up_for_by_the_next_renewal() {
 #[tokio::test(start_paused = true)]
 async fn those_that_one_can_only_read_are_left_out_of_registering() {
     let world = MemoryRegistry::new();
-    let union = Union::of(vec![Arc::new(Readable), Arc::new(world.handle())]).unwrap();
+    let union = Union::new(vec![Arc::new(Readable), Arc::new(world.handle())]).unwrap();
     register(&union, "1").await;
     union.deregister(&instance("1").key()).await.unwrap();
-    let alone = Union::new([Arc::new(Readable)]).unwrap();
+    let alone = Union::new(vec![Arc::new(Readable)]).unwrap();
     let error = alone.register(&instance("1"), &RegisterOptions::new()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unsupported);
-    assert_eq!(Union::of(Vec::new()).unwrap_err().kind(), ErrorKind::Invalid);
+    assert_eq!(Union::new(Vec::new()).unwrap_err().kind(), ErrorKind::Invalid);
 }
 
 #[tokio::test(start_paused = true)]
@@ -234,9 +234,8 @@ async fn failover_asks_who_failed_of_late_last() {
 
 #[tokio::test(start_paused = true)]
 async fn a_mirror_reads_the_first_and_registers_in_both() {
-    let (worlds, _handles, mut parts) = two().await;
-    let others = parts.split_off(1);
-    let mirror = Mirror::new(parts.remove(0), others).unwrap();
+    let (worlds, _handles, parts) = two().await;
+    let mirror = Mirror::new(parts).unwrap();
     register(&mirror, "9").await;
     assert_eq!(ids(&mirror.lookup(&service()).await.unwrap()), ["1", "9"]);
     assert_eq!(ids(&worlds[1].lookup(&service()).await.unwrap()), ["2", "9"]);

@@ -7,6 +7,8 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use switchboard_core::{Error, Invalid, MemoryRegistry, Registry, RegistryUrl, Result};
 
+use crate::expression::Expression;
+
 /// The environment variable that names the registry.
 pub const ENVIRONMENT_VARIABLE: &str = "SWITCHBOARD_REGISTRY";
 
@@ -17,6 +19,16 @@ const DEFAULT: &str = "mdns:";
 const FEATURES: [&str; 2] = ["mdns", "consul"];
 
 /// Opens the registry that `url` names, such as `mdns:`, `consul://127.0.0.1:8500?dc=dc1` or `memory:`.
+///
+/// With the feature `compose`, several make one, by operators between blanks, so that nothing in the URLs needs to be escaped. From
+/// the one that binds most to the one that binds least:
+///
+/// | | |
+/// |---|---|
+/// | `consul: > etcd:` | reads the first and registers in all |
+/// | `consul: + mdns:` | reads all, and registers in all |
+/// | <code>consul: &#124; mdns:</code> | reads the first that can be heard, and registers in all |
+/// | `legacy-* -> consul: ; * -> mdns:` | each service in the registry of the first pattern that its name matches |
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -102,11 +114,52 @@ impl Connector {
     ///
     /// As for [`connect`].
     pub async fn connect(&self, url: &str) -> Result<Arc<dyn Registry>> {
+        let expression = Expression::parse(url).map_err(|invalid| refused(&invalid))?;
+        self.open(expression).await
+    }
+
+    fn open<'a>(&'a self, expression: Expression<'a>) -> BoxFuture<'a, Result<Arc<dyn Registry>>> {
+        async move {
+            match expression {
+                Expression::Url(url) => self.open_url(url).await,
+                several => self.open_several(several).await,
+            }
+        }
+        .boxed()
+    }
+
+    async fn open_url(&self, url: &str) -> Result<Arc<dyn Registry>> {
         let url: RegistryUrl = url.parse().map_err(|invalid| refused(&invalid))?;
         match self.schemes.get(url.scheme()) {
             Some(open) => open(url).await,
             None => Err(refused(&self.unknown(url.scheme()))),
         }
+    }
+
+    #[cfg(feature = "compose")]
+    async fn open_several(&self, several: Expression<'_>) -> Result<Arc<dyn Registry>> {
+        use switchboard_compose::{Failover, Mirror, Route, Union};
+
+        Ok(match several {
+            Expression::Url(url) => self.open_url(url).await?,
+            Expression::Union(parts) => Arc::new(Union::new(self.open_all(parts).await?)?),
+            Expression::Failover(parts) => Arc::new(Failover::new(self.open_all(parts).await?)?),
+            Expression::Mirror(parts) => Arc::new(Mirror::new(self.open_all(parts).await?)?),
+            Expression::Route(rules) => {
+                let (patterns, parts): (Vec<&str>, Vec<_>) = rules.into_iter().unzip();
+                Arc::new(Route::new(patterns.into_iter().zip(self.open_all(parts).await?))?)
+            }
+        })
+    }
+
+    #[cfg(feature = "compose")]
+    async fn open_all(&self, parts: Vec<Expression<'_>>) -> Result<Vec<Arc<dyn Registry>>> {
+        futures::future::try_join_all(parts.into_iter().map(|part| self.open(part))).await
+    }
+
+    #[cfg(not(feature = "compose"))]
+    async fn open_several(&self, _: Expression<'_>) -> Result<Arc<dyn Registry>> {
+        Err(refused(&off("several registries", "compose")))
     }
 
     /// Opens the registry named by the environment variable `SWITCHBOARD_REGISTRY`; `mdns:` if it is unset or empty.
@@ -127,11 +180,7 @@ impl Connector {
     fn unknown(&self, scheme: &str) -> Invalid {
         let what = format!("registry scheme {scheme:?}");
         if FEATURES.contains(&scheme) {
-            let add = format!("cargo add switchboard-discovery --features {scheme}");
-            return Invalid::new(
-                what,
-                format!("needs the feature {scheme:?}, which is off; turn it on by `{add}`"),
-            );
+            return off(what, scheme);
         }
         let known: Vec<&str> = self.schemes.keys().map(String::as_str).collect();
         let advice = match scheme {
@@ -140,6 +189,11 @@ impl Connector {
         };
         Invalid::new(what, format!("is unknown; there are: {}{advice}", known.join(", ")))
     }
+}
+
+fn off(what: impl Into<String>, feature: &str) -> Invalid {
+    let add = format!("cargo add switchboard-discovery --features {feature}");
+    Invalid::new(what, format!("needs the feature {feature:?}, which is off; turn it on by `{add}`"))
 }
 
 fn refused(invalid: &Invalid) -> Error {
@@ -213,6 +267,37 @@ mod tests {
             assert_eq!(error.kind(), ErrorKind::Invalid);
             assert_eq!(error.message(), message);
         }
+    }
+
+    #[cfg(feature = "compose")]
+    #[tokio::test]
+    async fn several_make_one() {
+        let url = "legacy-* -> memory:old ; * -> memory:one + memory:two | memory:three > memory:four";
+        let registry = connect(url).await.unwrap();
+        assert_eq!(registry.to_string(), url);
+        let instance = |service: &str| Instance::builder(service).address("h:1").build().unwrap();
+        for (service, places) in [("legacy-a", &["old"][..]), ("a", &["one", "two", "three", "four"])] {
+            registry.register(&instance(service), &RegisterOptions::new()).await.unwrap();
+            for place in ["old", "one", "two", "three", "four"] {
+                let found = connect(&format!("memory:{place}")).await.unwrap();
+                let found = found.lookup(instance(service).service()).await.unwrap().len();
+                assert_eq!(found == 1, places.contains(&place), "{service} in {place}");
+            }
+        }
+        let error = connect("memory: | memory:?a=1").await.unwrap_err();
+        assert_eq!(error.message(), "memory parameter \"a\": is unknown; there are: none");
+        let error = connect("memory: |").await.unwrap_err();
+        assert_eq!(error.message(), "registries, at character 10: expected a registry URL such as `mdns:`");
+    }
+
+    #[cfg(not(feature = "compose"))]
+    #[tokio::test]
+    async fn several_need_a_feature() {
+        assert_eq!(
+            connect("memory: | mdns:").await.unwrap_err().message(),
+            "several registries: needs the feature \"compose\", which is off; turn it on by `cargo add \
+             switchboard-discovery --features compose`"
+        );
     }
 
     #[cfg(any(feature = "mdns", feature = "consul"))]

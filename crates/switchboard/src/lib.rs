@@ -17,12 +17,14 @@
 //! | `tower` | a tower `Service` that picks for each request, and a `Discover` stream; includes `selector` |
 //! | `reqwest` | `http://hello/greet` for reqwest: a middleware, and a DNS resolver; includes `selector` |
 //! | `tonic` | a gRPC channel for a service name that picks for each call; includes `selector` |
+//! | `compose` | several registries as one, for migrations and spares: see [`connect`] |
 //! | `metrics` | counters, gauges and histograms of all of it, through the [`metrics`](https://docs.rs/metrics) facade |
 //! | `full` | all of the above |
 //!
 //! The in-memory registry, scheme `memory:`, is always there. Features only add.
 
 mod connect;
+mod expression;
 
 pub use connect::{Connector, ENVIRONMENT_VARIABLE, connect, from_env};
 pub use switchboard_core::*;
@@ -34,6 +36,10 @@ pub use switchboard_mdns as mdns;
 /// The registry to grow into: Consul, over its HTTP API.
 #[cfg(feature = "consul")]
 pub use switchboard_consul as consul;
+
+/// Several registries as one: united, in turn, mirrored, or by the service's name.
+#[cfg(feature = "compose")]
+pub use switchboard_compose as compose;
 
 /// The server side: keeps an instance registered for as long as the server runs and is well.
 #[cfg(feature = "registrar")]
