@@ -87,6 +87,7 @@ impl Unicast {
 }
 
 /// How far what is known can be trusted to be all.
+#[derive(Debug)]
 pub(crate) struct Standing {
     /// How long answers have had time to arrive: since the first question by multicast.
     pub(crate) age: Duration,

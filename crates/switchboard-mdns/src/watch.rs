@@ -16,6 +16,10 @@ use crate::heard::Standing;
 /// within a second (RFC 6762 §6), and may then take 120 ms; the rest is for a busy machine.
 const SILENCE: Duration = Duration::from_millis(1500);
 
+/// The same where somebody is heard and not everybody has answered by unicast: who has many instances takes longer, and longest on
+/// a machine that is busy.
+const CROWD: Duration = Duration::from_millis(2000);
+
 /// The most that is listened while answers still arrive, or twice the settle window where that is longer.
 const LISTEN_AT_MOST: Duration = Duration::from_secs(3);
 
@@ -82,14 +86,15 @@ fn settled<T: Send + 'static>(
     browse: Arc<Browse>,
     stream: BoxStream<'static, Result<T>>,
     settle: Duration,
-    found: impl Fn(&Store) -> bool + Send + 'static,
+    found: impl Fn(&Store) -> bool + Send + Sync + 'static,
     mark: impl Fn(T, bool) -> T + Send + 'static,
 ) -> BoxStream<'static, Result<T>> {
     let stream = async move {
-        listen(&browse, settle, found).await;
+        listen(&browse, settle, &found).await;
         // The browse goes on for as long as the stream is held.
         stream.map(move |item| {
-            let whole = is_whole(settle, &browse.standing(), browse.changed().borrow().elapsed());
+            let quiet = browse.changed().borrow().elapsed();
+            let whole = is_whole(settle, &browse.standing(), quiet, found(browse.store()));
             item.map(|item| mark(item, whole))
         })
     };
@@ -106,7 +111,9 @@ async fn listen(browse: &Browse, settle: Duration, found: impl Fn(&Store) -> boo
         let left = left(settle, &standing, quiet, found(browse.store()));
         // Even a sleep of nothing waits for the next tick of the timer.
         if left.is_zero() || browse.store().is_closed() || browse.is_deaf() {
-            return is_whole(settle, &standing, quiet);
+            let whole = is_whole(settle, &standing, quiet, found(browse.store()));
+            tracing::debug!(whole, ?standing, ?quiet, "listened");
+            return whole;
         }
         // Time that runs out and a change are both a reason to look again, and so is what is heard and changes nothing.
         let _ = timeout(left.min(LOOK), changed.changed()).await;
@@ -116,16 +123,22 @@ async fn listen(browse: &Browse, settle: Duration, found: impl Fn(&Store) -> boo
 /// How long to listen on, for a browse which has heard nothing new for as long as `quiet`.
 pub(crate) fn left(settle: Duration, standing: &Standing, quiet: Duration, found: bool) -> Duration {
     let sure = found && standing.vouched;
-    let silence = if sure { Duration::ZERO } else { SILENCE.max(settle).saturating_sub(standing.silence) };
+    let silence =
+        if sure { Duration::ZERO } else { absence(found).max(settle).saturating_sub(standing.silence) };
     let at_most = at_most(settle).saturating_sub(standing.age);
     unsettled(settle, standing, quiet).max(silence).min(at_most)
 }
 
 /// Whether nothing suggests that there is more than is known.
-fn is_whole(settle: Duration, standing: &Standing, quiet: Duration) -> bool {
-    let heard_out = standing.vouched || standing.silence >= SILENCE;
+fn is_whole(settle: Duration, standing: &Standing, quiet: Duration, found: bool) -> bool {
+    let heard_out = standing.vouched || standing.silence >= absence(found);
     let settled = heard_out && unsettled(settle, standing, quiet).is_zero();
     standing.unheard == 0 && (settled || standing.age > 2 * at_most(settle))
+}
+
+/// How long silence takes to mean that there is nobody, or nobody else.
+fn absence(found: bool) -> Duration {
+    if found { CROWD } else { SILENCE }
 }
 
 /// How long it has to be quiet yet until the answers have come. The longer they take to come, the longer may be a pause
@@ -181,7 +194,7 @@ mod tests {
         assert_eq!(absent(1500, 1500), ms(0));
         assert_eq!(absent(3000, 0), ms(0));
         let unsure = Standing { vouched: false, ..aged(1000) };
-        assert_eq!(left(ms(150), &unsure, ms(1000), true), ms(500), "not everybody has answered by unicast");
+        assert_eq!(left(ms(150), &unsure, ms(1000), true), ms(1000), "not everybody has answered by unicast");
     }
 
     #[test]
@@ -195,16 +208,21 @@ mod tests {
 
     #[test]
     fn what_still_comes_or_is_not_described_is_not_the_whole() {
-        let whole = |age, quiet| is_whole(ms(150), &aged(age), ms(quiet));
+        let whole = |age, quiet| is_whole(ms(150), &aged(age), ms(quiet), true);
         assert!(whole(250, 150));
         assert!(!whole(3000, 100), "they still came when there was no more time");
         let unasked = Standing { vouched: false, silence: ms(1000), ..aged(3000) };
         assert!(
-            !is_whole(ms(150), &unasked, ms(1500)),
+            !is_whole(ms(150), &unasked, ms(1500), false),
             "some may not have been free to answer the first question"
         );
-        assert!(is_whole(ms(150), &Standing { silence: ms(1500), ..unasked }, ms(1500)));
+        assert!(is_whole(ms(150), &Standing { silence: ms(1500), ..unasked }, ms(1500), false));
+        assert!(
+            !is_whole(ms(150), &Standing { silence: ms(1999), ..unasked }, ms(1999), true),
+            "somebody has many"
+        );
+        assert!(is_whole(ms(150), &Standing { silence: ms(2000), ..unasked }, ms(2000), true));
         assert!(whole(60_000, 0), "one that has listened for long knows all");
-        assert!(!is_whole(ms(150), &Standing { unheard: 1, ..aged(60_000) }, ms(9000)));
+        assert!(!is_whole(ms(150), &Standing { unheard: 1, ..aged(60_000) }, ms(9000), true));
     }
 }

@@ -92,7 +92,8 @@ impl Stats {
     #[inline]
     pub(crate) fn end(&self, began: Nanos) {
         self.hub.metrics.end();
-        if self.in_flight.fetch_sub(1, Relaxed) == 1 {
+        // Of one that cannot be reached silence goes on to count until the pools know it.
+        if self.in_flight.fetch_sub(1, Relaxed) == 1 && !self.is_unreachable() {
             self.asked.store(0, Relaxed);
         }
         if self.tried.load(Relaxed) == began.max(1) {
@@ -229,6 +230,7 @@ impl Stats {
     pub(crate) fn put_on_trial(&self) {
         self.row.store(self.hub.consecutive().saturating_sub(1), Relaxed);
         self.unreached.store(UNREACHABLE - 1, Relaxed);
+        self.asked.store(0, Relaxed);
         self.tried.store(0, Relaxed);
         self.share.store(0, Relaxed);
     }
@@ -258,6 +260,7 @@ impl Stats {
     pub(crate) fn reset(&self) {
         self.clear();
         self.unreached.store(0, Relaxed);
+        self.asked.store(0, Relaxed);
         self.latency.clear();
         self.take_tally();
     }

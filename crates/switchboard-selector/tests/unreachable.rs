@@ -169,6 +169,8 @@ async fn one_call_that_ends_in_silence_is_enough() {
     // One call in two seconds, so nothing else is in flight when it ends.
     advance(Duration::from_secs(2)).await;
     pick.unwrap().failure(FailureKind::Timeout);
+    // Before anybody has made anything of it.
+    assert!((0..20).all(|_| balancer.pick().unwrap().id().as_str() == "2"));
     settle().await;
     assert!(matches!(standing(&balancer, 0), Standing::Unreachable { .. }), "{:?}", standing(&balancer, 0));
 }

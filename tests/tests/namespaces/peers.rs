@@ -138,7 +138,11 @@ fn a_look_gets_all_that_avahi_has_while_it_may_not_multicast() {
     let deadline = Instant::now() + 3 * LIMIT;
     let mut whole = 0;
     while whole < 3 {
-        let mut reader = crate::node_at(&here, "mdns:?interface=eth0");
+        let mut command = here.command(env!("CARGO_BIN_EXE_mdns-node"));
+        // What is said where it fails.
+        command.arg("mdns:?interface=eth0").env("RUST_LOG", "switchboard_mdns=debug");
+        let mut reader = Program::start(here.netns(), &mut command);
+        reader.until("start", LIMIT, |event| (event["event"] == "open").then_some(()));
         reader.tell("lookup _http._tcp");
         let ((found, said), _) = reader.until("lookup", LIMIT, |event| {
             Some((crate::instances(event, "_http._tcp")?.len(), event["whole"] == true))
