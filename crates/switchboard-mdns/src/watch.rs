@@ -18,7 +18,7 @@ const SILENCE: Duration = Duration::from_millis(1500);
 
 /// The same where somebody is heard and not everybody has answered by unicast: who has many instances takes longer, and longest on
 /// a machine that is busy.
-const CROWD: Duration = Duration::from_millis(2000);
+const CROWD: Duration = Duration::from_secs(2);
 
 /// The most that is listened while answers still arrive, or twice the settle window where that is longer.
 const LISTEN_AT_MOST: Duration = Duration::from_secs(3);
