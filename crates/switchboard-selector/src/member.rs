@@ -22,6 +22,10 @@ const BEGINNING: Duration = Duration::from_secs(5);
 const ALONE: Duration = Duration::from_secs(1);
 const LONGEST_ALONE: Duration = Duration::from_secs(30);
 
+/// One that does not answer is left alone for at least so many times as long as a call has waited for it: each that finds out how
+/// it is costs a caller that time.
+const WAITS: u32 = 5;
+
 /// Up to such a part of that longer.
 const JITTER: f64 = 0.2;
 
@@ -104,7 +108,9 @@ impl Member {
         }
         // Those that died together are not to be tried together: that would take all attempts of a call.
         let jitter = 1.0 + JITTER * fastrand::f64();
-        let lasts = LONGEST_ALONE.min(ALONE * 2_u32.pow(self.absences.min(5))).mul_f64(jitter);
+        let lasts =
+            (ALONE * 2_u32.pow(self.absences.min(5))).max(self.stats().waited().saturating_mul(WAITS));
+        let lasts = lasts.min(LONGEST_ALONE).mul_f64(jitter);
         self.absences = self.absences.saturating_add(1);
         self.stage = Stage::Away(later(now, lasts));
         tracing::info!(service = %hub.service, instance = %self.instance().id(), ?lasts, "instance cannot be reached, and is left alone");

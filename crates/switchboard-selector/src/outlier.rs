@@ -9,11 +9,12 @@ use std::time::Duration;
 ///
 /// Beside the rules, and beyond the cap on how many may be ejected, picks keep away as long as there are others
 ///
-/// - from an instance that answers nothing: the first of its calls that wait began over 250 ms ago and twice as long as the slowest
+/// - from an instance that answers nothing: the first of its calls that wait began over 100 ms ago and twice as long as the slowest
 ///   success of late took, and nothing was heard since. One answer ends it;
 /// - from one that cannot be reached: two connections failed with no answer between them, or a call ended in such silence. It
-///   is tried by one call after 1 s, then after twice as long each time up to 30 s (gRPC has 1 s, 1.6 times, 120 s), and up to a
-///   fifth longer, so that those that died together are not tried together. A call that was tried elsewhere before is no trial.
+///   is tried by one call after 1 s, then after twice as long each time, and after five times as long as a call has waited for it
+///   in vain if that is longer, up to 30 s (gRPC has 1 s, 1.6 times, 120 s); and up to a fifth later, so that those that died
+///   together are not tried together. A call that was tried elsewhere before is no trial.
 ///
 /// Without outlier detection neither holds.
 ///

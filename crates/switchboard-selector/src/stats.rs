@@ -1,5 +1,6 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
 
 use switchboard_core::Instance;
 
@@ -16,8 +17,8 @@ const HINT_INTERVAL: Nanos = 1_000_000_000;
 const SILENCE: Nanos = 1_000_000_000;
 
 /// An instance that has answered nothing since the first of its calls began is passed over from then on, and not before twice
-/// the slowest success of late.
-const PATIENCE: Nanos = 250_000_000;
+/// the slowest success of late. Longer than a busy thread waits for its turn; each call in this time may be lost.
+const PATIENCE: Nanos = 100_000_000;
 
 /// So many connections that failed, with no answer between them, make an instance unreachable. A single one may have been closed
 /// while a request was on its way. A call that ended in silence is enough: it took long, and the next would take as long.
@@ -53,6 +54,8 @@ pub(crate) struct Stats {
     asked: AtomicU64,
     /// Connections that failed since the last answer; a call that ended in silence counts as [`UNREACHABLE`] of them.
     unreached: AtomicU32,
+    /// How long the last call took that ended in silence; 0: none did since the last answer.
+    waited: AtomicU64,
     /// When the call began that tries it on its return; 0: none is out.
     tried: AtomicU64,
     hinted: AtomicU64,
@@ -72,6 +75,7 @@ impl Stats {
             silent: AtomicU64::new(0),
             asked: AtomicU64::new(0),
             unreached: AtomicU32::new(0),
+            waited: AtomicU64::new(0),
             tried: AtomicU64::new(0),
             hinted: AtomicU64::new(0),
             hub: hub.clone(),
@@ -156,6 +160,9 @@ impl Stats {
             self.hear();
         } else if is_broken || self.is_silent(now) {
             let by = if is_broken { 1 } else { UNREACHABLE };
+            if !is_broken {
+                self.waited.store(now.saturating_sub(self.asked.load(Relaxed)), Relaxed);
+            }
             let before = self.unreached.fetch_add(by, Relaxed);
             if before < UNREACHABLE && before + by >= UNREACHABLE {
                 self.hub.wake.notify_one();
@@ -171,9 +178,17 @@ impl Stats {
         if self.asked.load(Relaxed) != 0 {
             self.asked.store(0, Relaxed);
         }
+        if self.waited.load(Relaxed) != 0 {
+            self.waited.store(0, Relaxed);
+        }
         if self.unreached.load(Relaxed) != 0 && self.unreached.swap(0, Relaxed) >= UNREACHABLE {
             self.hub.wake.notify_one();
         }
+    }
+
+    /// How long a call waited in vain for it, if its connections are well and it does not answer.
+    pub(crate) fn waited(&self) -> Duration {
+        Duration::from_nanos(self.waited.load(Relaxed))
     }
 
     pub(crate) fn is_unreachable(&self) -> bool {
@@ -261,6 +276,7 @@ impl Stats {
         self.clear();
         self.unreached.store(0, Relaxed);
         self.asked.store(0, Relaxed);
+        self.waited.store(0, Relaxed);
         self.latency.clear();
         self.take_tally();
     }

@@ -173,6 +173,13 @@ async fn one_call_that_ends_in_silence_is_enough() {
     assert!((0..20).all(|_| balancer.pick().unwrap().id().as_str() == "2"));
     settle().await;
     assert!(matches!(standing(&balancer, 0), Standing::Unreachable { .. }), "{:?}", standing(&balancer, 0));
+    // To find out how it is costs a caller as long again, so that is not done often.
+    advance(Duration::from_millis(9999)).await;
+    settle().await;
+    assert!(matches!(standing(&balancer, 0), Standing::Unreachable { .. }), "{:?}", standing(&balancer, 0));
+    advance(Duration::from_millis(2002)).await;
+    settle().await;
+    assert_eq!(standing(&balancer, 0), Standing::OnTrial);
 }
 
 #[tokio::test(start_paused = true)]
