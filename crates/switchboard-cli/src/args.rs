@@ -1,6 +1,7 @@
 //! What can be written on the command line.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use clap::builder::NonEmptyStringValueParser;
@@ -46,9 +47,13 @@ pub(crate) struct Global {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// List the services, with how many instances each has
-    Services,
+    Services(Services),
     /// List the instances of a service, healthy ones first
     Instances(Instances),
+    /// Tell everything about a service or one of its instances
+    Describe(Describe),
+    /// Wait until a service has so many healthy instances, or none at all
+    Wait(Wait),
     /// Show each change as it happens, the current state first
     Watch(Watch),
     /// Register an address, and keep it registered until Ctrl-C or SIGTERM
@@ -70,24 +75,129 @@ pub(crate) enum Command {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct Services {
+    #[command(flatten)]
+    pub(crate) list: List,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct Instances {
     /// The service
-    pub(crate) service: ServiceName,
+    #[arg(required_unless_present = "all")]
+    pub(crate) service: Option<ServiceName>,
+    /// The instances of all services
+    #[arg(short = 'A', long, conflicts_with = "service")]
+    pub(crate) all: bool,
     #[command(flatten)]
     pub(crate) filter: InstanceFilter,
     /// Only instances that are passing or warning
     #[arg(long)]
     pub(crate) healthy: bool,
-    /// `wide` shows long tags, metadata and endpoints in full
+    #[command(flatten)]
+    pub(crate) list: List,
+}
+
+/// How a list is written.
+#[derive(Debug, Args)]
+pub(crate) struct List {
+    /// `wide` cuts nothing; `json`, `yaml`, `name`, or a template for each item: template='{{ id }} {{ address }}'
+    #[arg(short, long, value_name = "FORMAT")]
+    pub(crate) output: Option<Format>,
+    /// Sort by a field, such as `id`, `version` or `metadata.zone`; with a minus before it the other way round
+    #[arg(long, value_name = "FIELD", allow_hyphen_values = true)]
+    pub(crate) sort: Option<Sort>,
+    /// Leave out the heads of the columns
+    #[arg(long)]
+    pub(crate) no_headers: bool,
+}
+
+/// The form of what is written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Format {
+    /// A table in which nothing is cut.
+    Wide,
+    Json,
+    Yaml,
+    /// `SERVICE`, or `SERVICE/ID`.
+    Name,
+    Template(String),
+}
+
+impl Format {
+    /// Whether it is a table, which people read.
+    pub(crate) fn is_for_people(format: Option<&Self>) -> bool {
+        matches!(format, None | Some(Self::Wide))
+    }
+
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Wide => "wide",
+            Self::Json => "json",
+            Self::Yaml => "yaml",
+            Self::Name => "name",
+            Self::Template(_) => "template",
+        }
+    }
+}
+
+impl FromStr for Format {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "wide" => Ok(Self::Wide),
+            "json" => Ok(Self::Json),
+            "yaml" => Ok(Self::Yaml),
+            "name" => Ok(Self::Name),
+            _ => match text.split_once('=') {
+                Some(("template", template)) => Ok(Self::Template(template.into())),
+                _ => Err("is none of wide, json, yaml, name, template=TEXT"),
+            },
+        }
+    }
+}
+
+/// What a list is sorted by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Sort {
+    pub(crate) field: String,
+    pub(crate) descending: bool,
+}
+
+impl FromStr for Sort {
+    type Err = std::convert::Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let field = text.strip_prefix('-');
+        Ok(Self { field: field.unwrap_or(text).into(), descending: field.is_some() })
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Describe {
+    /// The service
+    pub(crate) service: ServiceName,
+    /// The instance; all of them if left out
+    pub(crate) id: Option<InstanceId>,
+    /// `json`, `yaml`, or a template: template='{{ instances | length }}'
     #[arg(short, long, value_name = "FORMAT")]
     pub(crate) output: Option<Format>,
 }
 
-/// How a list is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Format {
-    /// A table in which nothing is cut
-    Wide,
+#[derive(Debug, Args)]
+pub(crate) struct Wait {
+    /// The service
+    pub(crate) service: ServiceName,
+    /// The instance; any if left out
+    pub(crate) id: Option<InstanceId>,
+    /// Until so many instances are passing or warning
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) healthy: u32,
+    /// Until there is no instance, of whatever health
+    #[arg(long, conflicts_with = "healthy")]
+    pub(crate) gone: bool,
+    #[command(flatten)]
+    pub(crate) filter: InstanceFilter,
 }
 
 /// Which instances count; all that is given must hold.

@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::{Client, Url};
+use switchboard::Address;
 use switchboard::registrar::Registrar;
-use switchboard::{Address, Host};
 
 use crate::args::Details;
 use crate::failure::{Failure, chain};
-use crate::process;
+use crate::{output, process};
 
 /// How long one check may take.
 const LIMIT: Duration = Duration::from_secs(5);
@@ -75,10 +75,7 @@ fn client() -> Result<Client, Failure> {
 }
 
 fn url(text: &str, address: &Address) -> Result<Url, Failure> {
-    let host = match address.host() {
-        Host::Ip(ip) if ip.is_ipv6() => format!("[{ip}]"),
-        host => host.to_string(),
-    };
+    let host = output::host(address);
     let filled = text.replace("{host}", &host).replace("{port}", &address.port().to_string());
     match Url::parse(&filled) {
         Ok(url) if matches!(url.scheme(), "http" | "https") => Ok(url),

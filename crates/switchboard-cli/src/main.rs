@@ -2,15 +2,18 @@
 
 mod args;
 mod commands;
+mod details;
 mod doctor;
 mod failure;
 mod health_check;
+mod listing;
 mod manual;
 mod network;
 mod output;
 mod process;
 mod reader;
 mod session;
+mod template;
 mod top;
 
 use std::process::ExitCode;
@@ -44,8 +47,10 @@ async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     output::log(global.verbose);
     let session = Session::new(global)?;
     match command {
-        Command::Services => commands::services::run(&session).await,
+        Command::Services(args) => commands::services::run(&session, &args).await,
         Command::Instances(args) => commands::instances::run(&session, &args).await,
+        Command::Describe(args) => commands::describe::run(&session, &args).await,
+        Command::Wait(args) => commands::wait::run(&session, &args).await,
         Command::Watch(args) => commands::watch::run(&session, &args).await,
         Command::Register(args) => commands::register::run(&session, args).await,
         Command::Run(args) => commands::run::run(&session, args).await,

@@ -56,7 +56,27 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
             "switchboard services --json | jq '.[]|select(.healthy==0).name'",
         )],
     ),
-    ("instances", &[("Healthy instances in zone a:", "switchboard instances web --healthy --meta zone=a")]),
+    (
+        "instances",
+        &[
+            ("Healthy instances in zone a:", "switchboard instances web --healthy --meta zone=a"),
+            (
+                "Where everything is, one line each:",
+                "switchboard instances -A -o template='{{ service }} {{ address }}'",
+            ),
+        ],
+    ),
+    ("describe", &[("What the checks of one instance say:", "switchboard describe web web-1")]),
+    (
+        "wait",
+        &[
+            (
+                "Until two instances of the new version are healthy:",
+                "switchboard wait web --healthy 2 --version 2.0.0 --timeout 2m",
+            ),
+            ("Until one has left:", "switchboard wait web web-1 --gone"),
+        ],
+    ),
     ("watch", &[("The next change as JSON:", "switchboard watch web --json | head -n 1")]),
     (
         "register",

@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 
 use futures::stream::{AbortHandle, BoxStream, SelectAll, abortable};
 use futures::{Stream, StreamExt};
-use switchboard::{Change, Error, NamesStream, Registry, Result, ServiceName, Snapshot};
+use switchboard::{Change, Error, ErrorKind, NamesStream, Registry, Result, ServiceName, Snapshot};
 
 /// What happened.
 #[derive(Debug)]
@@ -16,6 +16,11 @@ pub(crate) enum Event {
     Heard(Option<ServiceName>),
     /// A service, or the list of services for `None`, cannot be heard at present; what is known stands.
     Failed(Option<ServiceName>, Error),
+}
+
+/// Whether waiting may cure an error: what was asked for can be had, though not at present.
+pub(crate) fn may_pass(error: &Error) -> bool {
+    !matches!(error.kind(), ErrorKind::Invalid | ErrorKind::Unsupported | ErrorKind::Closed)
 }
 
 /// A stream of all changes, everything known first as added. It never ends by itself.

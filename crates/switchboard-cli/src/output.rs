@@ -7,7 +7,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 use anstyle::{AnsiColor, Style};
 use comfy_table::{Table, presets};
 use serde::Serialize;
-use switchboard::{Address, Endpoint, Health, HealthReason, Instance, Snapshot};
+use switchboard::{Address, Endpoint, Health, HealthReason, Host, Instance, Snapshot};
 use tracing_subscriber::filter::LevelFilter;
 
 const HEADING: Style = Style::new().bold();
@@ -55,6 +55,13 @@ pub(crate) fn line(look: Look, text: &str) -> io::Result<()> {
     // Locked and flushed line by line: a reader at the other end of a pipe sees each at once.
     let mut out = anstream::stdout().lock();
     writeln!(out, "{style}{text}{style:#}")?;
+    out.flush()
+}
+
+/// Writes what has its own line ends, at once.
+pub(crate) fn text(text: &str) -> io::Result<()> {
+    let mut out = anstream::stdout().lock();
+    out.write_all(text.as_bytes())?;
     out.flush()
 }
 
@@ -111,12 +118,19 @@ fn say(look: Look, text: &str) {
 #[derive(Debug)]
 pub(crate) struct Listing {
     heads: Vec<&'static str>,
+    heads_shown: bool,
     rows: Vec<(Look, Vec<String>)>,
 }
 
 impl Listing {
     pub(crate) fn new(heads: &[&'static str]) -> Self {
-        Self { heads: heads.to_vec(), rows: Vec::new() }
+        Self { heads: heads.to_vec(), heads_shown: true, rows: Vec::new() }
+    }
+
+    /// With the heads of the columns, or without.
+    pub(crate) fn heads_shown(mut self, shown: bool) -> Self {
+        self.heads_shown = shown;
+        self
     }
 
     pub(crate) fn row(&mut self, look: Look, cells: Vec<String>) {
@@ -125,7 +139,7 @@ impl Listing {
     }
 
     pub(crate) fn print(&self) -> io::Result<()> {
-        for (look, text) in self.lines() {
+        for (look, text) in self.lines().into_iter().skip(usize::from(!self.heads_shown)) {
             line(look, &text)?;
         }
         Ok(())
@@ -219,6 +233,33 @@ pub(crate) fn why(instance: &Instance) -> String {
         [] => String::new(),
         [reason] => reason.to_string(),
         [reason, others @ ..] => format!("{reason} (and {} more)", others.len()),
+    }
+}
+
+/// The same with what templates want to have at hand.
+#[derive(Debug, Serialize)]
+pub(crate) struct InstanceItem<'a> {
+    #[serde(flatten)]
+    json: InstanceJson<'a>,
+    /// The first address, and its parts; an IPv6 host is in brackets.
+    address: String,
+    host: String,
+    port: u16,
+}
+
+impl<'a> From<&'a Instance> for InstanceItem<'a> {
+    fn from(instance: &'a Instance) -> Self {
+        let address = instance.address();
+        let host = host(address);
+        Self { json: instance.into(), address: address.to_string(), host, port: address.port() }
+    }
+}
+
+/// The host of an address as URLs and configuration files have it.
+pub(crate) fn host(address: &Address) -> String {
+    match address.host() {
+        Host::Ip(ip) if ip.is_ipv6() => format!("[{ip}]"),
+        host => host.to_string(),
     }
 }
 

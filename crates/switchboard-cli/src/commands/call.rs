@@ -8,7 +8,7 @@ use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Client, Method, Response, Url};
 use serde::Serialize;
 use switchboard::selector::{Balancer, FailureKind, Pick, Request};
-use switchboard::{Host, Instance, InstanceId};
+use switchboard::{Instance, InstanceId};
 use tokio::time::Instant;
 
 use crate::args;
@@ -136,10 +136,7 @@ impl<'a> Message<'a> {
         instance: &Instance,
     ) -> Result<reqwest::Result<Response>, Failure> {
         let address = instance.address();
-        let host = match address.host() {
-            Host::Ip(ip) if ip.is_ipv6() => format!("[{ip}]"),
-            host => host.to_string(),
-        };
+        let host = output::host(address);
         let url = format!("{}://{host}:{}{}", self.scheme, address.port(), self.path);
         let url = Url::parse(&url).map_err(|error| Failure::usage("not a URL").because(&error))?;
         let mut request = client.request(self.method.clone(), url).headers(self.headers.clone());

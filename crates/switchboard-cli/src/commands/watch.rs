@@ -5,12 +5,12 @@ use std::process::ExitCode;
 
 use futures::StreamExt;
 use serde::Serialize;
-use switchboard::{Change, Error, ErrorKind, Health, Instance, ServiceName};
+use switchboard::{Change, Error, Health, Instance, ServiceName};
 use tokio::time::Instant;
 
 use crate::args;
 use crate::failure::{Failure, chain};
-use crate::network::{Event, Network};
+use crate::network::{self, Event, Network};
 use crate::output::{self, InstanceJson, Look};
 use crate::reader;
 use crate::session::Session;
@@ -150,8 +150,7 @@ impl Outages {
     }
 
     fn begun(&mut self, of: Option<ServiceName>, error: Error) -> Result<(), Failure> {
-        if matches!(error.kind(), ErrorKind::Invalid | ErrorKind::Unsupported | ErrorKind::Closed) {
-            // Waiting does not cure these.
+        if !network::may_pass(&error) {
             return Err(error.into());
         }
         let said = chain(&error);

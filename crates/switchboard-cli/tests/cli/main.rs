@@ -7,8 +7,10 @@
 mod consul;
 mod doctor;
 mod find;
+mod lists;
 mod run;
 mod support;
 mod terminal;
 mod top;
 mod usage;
+mod wait;

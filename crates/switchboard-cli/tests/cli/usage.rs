@@ -5,9 +5,11 @@ use std::process::Stdio;
 
 use crate::support::{golden, run, said, switchboard};
 
-const COMMANDS: [&str; 11] = [
+const COMMANDS: [&str; 13] = [
     "services",
     "instances",
+    "describe",
+    "wait",
     "watch",
     "register",
     "run",
@@ -39,6 +41,14 @@ fn mistakes_are_one_line_with_the_cause_and_an_exit_code() {
         ("memory:", &["instances", ""]),
         ("memory:", &["instances", "a", "--meta", "zone"]),
         ("memory:", &["services", "--timeout", "5"]),
+        ("memory:", &["services", "-o", "xml"]),
+        ("memory:", &["services", "--json", "-o", "yaml"]),
+        ("memory:", &["instances", "a", "-A"]),
+        ("memory:", &["describe", "a"]),
+        ("memory:", &["describe", "a", "1"]),
+        ("memory:", &["describe", "a", "-o", "name"]),
+        ("memory:", &["wait", "a", "--timeout", "100ms"]),
+        ("memory:", &["wait", "a", "--gone", "--healthy", "2"]),
         ("greeter", &["services"]),
         ("zookeeper://h", &["services"]),
         ("consul://127.0.0.1:1", &["services"]),
