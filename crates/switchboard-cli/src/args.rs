@@ -56,6 +56,8 @@ pub(crate) enum Command {
     Wait(Wait),
     /// Show each change as it happens, the current state first
     Watch(Watch),
+    /// Write configuration files from templates, anew with each change
+    Render(Render),
     /// Register an address, and keep it registered until Ctrl-C or SIGTERM
     Register(Register),
     /// Run a program, and keep it registered while it runs and accepts connections
@@ -218,6 +220,34 @@ pub(crate) struct InstanceFilter {
 pub(crate) struct Watch {
     /// The service; all of them if left out
     pub(crate) service: Option<ServiceName>,
+    #[command(flatten)]
+    pub(crate) hook: Hook,
+}
+
+/// A command that is run after changes.
+#[derive(Debug, Args)]
+pub(crate) struct Hook {
+    /// Run this shell command after changes; never two at once. `watch` gives it the instances as JSON on standard input
+    #[arg(long, value_name = "CMD", value_hint = ValueHint::CommandString)]
+    pub(crate) exec: Option<String>,
+    /// How long to wait for more changes; those that do not stop are told after ten times that
+    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "250ms")]
+    pub(crate) debounce: Duration,
+    /// How long the command may take before it is killed
+    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "30s")]
+    pub(crate) exec_timeout: Duration,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Render {
+    /// A template and the file to write, `-` for standard output; may be given several times
+    #[arg(required = true, num_args = 2.., value_names = ["TEMPLATE", "OUT"], value_hint = ValueHint::FilePath)]
+    pub(crate) files: Vec<PathBuf>,
+    /// Write once, and end
+    #[arg(long)]
+    pub(crate) once: bool,
+    #[command(flatten)]
+    pub(crate) hook: Hook,
 }
 
 #[derive(Debug, Args)]

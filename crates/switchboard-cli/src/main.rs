@@ -6,14 +6,17 @@ mod details;
 mod doctor;
 mod failure;
 mod health_check;
+mod hook;
 mod listing;
 mod manual;
 mod network;
 mod output;
 mod process;
 mod reader;
+mod replace;
 mod session;
 mod template;
+mod template_file;
 mod top;
 
 use std::process::ExitCode;
@@ -52,6 +55,7 @@ async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         Command::Describe(args) => commands::describe::run(&session, &args).await,
         Command::Wait(args) => commands::wait::run(&session, &args).await,
         Command::Watch(args) => commands::watch::run(&session, &args).await,
+        Command::Render(args) => commands::render::run(&session, &args).await,
         Command::Register(args) => commands::register::run(&session, args).await,
         Command::Run(args) => commands::run::run(&session, args).await,
         Command::Pick(args) => commands::pick::run(&session, &args).await,

@@ -77,7 +77,20 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
             ("Until one has left:", "switchboard wait web web-1 --gone"),
         ],
     ),
-    ("watch", &[("The next change as JSON:", "switchboard watch web --json | head -n 1")]),
+    (
+        "watch",
+        &[
+            ("The next change as JSON:", "switchboard watch web --json | head -n 1"),
+            ("A command for each change:", "switchboard watch web --exec 'jq -r .[].id > instances'"),
+        ],
+    ),
+    (
+        "render",
+        &[(
+            "nginx, reloaded when instances come and go:",
+            "switchboard render web.j2 /etc/nginx/conf.d/web.conf --exec 'nginx -t && nginx -s reload'",
+        )],
+    ),
     (
         "register",
         &[(

@@ -88,6 +88,12 @@ pub(crate) fn json_line_to_error(value: &impl Serialize) {
     }
 }
 
+/// The time of an event: in UTC, as RFC 3339 has it.
+#[allow(clippy::disallowed_types, reason = "a time for people and logs, from which nothing is reckoned")]
+pub(crate) fn now() -> String {
+    humantime::format_rfc3339_millis(std::time::SystemTime::now()).to_string()
+}
+
 /// Says something on standard error that is not the result.
 pub(crate) fn note(text: &str) {
     say(Look::Faint, text);

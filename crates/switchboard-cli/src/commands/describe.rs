@@ -67,7 +67,7 @@ pub(crate) fn unknown(found: &Snapshot, id: &str, registry: &str) -> Failure {
     let known: Vec<String> = found.all().iter().take(SHOWN).map(|known| known.id().to_string()).collect();
     let more = if found.len() > SHOWN { ", …" } else { "" };
     let known = if known.is_empty() {
-        "no instance".into()
+        "there is none of it".into()
     } else {
         format!("there are: {}{more}", known.join(", "))
     };

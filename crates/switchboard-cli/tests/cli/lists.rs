@@ -1,5 +1,7 @@
 //! Lists in every form, on multicast DNS.
 
+use std::fmt::Write as _;
+
 use crate::support::{Running, golden, mdns, run, switchboard, until};
 
 fn register(at: &str, arguments: &[&str]) -> Running {
@@ -44,7 +46,7 @@ fn lists_come_in_the_form_and_order_that_was_asked_for() {
     ];
     let mut shown = String::new();
     for arguments in forms {
-        shown += &format!("$ switchboard {}\n{}\n", arguments.join(" "), all(arguments));
+        write!(shown, "$ switchboard {}\n{}\n", arguments.join(" "), all(arguments)).unwrap();
     }
     // Two of web and one of api: seen in the counts, which names alone do not have.
     let both = |arguments: &[&str]| {
@@ -60,7 +62,7 @@ fn lists_come_in_the_form_and_order_that_was_asked_for() {
         &["services", "-o", "yaml"],
         &["services", "-o", "template={{ name }}={{ healthy }}/{{ instances }}"],
     ] {
-        shown += &format!("$ switchboard {}\n{}\n", arguments.join(" "), both(arguments));
+        write!(shown, "$ switchboard {}\n{}\n", arguments.join(" "), both(arguments)).unwrap();
     }
     golden("lists.txt", &shown, &[]);
 
@@ -75,7 +77,7 @@ fn lists_come_in_the_form_and_order_that_was_asked_for() {
     for arguments in mistakes {
         let said = until(&at, arguments, |said| said.err.lines().count() == 1);
         assert_eq!(said.out, "", "{said:?}");
-        shown += &format!("{arguments:?}\n  {} {}", said.code.unwrap(), said.err);
+        write!(shown, "{arguments:?}\n  {} {}", said.code.unwrap(), said.err).unwrap();
     }
     let port = at.rsplit('=').next().unwrap();
     golden("lists-mistakes.txt", &shown, &[(port, "PORT")]);

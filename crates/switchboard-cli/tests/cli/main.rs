@@ -4,10 +4,12 @@
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, reason = "what fails here is a failed test")]
 
+mod balancers;
 mod consul;
 mod doctor;
 mod find;
 mod lists;
+mod render;
 mod run;
 mod support;
 mod terminal;

@@ -5,12 +5,13 @@ use std::process::Stdio;
 
 use crate::support::{golden, run, said, switchboard};
 
-const COMMANDS: [&str; 13] = [
+const COMMANDS: [&str; 14] = [
     "services",
     "instances",
     "describe",
     "wait",
     "watch",
+    "render",
     "register",
     "run",
     "pick",
