@@ -25,9 +25,11 @@ pub(crate) enum Need {
     Nft,
     /// tmux, to be a terminal.
     Tmux,
+    /// zsh and fish; bash is there.
+    Shells,
     /// nginx, to be reloaded with what was rendered.
     Nginx,
-    /// HAProxy, likewise.
+    /// `haproxy`, likewise.
     Haproxy,
     /// Wine, which runs programs for Windows.
     Wine,
@@ -50,6 +52,9 @@ impl Need {
             Self::ConsulCurrent => consul_current().map(drop),
             Self::Nft => installed("nft --version", "nftables"),
             Self::Tmux => installed("tmux -V", "tmux"),
+            Self::Shells => {
+                installed("zsh --version", "zsh").and_then(|()| installed("fish --version", "fish"))
+            }
             Self::Nginx => installed("nginx -v", "nginx"),
             Self::Haproxy => installed("haproxy -v", "haproxy"),
             Self::Wine => installed("wine --version", "wine wine64"),

@@ -5,10 +5,13 @@
 #![allow(clippy::unwrap_used, reason = "what fails here is a failed test")]
 
 mod balancers;
+mod complete;
 mod consul;
+mod context;
 mod doctor;
 mod find;
 mod lists;
+mod operate;
 mod render;
 mod run;
 mod support;
