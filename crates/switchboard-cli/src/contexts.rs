@@ -11,7 +11,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::{env, fs, io};
 
-use switchboard::RegistryUrl;
+use switchboard::{Invalid, RegistryUrl};
 use toml_edit::{DocumentMut, Item, Table, value};
 
 use crate::failure::Failure;
@@ -143,12 +143,48 @@ fn path(variable: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
     Some(directory?.join("switchboard").join("config.toml"))
 }
 
-/// A registry's URL without what may be a credential.
-pub(crate) fn without_credentials(url: &str) -> String {
+/// A part of what names a registry, or several as in `consul: | mdns:`.
+#[derive(Clone, Copy, Debug)]
+enum Part<'a> {
+    Url(&'a str),
+    /// What stands between URLs, or before an arrow.
+    Other(&'a str),
+}
+
+fn parts<'a>(text: &'a str) -> Vec<Part<'a>> {
+    let is_operator = |word: &str| [";", "|", "+", ">", "->"].contains(&word);
+    let words: Vec<&str> = text.split_whitespace().collect();
+    if !words.iter().any(|word| is_operator(word)) {
+        return vec![Part::Url(text)];
+    }
+    let before_arrow = |at: usize| words.get(at + 1) == Some(&"->");
+    let part = |(at, word): (usize, &&'a str)| {
+        if is_operator(word) || before_arrow(at) { Part::Other(word) } else { Part::Url(word) }
+    };
+    words.iter().enumerate().map(part).collect()
+}
+
+/// Whether all URLs in it are of their form.
+pub(crate) fn check(text: &str) -> Result<(), Invalid> {
+    parts(text).into_iter().try_for_each(|part| match part {
+        Part::Url(url) => url.parse::<RegistryUrl>().map(drop),
+        Part::Other(_) => Ok(()),
+    })
+}
+
+/// What names a registry, or several, without what may be a credential.
+pub(crate) fn without_credentials(text: &str) -> String {
+    let shown = parts(text).into_iter().map(|part| match part {
+        Part::Url(url) => shown(url),
+        Part::Other(word) => word.into(),
+    });
+    shown.collect::<Vec<_>>().join(" ")
+}
+
+fn shown(url: &str) -> String {
     let Ok(parsed) = url.parse::<RegistryUrl>() else { return "(no registry URL)".into() };
-    let rest = parsed.rest();
     // In a list of addresses each may have its own.
-    let addresses = rest.split(',').map(|address| match address.rsplit_once('@') {
+    let addresses = parsed.rest().split(',').map(|address| match address.rsplit_once('@') {
         Some((before, host)) => format!("{}{host}", if before.starts_with("//") { "//" } else { "" }),
         None => address.into(),
     });
@@ -201,6 +237,8 @@ mod tests {
             ("consul://a:pw@h,b:pw@i?TOKEN=pw&client_key=/k&tls", "consul://h,i?TOKEN=…&client_key=…&tls"),
             ("consul://u:p@w@h?to%6ben=pw", "consul://h?to%6ben=…"),
             ("pw", "(no registry URL)"),
+            ("mdns:?interface=lo + consul://u:pw@h?token=pw", "mdns:?interface=lo + consul://h?token=…"),
+            ("web-* -> consul://u:pw@h ; * -> a: | pw", "web-* -> consul://h ; * -> a: | (no registry URL)"),
         ] {
             assert_eq!(without_credentials(url), shown);
         }

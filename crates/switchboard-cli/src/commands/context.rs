@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use serde::Serialize;
 
 use crate::args::{self, ContextAction, Global};
-use crate::contexts::{Contexts, without_credentials};
+use crate::contexts::{Contexts, check, without_credentials};
 use crate::failure::Failure;
 use crate::output::{self, Listing, Look};
 
@@ -29,7 +29,7 @@ pub(crate) fn run(global: &Global, args: &args::Context) -> Result<ExitCode, Fai
         ContextAction::Use { name } => contexts.make_current(name)?,
         ContextAction::Set { name, url } => {
             // What is wrong with it shows now, and not when it is needed.
-            url.parse::<switchboard::RegistryUrl>()?;
+            check(url)?;
             contexts.set(name, url)?;
         }
         ContextAction::Delete { name } => contexts.delete(name)?,
