@@ -25,6 +25,12 @@ pub(crate) enum Need {
     Nft,
     /// tmux, to be a terminal.
     Tmux,
+    /// zsh and fish; bash is there.
+    Shells,
+    /// nginx, to be reloaded with what was rendered.
+    Nginx,
+    /// `haproxy`, likewise.
+    Haproxy,
     /// Wine, which runs programs for Windows.
     Wine,
     /// The linker for Windows, and the C compiler.
@@ -46,6 +52,11 @@ impl Need {
             Self::ConsulCurrent => consul_current().map(drop),
             Self::Nft => installed("nft --version", "nftables"),
             Self::Tmux => installed("tmux -V", "tmux"),
+            Self::Shells => {
+                installed("zsh --version", "zsh").and_then(|()| installed("fish --version", "fish"))
+            }
+            Self::Nginx => installed("nginx -v", "nginx"),
+            Self::Haproxy => installed("haproxy -v", "haproxy"),
             Self::Wine => installed("wine --version", "wine wine64"),
             Self::Mingw => installed("x86_64-w64-mingw32-gcc --version", "gcc-mingw-w64-x86-64-posix"),
             Self::Go if succeeds("go version") => Ok(()),

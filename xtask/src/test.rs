@@ -25,7 +25,7 @@ struct Group {
 
 const CARGO_TEST: &str = "cargo test --offline --workspace --all-features";
 
-const GROUPS: [Group; 13] = [
+const GROUPS: [Group; 15] = [
     Group {
         what: "mDNS between machines (network namespaces)",
         choose: "--test namespaces",
@@ -101,7 +101,7 @@ const GROUPS: [Group; 13] = [
     Group {
         what: "the command line, on a real Consul agent",
         choose: "--test cli",
-        filter: "consul::",
+        filter: "consul:: operate:: render::",
         needs: &[Need::Consul],
         outside: false,
         beside: false,
@@ -109,8 +109,16 @@ const GROUPS: [Group; 13] = [
     Group {
         what: "the command line, on a real Consul agent of today",
         choose: "--test cli",
-        filter: "consul::",
+        filter: "consul:: operate:: render::",
         needs: &[Need::ConsulCurrent],
+        outside: false,
+        beside: false,
+    },
+    Group {
+        what: "the command line's templates, in nginx and HAProxy",
+        choose: "--test cli",
+        filter: "balancers::",
+        needs: &[Need::Nginx, Need::Haproxy],
         outside: false,
         beside: false,
     },
@@ -120,6 +128,14 @@ const GROUPS: [Group; 13] = [
         filter: "doctor::",
         needs: &[Need::Namespaces, Need::Nft],
         outside: true,
+        beside: false,
+    },
+    Group {
+        what: "the command line's completion in bash, zsh and fish",
+        choose: "--test cli",
+        filter: "complete::",
+        needs: &[Need::Tmux, Need::Shells],
+        outside: false,
         beside: false,
     },
     Group {

@@ -1,11 +1,15 @@
 //! What can be written on the command line.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use clap::builder::NonEmptyStringValueParser;
-use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
+use clap::{ArgMatches, Args, Parser, Subcommand, ValueEnum, ValueHint};
+use clap_complete::engine::ArgValueCompleter;
 use switchboard::{InstanceId, ServiceName};
+
+use crate::complete::{self, CommandLine};
 
 /// See, try and join service discovery from a terminal
 ///
@@ -24,11 +28,15 @@ pub(crate) struct Arguments {
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Global options")]
 pub(crate) struct Global {
-    /// The registry: `mdns:`, `mdns:?interface=lo`, `consul://127.0.0.1:8500`, … [env: SWITCHBOARD_REGISTRY] [default: mdns:]
+    /// The registry: `mdns:`, `mdns:?interface=lo`, `consul://127.0.0.1:8500`, … [env: SWITCHBOARD_REGISTRY] [default: the current context, or mdns:]
     // The environment is read without clap, to tell an empty variable, which counts as none, from an empty option, which is a mistake.
     #[allow(clippy::doc_markdown, reason = "the help is no markdown")]
     #[arg(long, global = true, value_name = "URL", value_parser = NonEmptyStringValueParser::new())]
     pub(crate) registry: Option<String>,
+
+    /// The registry of this name in the configuration file; see `switchboard context`
+    #[arg(long, global = true, value_name = "NAME", add = ArgValueCompleter::new(complete::contexts))]
+    pub(crate) context: Option<String>,
 
     /// Write JSON for machines
     #[arg(long, global = true)]
@@ -43,14 +51,34 @@ pub(crate) struct Global {
     pub(crate) timeout: Duration,
 }
 
+impl Global {
+    /// Those of a line that may not be finished.
+    pub(crate) fn of(line: &ArgMatches) -> Self {
+        let text = |name: &str| line.try_get_one::<String>(name).ok().flatten().cloned();
+        Self {
+            registry: text("registry"),
+            context: text("context"),
+            json: false,
+            verbose: 0,
+            timeout: Duration::ZERO,
+        }
+    }
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// List the services, with how many instances each has
-    Services,
+    Services(Services),
     /// List the instances of a service, healthy ones first
     Instances(Instances),
+    /// Tell everything about a service or one of its instances
+    Describe(Describe),
+    /// Wait until a service has so many healthy instances, or none at all
+    Wait(Wait),
     /// Show each change as it happens, the current state first
     Watch(Watch),
+    /// Write configuration files from templates, anew with each change
+    Render(Render),
     /// Register an address, and keep it registered until Ctrl-C or SIGTERM
     Register(Register),
     /// Run a program, and keep it registered while it runs and accepts connections
@@ -59,10 +87,16 @@ pub(crate) enum Command {
     Pick(Pick),
     /// Send an HTTP request to a picked instance
     Call(Call),
+    /// Deregister an instance that nobody else does
+    Deregister(Deregister),
+    /// Take an instance out of use without deregistering it, or back into use
+    Maintenance(Maintenance),
     /// Find out why nothing shows up
     Doctor(Doctor),
     /// Watch everything live, on the full screen
     Top(Top),
+    /// Names for registries, one of them the current one
+    Context(Context),
     /// Print the completions of a shell
     Completions(Completions),
     /// Print the manual page, or write all of them into a directory
@@ -70,24 +104,133 @@ pub(crate) enum Command {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct Services {
+    #[command(flatten)]
+    pub(crate) list: List,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct Instances {
     /// The service
-    pub(crate) service: ServiceName,
+    #[arg(add = ArgValueCompleter::new(complete::services), required_unless_present = "all")]
+    pub(crate) service: Option<ServiceName>,
+    /// The instances of all services
+    #[arg(short = 'A', long, conflicts_with = "service")]
+    pub(crate) all: bool,
     #[command(flatten)]
     pub(crate) filter: InstanceFilter,
     /// Only instances that are passing or warning
     #[arg(long)]
     pub(crate) healthy: bool,
-    /// `wide` shows long tags, metadata and endpoints in full
+    #[command(flatten)]
+    pub(crate) list: List,
+}
+
+/// How a list is written.
+#[derive(Debug, Args)]
+pub(crate) struct List {
+    /// `wide` cuts nothing; `json`, `yaml`, `name`, or a template for each item: template='{{ id }} {{ address }}'
+    #[arg(short, long, value_name = "FORMAT")]
+    pub(crate) output: Option<Format>,
+    /// Sort by a field, such as `id`, `version` or `metadata.zone`; with a minus before it the other way round
+    #[arg(long, value_name = "FIELD", allow_hyphen_values = true)]
+    pub(crate) sort: Option<Sort>,
+    /// Leave out the heads of the columns
+    #[arg(long)]
+    pub(crate) no_headers: bool,
+}
+
+/// The form of what is written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Format {
+    /// A table in which nothing is cut.
+    Wide,
+    Json,
+    Yaml,
+    /// `SERVICE`, or `SERVICE/ID`.
+    Name,
+    Template(String),
+}
+
+impl Format {
+    /// Whether it is a table, which people read.
+    pub(crate) fn is_for_people(format: Option<&Self>) -> bool {
+        matches!(format, None | Some(Self::Wide))
+    }
+
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Wide => "wide",
+            Self::Json => "json",
+            Self::Yaml => "yaml",
+            Self::Name => "name",
+            Self::Template(_) => "template",
+        }
+    }
+}
+
+impl FromStr for Format {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "wide" => Ok(Self::Wide),
+            "json" => Ok(Self::Json),
+            "yaml" => Ok(Self::Yaml),
+            "name" => Ok(Self::Name),
+            _ => match text.split_once('=') {
+                Some(("template", template)) => Ok(Self::Template(template.into())),
+                _ => Err("is none of wide, json, yaml, name, template=TEXT"),
+            },
+        }
+    }
+}
+
+/// What a list is sorted by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Sort {
+    pub(crate) field: String,
+    pub(crate) descending: bool,
+}
+
+impl FromStr for Sort {
+    type Err = std::convert::Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let field = text.strip_prefix('-');
+        Ok(Self { field: field.unwrap_or(text).into(), descending: field.is_some() })
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Describe {
+    /// The service
+    #[arg(add = ArgValueCompleter::new(complete::services))]
+    pub(crate) service: ServiceName,
+    /// The instance; all of them if left out
+    #[arg(add = ArgValueCompleter::new(complete::ids))]
+    pub(crate) id: Option<InstanceId>,
+    /// `json`, `yaml`, or a template: template='{{ instances | length }}'
     #[arg(short, long, value_name = "FORMAT")]
     pub(crate) output: Option<Format>,
 }
 
-/// How a list is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Format {
-    /// A table in which nothing is cut
-    Wide,
+#[derive(Debug, Args)]
+pub(crate) struct Wait {
+    /// The service
+    #[arg(add = ArgValueCompleter::new(complete::services))]
+    pub(crate) service: ServiceName,
+    /// The instance; any if left out
+    #[arg(add = ArgValueCompleter::new(complete::ids))]
+    pub(crate) id: Option<InstanceId>,
+    /// Until so many instances are passing or warning
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) healthy: u32,
+    /// Until there is no instance, of whatever health
+    #[arg(long, conflicts_with = "healthy")]
+    pub(crate) gone: bool,
+    #[command(flatten)]
+    pub(crate) filter: InstanceFilter,
 }
 
 /// Which instances count; all that is given must hold.
@@ -107,12 +250,42 @@ pub(crate) struct InstanceFilter {
 #[derive(Debug, Args)]
 pub(crate) struct Watch {
     /// The service; all of them if left out
+    #[arg(add = ArgValueCompleter::new(complete::services))]
     pub(crate) service: Option<ServiceName>,
+    #[command(flatten)]
+    pub(crate) hook: Hook,
+}
+
+/// A command that is run after changes.
+#[derive(Debug, Args)]
+pub(crate) struct Hook {
+    /// Run this shell command after changes; never two at once. `watch` gives it the instances as JSON on standard input
+    #[arg(long, value_name = "CMD", value_hint = ValueHint::CommandString)]
+    pub(crate) exec: Option<String>,
+    /// How long to wait for more changes; those that do not stop are told after ten times that
+    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "250ms")]
+    pub(crate) debounce: Duration,
+    /// How long the command may take before it is killed
+    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "30s")]
+    pub(crate) exec_timeout: Duration,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Render {
+    /// A template and the file to write, `-` for standard output; may be given several times
+    #[arg(required = true, num_args = 2.., value_names = ["TEMPLATE", "OUT"], value_hint = ValueHint::FilePath)]
+    pub(crate) files: Vec<PathBuf>,
+    /// Write once, and end
+    #[arg(long)]
+    pub(crate) once: bool,
+    #[command(flatten)]
+    pub(crate) hook: Hook,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Register {
     /// The service
+    #[arg(add = ArgValueCompleter::new(complete::services))]
     pub(crate) service: ServiceName,
     /// Where it listens, as HOST:PORT; 0.0.0.0 and [::] become an address of this machine
     #[arg(value_hint = ValueHint::Hostname)]
@@ -151,6 +324,12 @@ pub(crate) struct Details {
     /// Registered only while this URL answers with 2xx; {host} and {port} stand for the instance's
     #[arg(long, value_name = "URL")]
     pub(crate) check_http: Option<String>,
+    /// Registered only while this accepts connections; the instance's address if left out
+    #[arg(long, value_name = "HOST:PORT", num_args = 0..=1, require_equals = true, default_missing_value = "{host}:{port}")]
+    pub(crate) check_tcp: Option<String>,
+    /// Registered only while gRPC's health service says SERVING, of a service or of the whole server
+    #[arg(long, value_name = "HOST:PORT[/SERVICE]", num_args = 0..=1, require_equals = true, default_missing_value = "{host}:{port}")]
+    pub(crate) check_grpc: Option<String>,
     /// Registered only while this shell command succeeds; it finds the instance in HOST and PORT
     #[arg(long, value_name = "CMD", value_hint = ValueHint::CommandString)]
     pub(crate) check_cmd: Option<String>,
@@ -168,6 +347,7 @@ pub(crate) struct Details {
 #[derive(Debug, Args)]
 pub(crate) struct Run {
     /// The service
+    #[arg(add = ArgValueCompleter::new(complete::services))]
     pub(crate) service: ServiceName,
     /// The port the program will listen on; 0 chooses a free one. The program finds it in PORT
     #[arg(long, default_value_t = 0)]
@@ -178,13 +358,14 @@ pub(crate) struct Run {
     #[command(flatten)]
     pub(crate) details: Details,
     /// The program and its arguments
-    #[arg(last = true, required = true, value_name = "CMD", value_hint = ValueHint::CommandWithArguments)]
+    #[arg(last = true, required = true, value_name = "CMD", value_hint = ValueHint::CommandWithArguments, add = ArgValueCompleter::new(CommandLine))]
     pub(crate) command: Vec<std::ffi::OsString>,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Pick {
     /// The service
+    #[arg(add = ArgValueCompleter::new(complete::services))]
     pub(crate) service: ServiceName,
     /// How many picks to make
     #[arg(short = 'n', value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
@@ -221,8 +402,10 @@ pub(crate) enum StrategyName {
 }
 
 #[derive(Debug, Args)]
+#[allow(clippy::struct_excessive_bools, reason = "curl's switches")]
 pub(crate) struct Call {
     /// The service
+    #[arg(add = ArgValueCompleter::new(complete::services))]
     pub(crate) service: ServiceName,
     /// The path and query, such as /hello?name=you
     #[arg(default_value = "/")]
@@ -245,19 +428,102 @@ pub(crate) struct Call {
     /// Speak HTTPS
     #[arg(long)]
     pub(crate) https: bool,
+    /// With HTTPS: take any certificate, also a forged one
+    #[arg(short = 'k', long)]
+    pub(crate) insecure: bool,
+    /// Follow redirects, 50 at most
+    #[arg(short = 'L', long)]
+    pub(crate) location: bool,
+    /// Write what was answered into a file
+    #[arg(short = 'o', long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) output: Option<PathBuf>,
+    /// Do not say which instance answered; errors are still told
+    #[arg(short = 's', long)]
+    pub(crate) silent: bool,
     #[command(flatten)]
     pub(crate) choice: Choice,
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct Deregister {
+    /// The service
+    #[arg(add = ArgValueCompleter::new(complete::services))]
+    pub(crate) service: ServiceName,
+    /// The instance
+    #[arg(add = ArgValueCompleter::new(complete::ids))]
+    pub(crate) id: InstanceId,
+    /// Succeed when there is no such instance
+    #[arg(long)]
+    pub(crate) ignore_not_found: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Maintenance {
+    /// Out of use, or back into use
+    pub(crate) state: OnOff,
+    /// The service
+    #[arg(add = ArgValueCompleter::new(complete::services))]
+    pub(crate) service: ServiceName,
+    /// The instance
+    #[arg(add = ArgValueCompleter::new(complete::ids))]
+    pub(crate) id: InstanceId,
+    /// Why, for people who wonder
+    #[arg(long, default_value = "")]
+    pub(crate) reason: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OnOff {
+    On,
+    Off,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Context {
+    #[command(subcommand)]
+    pub(crate) action: ContextAction,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ContextAction {
+    /// List them; of a registry's URL without credentials
+    List,
+    /// Print the name of the current one
+    Current,
+    /// Make one the current one
+    Use {
+        /// Its name
+        #[arg(add = ArgValueCompleter::new(complete::contexts))]
+        name: String,
+    },
+    /// Give a registry a name, or a name another registry
+    Set {
+        /// Its name
+        #[arg(add = ArgValueCompleter::new(complete::contexts))]
+        name: String,
+        /// The registry's URL; credentials are better left to `token_file` and the environment
+        #[arg(value_parser = NonEmptyStringValueParser::new())]
+        url: String,
+    },
+    /// Forget one
+    Delete {
+        /// Its name
+        #[arg(add = ArgValueCompleter::new(complete::contexts))]
+        name: String,
+    },
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct Doctor {
     /// The service that is missed; its rights are what a token is asked for
+    #[arg(add = ArgValueCompleter::new(complete::services))]
     pub(crate) service: Option<ServiceName>,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Top {
     /// The service; all of them if left out
+    #[arg(add = ArgValueCompleter::new(complete::services))]
     pub(crate) service: Option<ServiceName>,
 }
 

@@ -44,6 +44,11 @@ impl Failure {
         self
     }
 
+    /// Whether nobody reads the output any more.
+    pub(crate) fn is_silent(&self) -> bool {
+        self.silent
+    }
+
     /// Says it and gives the exit code.
     pub(crate) fn exit(&self) -> ExitCode {
         if self.silent {

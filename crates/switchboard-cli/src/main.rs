@@ -2,26 +2,37 @@
 
 mod args;
 mod commands;
+mod complete;
+mod contexts;
+mod details;
 mod doctor;
 mod failure;
 mod health_check;
+mod hook;
+mod listing;
 mod manual;
 mod network;
 mod output;
 mod process;
 mod reader;
+mod replace;
 mod session;
+mod template;
+mod template_file;
 mod top;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory as _, Parser};
+use clap_complete::CompleteEnv;
 
 use crate::args::{Arguments, Command};
 use crate::failure::Failure;
 use crate::session::Session;
 
 fn main() -> ExitCode {
+    // A shell that asks how to go on with a line is answered here, and this ends.
+    CompleteEnv::with_factory(Arguments::command).complete();
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => return failure::usage(&error),
@@ -42,18 +53,29 @@ fn main() -> ExitCode {
 async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     let Arguments { global, command } = arguments;
     output::log(global.verbose);
+    match &command {
+        Command::Context(args) => return commands::context::run(&global, args),
+        Command::Completions(args) => return commands::generate::completions(args),
+        Command::Man(args) => return commands::generate::man(args),
+        _ => {}
+    }
     let session = Session::new(global)?;
     match command {
-        Command::Services => commands::services::run(&session).await,
+        Command::Services(args) => commands::services::run(&session, &args).await,
         Command::Instances(args) => commands::instances::run(&session, &args).await,
+        Command::Describe(args) => commands::describe::run(&session, &args).await,
+        Command::Wait(args) => commands::wait::run(&session, &args).await,
         Command::Watch(args) => commands::watch::run(&session, &args).await,
+        Command::Render(args) => commands::render::run(&session, &args).await,
         Command::Register(args) => commands::register::run(&session, args).await,
         Command::Run(args) => commands::run::run(&session, args).await,
         Command::Pick(args) => commands::pick::run(&session, &args).await,
         Command::Call(args) => commands::call::run(&session, &args).await,
         Command::Doctor(args) => doctor::run(&session, &args).await,
         Command::Top(args) => top::run(&session, &args).await,
-        Command::Completions(args) => commands::generate::completions(&args),
-        Command::Man(args) => commands::generate::man(&args),
+        Command::Deregister(args) => commands::deregister::run(&session, &args).await,
+        Command::Maintenance(args) => commands::maintenance::run(&session, &args).await,
+        // They need no registry, and are done.
+        Command::Context(_) | Command::Completions(_) | Command::Man(_) => Ok(ExitCode::SUCCESS),
     }
 }

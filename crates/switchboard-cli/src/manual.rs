@@ -27,7 +27,11 @@ const ENVIRONMENT: &str = r"
 .SH ENVIRONMENT
 .TP
 SWITCHBOARD_REGISTRY
-The registry when \fB\-\-registry\fR is not given; unset or empty it is mdns:.
+The registry when neither \fB\-\-registry\fR nor \fB\-\-context\fR is given; unset or empty it is that of the current
+context, and without one mdns:.
+.TP
+SWITCHBOARD_CONFIG
+The file with the contexts, by default $XDG_CONFIG_HOME/switchboard/config.toml or ~/.config/switchboard/config.toml.
 .TP
 CONSUL_HTTP_TOKEN, CONSUL_HTTP_TOKEN_FILE, CONSUL_CACERT, …
 What Consul's own command reads, for consul: registries.
@@ -56,8 +60,41 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
             "switchboard services --json | jq '.[]|select(.healthy==0).name'",
         )],
     ),
-    ("instances", &[("Healthy instances in zone a:", "switchboard instances web --healthy --meta zone=a")]),
-    ("watch", &[("The next change as JSON:", "switchboard watch web --json | head -n 1")]),
+    (
+        "instances",
+        &[
+            ("Healthy instances in zone a:", "switchboard instances web --healthy --meta zone=a"),
+            (
+                "Where everything is, one line each:",
+                "switchboard instances -A -o template='{{ service }} {{ address }}'",
+            ),
+        ],
+    ),
+    ("describe", &[("What the checks of one instance say:", "switchboard describe web web-1")]),
+    (
+        "wait",
+        &[
+            (
+                "Until two instances of the new version are healthy:",
+                "switchboard wait web --healthy 2 --version 2.0.0 --timeout 2m",
+            ),
+            ("Until one has left:", "switchboard wait web web-1 --gone"),
+        ],
+    ),
+    (
+        "watch",
+        &[
+            ("The next change as JSON:", "switchboard watch web --json | head -n 1"),
+            ("A command for each change:", "switchboard watch web --exec 'jq -r .[].id > instances'"),
+        ],
+    ),
+    (
+        "render",
+        &[(
+            "nginx, reloaded when instances come and go:",
+            "switchboard render web.j2 /etc/nginx/conf.d/web.conf --exec 'nginx -t && nginx -s reload'",
+        )],
+    ),
     (
         "register",
         &[(
@@ -80,15 +117,24 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
             "switchboard call web /orders -d @order.json -H 'content-type: application/json'",
         )],
     ),
-    ("doctor", &[("Why nobody sees web:", "switchboard doctor web")]),
-    ("top", &[("One service:", "switchboard top web")]),
+    ("deregister", &[("What a dead machine left behind:", "switchboard deregister web web-1")]),
     (
-        "completions",
+        "maintenance",
+        &[
+            ("Out of use:", "switchboard maintenance on web web-1 --reason 'a new disk'"),
+            ("Back:", "switchboard maintenance off web web-1"),
+        ],
+    ),
+    (
+        "context",
         &[(
-            "For bash:",
-            "switchboard completions bash > ~/.local/share/bash-completion/completions/switchboard",
+            "The registry of production, used from now on:",
+            "switchboard context set prod 'consul://consul.example.com:8500?token_file=/run/secrets/consul' && switchboard context use prod",
         )],
     ),
+    ("doctor", &[("Why nobody sees web:", "switchboard doctor web")]),
+    ("top", &[("One service:", "switchboard top web")]),
+    ("completions", &[("For bash, in ~/.bashrc:", "source <(switchboard completions bash)")]),
     ("man", &[("All pages:", "switchboard man ~/.local/share/man/man1")]),
 ];
 

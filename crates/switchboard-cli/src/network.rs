@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 
 use futures::stream::{AbortHandle, BoxStream, SelectAll, abortable};
 use futures::{Stream, StreamExt};
-use switchboard::{Change, Error, NamesStream, Registry, Result, ServiceName, Snapshot};
+use switchboard::{Change, Error, ErrorKind, NamesStream, Registry, Result, ServiceName, Snapshot};
 
 /// What happened.
 #[derive(Debug)]
@@ -18,11 +18,20 @@ pub(crate) enum Event {
     Failed(Option<ServiceName>, Error),
 }
 
+/// Whether waiting may cure an error: what was asked for can be had, though not at present.
+pub(crate) fn may_pass(error: &Error) -> bool {
+    !matches!(error.kind(), ErrorKind::Invalid | ErrorKind::Unsupported | ErrorKind::Closed)
+}
+
 /// A stream of all changes, everything known first as added. It never ends by itself.
 pub(crate) struct Network<'a> {
     registry: &'a dyn Registry,
-    /// `None` when only one service is followed.
+    /// `None` when nobody asked for the names.
     names: Option<NamesStream>,
+    /// As they were heard last.
+    named: Option<BTreeSet<ServiceName>>,
+    /// Whether every service there is is followed.
+    all: bool,
     snapshots: SelectAll<BoxStream<'static, (ServiceName, Result<Snapshot>)>>,
     followed: BTreeMap<ServiceName, Followed>,
     ready: VecDeque<Event>,
@@ -30,15 +39,25 @@ pub(crate) struct Network<'a> {
 
 struct Followed {
     known: Snapshot,
+    heard: bool,
     watch: AbortHandle,
 }
 
 impl<'a> Network<'a> {
     /// Follows every service there is.
     pub(crate) fn all(registry: &'a dyn Registry) -> Self {
+        let mut network = Self { all: true, ..Self::none(registry) };
+        network.listen_to_names();
+        network
+    }
+
+    /// Follows nothing, until it is told what.
+    pub(crate) fn none(registry: &'a dyn Registry) -> Self {
         Self {
             registry,
-            names: Some(registry.watch_services()),
+            names: None,
+            named: None,
+            all: false,
             snapshots: SelectAll::new(),
             followed: BTreeMap::new(),
             ready: VecDeque::new(),
@@ -47,23 +66,75 @@ impl<'a> Network<'a> {
 
     /// Follows one service.
     pub(crate) fn one(registry: &'a dyn Registry, service: ServiceName) -> Self {
-        let mut network = Self { names: None, ..Self::all(registry) };
+        let mut network = Self::none(registry);
         network.follow(service);
         network
+    }
+
+    /// Follows these and no others.
+    pub(crate) fn follow_only(&mut self, services: &BTreeSet<ServiceName>) {
+        self.followed.retain(|service, followed| {
+            let wanted = services.contains(service);
+            if !wanted {
+                followed.watch.abort();
+            }
+            wanted
+        });
+        for service in services {
+            if !self.followed.contains_key(service) {
+                self.follow(service.clone());
+            }
+        }
+    }
+
+    /// Follows the names of the services too.
+    pub(crate) fn listen_to_names(&mut self) {
+        if self.names.is_none() {
+            self.names = Some(self.registry.watch_services());
+        }
+    }
+
+    /// The names of the services; `None` until they have been heard.
+    pub(crate) fn names(&self) -> Option<&BTreeSet<ServiceName>> {
+        self.named.as_ref()
+    }
+
+    /// What is known of the services that have been heard.
+    pub(crate) fn heard(&self) -> impl Iterator<Item = &Snapshot> {
+        self.followed.values().filter(|followed| followed.heard).map(|followed| &followed.known)
+    }
+
+    /// All that is followed, sorted by name; `None` until each has been heard once.
+    pub(crate) fn state(&self) -> Option<Vec<Snapshot>> {
+        if self.all && self.named.is_none() {
+            return None;
+        }
+        self.followed.values().map(|followed| followed.heard.then(|| followed.known.clone())).collect()
     }
 
     fn follow(&mut self, service: ServiceName) {
         let name = service.clone();
         let (watch, handle) = abortable(self.registry.watch(&service));
         self.snapshots.push(watch.map(move |snapshot| (name.clone(), snapshot)).boxed());
-        self.followed.insert(service.clone(), Followed { known: Snapshot::empty(service), watch: handle });
+        self.followed.insert(
+            service.clone(),
+            Followed { known: Snapshot::empty(service), heard: false, watch: handle },
+        );
     }
 
-    fn named(&mut self, names: &BTreeSet<ServiceName>) {
+    fn take_names(&mut self, names: BTreeSet<ServiceName>) {
+        if self.all {
+            self.follow_all_of(&names);
+        }
+        self.named = Some(names);
+        self.ready.push_back(Event::Heard(None));
+    }
+
+    fn follow_all_of(&mut self, names: &BTreeSet<ServiceName>) {
         let gone: Vec<ServiceName> =
             self.followed.keys().filter(|known| !names.contains(*known)).cloned().collect();
         for service in gone {
-            if let Some(Followed { known, watch }) = self.followed.remove(&service) {
+            if let Some(Followed { known, watch, .. }) = self.followed.remove(&service) {
                 watch.abort();
                 let empty = Snapshot::empty(service.clone());
                 self.ready.extend(empty.diff(&known).into_iter().map(Event::Changed));
@@ -76,16 +147,16 @@ impl<'a> Network<'a> {
                 self.follow(service.clone());
             }
         }
-        self.ready.push_back(Event::Heard(None));
     }
 
-    fn heard(&mut self, service: ServiceName, news: Result<Snapshot>) {
+    fn take_snapshot(&mut self, service: ServiceName, news: Result<Snapshot>) {
         // What was under way when the service went is old.
         let Some(followed) = self.followed.get_mut(&service) else { return };
         match news {
             Ok(snapshot) => {
                 self.ready.extend(snapshot.diff(&followed.known).into_iter().map(Event::Changed));
                 followed.known = snapshot;
+                followed.heard = true;
                 self.ready.push_back(Event::Heard(Some(service)));
             }
             Err(error) => self.ready.push_back(Event::Failed(Some(service), error)),
@@ -103,11 +174,11 @@ impl Stream for Network<'_> {
             }
             let names = self.names.as_mut().map(|names| names.poll_next_unpin(context));
             match names {
-                Some(Poll::Ready(Some(Ok(names)))) => self.named(&names),
+                Some(Poll::Ready(Some(Ok(names)))) => self.take_names(names),
                 Some(Poll::Ready(Some(Err(error)))) => self.ready.push_back(Event::Failed(None, error)),
                 Some(Poll::Ready(None)) => self.names = None,
                 Some(Poll::Pending) | None => match self.snapshots.poll_next_unpin(context) {
-                    Poll::Ready(Some((service, news))) => self.heard(service, news),
+                    Poll::Ready(Some((service, news))) => self.take_snapshot(service, news),
                     // An empty set of watches is no end: a service may come.
                     Poll::Ready(None) | Poll::Pending => return Poll::Pending,
                 },
@@ -158,6 +229,29 @@ mod tests {
         registry.register(&instance("b", "2", 2), &options).await.unwrap();
         assert_eq!(change(&mut network).await, "+b/2");
         assert_eq!(network.followed.len(), 2);
+    }
+
+    #[tokio::test]
+    async fn the_state_is_known_when_all_that_is_followed_has_been_heard() {
+        let registry = MemoryRegistry::new();
+        registry.register(&instance("a", "1", 1), &RegisterOptions::new()).await.unwrap();
+        let [a, b] = ["a", "b"].map(|name| ServiceName::new(name).unwrap());
+        let mut network = Network::none(&registry);
+        assert_eq!(network.state(), Some(vec![]));
+        network.follow_only(&[a.clone(), b.clone()].into());
+        assert_eq!(network.state(), None);
+        while network.state().is_none() {
+            next(&mut network).await;
+        }
+        assert_eq!(network.heard().map(Snapshot::len).collect::<Vec<_>>(), [1, 0]);
+        network.follow_only(&[b].into());
+        assert_eq!(network.heard().count(), 1);
+        assert_eq!(network.names(), None);
+        network.listen_to_names();
+        assert!(matches!(next(&mut network).await, Event::Heard(None)));
+        assert_eq!(network.names(), Some(&[a].into()));
+        let all = Network::all(&registry);
+        assert_eq!(all.state(), None, "the names have not been heard");
     }
 
     #[tokio::test]

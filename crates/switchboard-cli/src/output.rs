@@ -7,7 +7,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 use anstyle::{AnsiColor, Style};
 use comfy_table::{Table, presets};
 use serde::Serialize;
-use switchboard::{Address, Endpoint, Health, HealthReason, Instance, Snapshot};
+use switchboard::{Address, Endpoint, Health, HealthReason, Host, Instance, Snapshot};
 use tracing_subscriber::filter::LevelFilter;
 
 const HEADING: Style = Style::new().bold();
@@ -58,6 +58,13 @@ pub(crate) fn line(look: Look, text: &str) -> io::Result<()> {
     out.flush()
 }
 
+/// Writes what has its own line ends, at once.
+pub(crate) fn text(text: &str) -> io::Result<()> {
+    let mut out = anstream::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    out.flush()
+}
+
 /// Writes JSON: readable on a terminal, one line elsewhere.
 pub(crate) fn json(value: &impl Serialize) -> io::Result<()> {
     let text = if io::stdout().is_terminal() {
@@ -79,6 +86,12 @@ pub(crate) fn json_line_to_error(value: &impl Serialize) {
         // Nothing can be done when standard error is gone.
         let _ = writeln!(anstream::stderr(), "{text}");
     }
+}
+
+/// The time of an event: in UTC, as RFC 3339 has it.
+#[allow(clippy::disallowed_types, reason = "a time for people and logs, from which nothing is reckoned")]
+pub(crate) fn now() -> String {
+    humantime::format_rfc3339_millis(std::time::SystemTime::now()).to_string()
 }
 
 /// Says something on standard error that is not the result.
@@ -111,12 +124,19 @@ fn say(look: Look, text: &str) {
 #[derive(Debug)]
 pub(crate) struct Listing {
     heads: Vec<&'static str>,
+    heads_shown: bool,
     rows: Vec<(Look, Vec<String>)>,
 }
 
 impl Listing {
     pub(crate) fn new(heads: &[&'static str]) -> Self {
-        Self { heads: heads.to_vec(), rows: Vec::new() }
+        Self { heads: heads.to_vec(), heads_shown: true, rows: Vec::new() }
+    }
+
+    /// With the heads of the columns, or without.
+    pub(crate) fn heads_shown(mut self, shown: bool) -> Self {
+        self.heads_shown = shown;
+        self
     }
 
     pub(crate) fn row(&mut self, look: Look, cells: Vec<String>) {
@@ -125,7 +145,7 @@ impl Listing {
     }
 
     pub(crate) fn print(&self) -> io::Result<()> {
-        for (look, text) in self.lines() {
+        for (look, text) in self.lines().into_iter().skip(usize::from(!self.heads_shown)) {
             line(look, &text)?;
         }
         Ok(())
@@ -219,6 +239,33 @@ pub(crate) fn why(instance: &Instance) -> String {
         [] => String::new(),
         [reason] => reason.to_string(),
         [reason, others @ ..] => format!("{reason} (and {} more)", others.len()),
+    }
+}
+
+/// The same with what templates want to have at hand.
+#[derive(Debug, Serialize)]
+pub(crate) struct InstanceItem<'a> {
+    #[serde(flatten)]
+    json: InstanceJson<'a>,
+    /// The first address, and its parts; an IPv6 host is in brackets.
+    address: String,
+    host: String,
+    port: u16,
+}
+
+impl<'a> From<&'a Instance> for InstanceItem<'a> {
+    fn from(instance: &'a Instance) -> Self {
+        let address = instance.address();
+        let host = host(address);
+        Self { json: instance.into(), address: address.to_string(), host, port: address.port() }
+    }
+}
+
+/// The host of an address as URLs and configuration files have it.
+pub(crate) fn host(address: &Address) -> String {
+    match address.host() {
+        Host::Ip(ip) if ip.is_ipv6() => format!("[{ip}]"),
+        host => host.to_string(),
     }
 }
 

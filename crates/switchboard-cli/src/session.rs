@@ -11,7 +11,11 @@ use switchboard_net::{interface, mdns};
 use tokio::time::timeout;
 
 use crate::args::Global;
+use crate::contexts::Contexts;
 use crate::failure::Failure;
+
+/// The registry when nothing names one.
+const DEFAULT: &str = "mdns:";
 
 /// Waiting shorter than this is not worth a spinner.
 const SPIN_AFTER: Duration = Duration::from_millis(300);
@@ -25,9 +29,13 @@ pub(crate) struct Session {
 
 impl Session {
     pub(crate) fn new(global: Global) -> Result<Self, Failure> {
-        let url = match global.registry {
-            Some(url) => url,
-            None => from_environment()?,
+        let url = match (global.registry, global.context) {
+            (Some(url), _) => url,
+            (None, Some(context)) => Contexts::load()?.registry(&context)?,
+            (None, None) => match from_environment()? {
+                Some(url) => url,
+                None => Contexts::load()?.current_registry()?.unwrap_or_else(|| DEFAULT.into()),
+            },
         };
         Ok(Self { url, json: global.json, timeout: global.timeout })
     }
@@ -53,6 +61,11 @@ impl Session {
         Ok(self.limited("connect", switchboard::connect(&self.url)).await?)
     }
 
+    /// Opens the registry, if that can be done, without a word.
+    pub(crate) async fn open(&self) -> Option<Arc<dyn Registry>> {
+        switchboard::connect(&self.url).await.ok()
+    }
+
     /// Waits for one answer of the registry, at most for the time the user gave, with a spinner if it takes a while.
     pub(crate) async fn limited<T>(
         &self,
@@ -69,10 +82,10 @@ impl Session {
 }
 
 /// The registry that the environment names. An empty variable counts as one that is not set, as in `switchboard::from_env`.
-fn from_environment() -> Result<String, Failure> {
+fn from_environment() -> Result<Option<String>, Failure> {
     match std::env::var(switchboard::ENVIRONMENT_VARIABLE) {
-        Ok(url) if !url.is_empty() => Ok(url),
-        Ok(_) | Err(std::env::VarError::NotPresent) => Ok("mdns:".into()),
+        Ok(url) if !url.is_empty() => Ok(Some(url)),
+        Ok(_) | Err(std::env::VarError::NotPresent) => Ok(None),
         Err(std::env::VarError::NotUnicode(_)) => {
             Err(Failure::usage(format!("{} is not Unicode", switchboard::ENVIRONMENT_VARIABLE)))
         }

@@ -34,7 +34,7 @@
 //! has succeeded when one of them took it and none refused it as invalid; which did not, and why, is logged once, and again when it
 //! has. Each renewal tries all, so what was missed is made up for by the next. Those that one can only read
 //! ([`Unsupported`](switchboard_core::ErrorKind::Unsupported)) are left out, as long as there are others.
-//! Deregistering and closing reach all, and fail if one does.
+//! Deregistering and closing reach all, and fail if one does. Maintenance is for those that know the instance.
 //!
 //! # An error is never empty
 //!

@@ -76,6 +76,19 @@ impl Parts {
         self.all("deregister", answers)
     }
 
+    /// Done where the instance is known; those that can do no such thing are left out, as long as there are others.
+    pub(crate) async fn set_maintenance(&self, key: &InstanceKey, reason: Option<&str>) -> Result<()> {
+        let mut answers = join_all(self.list.iter().map(|part| part.set_maintenance(key, reason))).await;
+        if answers.iter().any(Result::is_ok) {
+            for answer in &mut answers {
+                if matches!(answer, Err(error) if error.kind() == ErrorKind::Invalid) {
+                    *answer = Ok(());
+                }
+            }
+        }
+        self.all("set_maintenance", answers)
+    }
+
     pub(crate) async fn suspect(&self, key: &InstanceKey) {
         join_all(self.list.iter().map(|part| part.suspect(key))).await;
     }

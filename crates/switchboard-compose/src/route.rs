@@ -112,6 +112,10 @@ impl Registry for Route {
         }
     }
 
+    async fn set_maintenance(&self, key: &InstanceKey, reason: Option<&str>) -> Result<()> {
+        self.to("set_maintenance", key.service())?.set_maintenance(key, reason).await
+    }
+
     async fn local_ip(&self) -> Option<IpAddr> {
         self.parts.local_ip().await
     }

@@ -212,6 +212,10 @@ impl Registry for Union {
         self.parts.suspect(key).await;
     }
 
+    async fn set_maintenance(&self, key: &InstanceKey, reason: Option<&str>) -> Result<()> {
+        self.parts.set_maintenance(key, reason).await
+    }
+
     async fn local_ip(&self) -> Option<IpAddr> {
         self.parts.local_ip().await
     }

@@ -12,8 +12,8 @@ use futures::StreamExt;
 use switchboard_compose::{Failover, Mirror, Route, Union};
 use switchboard_conformance::async_trait;
 use switchboard_core::{
-    Error, ErrorKind, Instance, InstanceKey, MemoryRegistry, NamesStream, RegisterOptions, Registry, Result,
-    ServiceName, Snapshot, SnapshotStream,
+    Error, ErrorKind, Health, Instance, InstanceKey, MemoryRegistry, NamesStream, RegisterOptions, Registry,
+    Result, ServiceName, Snapshot, SnapshotStream,
 };
 use tokio::time::{Instant, sleep, timeout};
 
@@ -52,6 +52,21 @@ async fn two() -> ([MemoryRegistry; 2], [Arc<MemoryRegistry>; 2], Vec<Arc<dyn Re
 /// What a watch says within this time; `None` if it says nothing.
 async fn said(watch: &mut SnapshotStream, within: Duration) -> Option<Result<Snapshot>> {
     timeout(within, watch.next()).await.ok().map(Option::unwrap)
+}
+
+#[tokio::test(start_paused = true)]
+async fn maintenance_is_for_those_that_know_the_instance() {
+    let (_worlds, handles, parts) = two().await;
+    let union = Union::new(parts).unwrap();
+    union.set_maintenance(&instance("2").key(), Some("a new disk")).await.unwrap();
+    let found = union.lookup(&service()).await.unwrap();
+    let health: Vec<_> = found.all().iter().map(|one| one.health()).collect();
+    assert_eq!(health, [Health::Passing, Health::Maintenance]);
+    let error = union.set_maintenance(&instance("3").key(), None).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
+    handles[0].fail(down());
+    let error = union.set_maintenance(&instance("2").key(), None).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "the first may know it, too: {error}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -147,6 +147,9 @@ macro_rules! __with_cases {
                 a_live_instance_stays
                 the_unknown_stays_unknown
             }
+            maintenance {
+                it_lasts_until_it_is_ended
+            }
             close {
                 deregisters_its_own_and_only_that
                 closing_twice_succeeds

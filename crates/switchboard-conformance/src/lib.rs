@@ -77,6 +77,7 @@ pub mod content;
 pub mod deregister;
 pub mod invalid;
 pub mod lookup;
+pub mod maintenance;
 pub mod names;
 pub mod outage;
 pub mod register;

@@ -207,6 +207,10 @@ impl Handle {
         bounded(&self.rules, "deregister", self.registry.deregister(key)).await
     }
 
+    pub(crate) async fn try_set_maintenance(&self, key: &InstanceKey, reason: Option<&str>) -> Result<()> {
+        bounded(&self.rules, "set_maintenance", self.registry.set_maintenance(key, reason)).await
+    }
+
     pub(crate) async fn try_lookup(&self, service: &ServiceName) -> Result<Snapshot> {
         bounded(&self.rules, "lookup", self.registry.lookup(service)).await
     }

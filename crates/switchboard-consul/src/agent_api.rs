@@ -183,6 +183,24 @@ pub(crate) async fn remove(client: &Client, agent: usize, id: &InstanceId) -> Re
     .await
 }
 
+/// Takes an instance out of use for `Some(reason)`, or back into use
+/// (<https://developer.hashicorp.com/consul/api-docs/agent/service#enable-maintenance-mode>).
+pub(crate) async fn set_maintenance(
+    client: &Client,
+    agent: usize,
+    id: &InstanceId,
+    reason: Option<&str>,
+) -> Result<(), Failure> {
+    let operation = "set_maintenance";
+    let path = format!("/v1/agent/service/maintenance/{}", segment(id.as_str()));
+    let mut request = Request::put(path).query("enable", reason.is_some().to_string());
+    if let Some(reason) = reason.filter(|reason| !reason.is_empty()) {
+        request = request.query("reason", reason);
+    }
+    let answer = client.write(operation, agent, request).await?;
+    accepted(&answer, operation)
+}
+
 fn accepted(answer: &Answer, operation: &'static str) -> Result<(), Failure> {
     if answer.status == StatusCode::OK {
         return Ok(());

@@ -15,7 +15,7 @@ use tokio::sync::{OnceCell, watch};
 use tokio::time::{Instant, timeout_at};
 
 use crate::agent::Agent;
-use crate::agent_api::Draft;
+use crate::agent_api::{Draft, set_maintenance};
 use crate::check::{CheckPolicy, DeregisterAfter, checks, ttl_check_id};
 use crate::client::{Client, Request, check_addressable};
 use crate::config::ConsulBuilder;
@@ -251,6 +251,24 @@ impl Registry for ConsulRegistry {
 
     fn watch_services(&self) -> NamesStream {
         self.watches.follow("watch_services", self.reads.names())
+    }
+
+    async fn set_maintenance(&self, key: &InstanceKey, reason: Option<&str>) -> Result<()> {
+        let operation = "set_maintenance";
+        self.ready(operation).await?;
+        let places = match check_names(key) {
+            Ok(()) => foreign::places(operation, &self.client, &self.reads.whole(key.service()), key).await?,
+            // It can never have been registered.
+            Err(_) => Vec::new(),
+        };
+        if places.is_empty() {
+            let invalid = Invalid::new(format!("instance {key}"), "is not registered");
+            return Err(Error::invalid(BACKEND, operation, &invalid));
+        }
+        for (agent, id) in places {
+            set_maintenance(&self.client, agent, &id, reason).await.map_err(|failure| failure.error)?;
+        }
+        Ok(())
     }
 
     async fn local_ip(&self) -> Option<IpAddr> {

@@ -158,6 +158,21 @@ impl Instance {
         self
     }
 
+    /// As healthy as another one, for the same reasons.
+    pub(crate) fn with_health_of(mut self, other: &Self) -> Self {
+        self.health = other.health;
+        self.health_reasons = other.health_reasons.clone();
+        self
+    }
+
+    /// Taken out of use, for this reason.
+    pub(crate) fn in_maintenance(mut self, reason: &str) -> Self {
+        self.health = Health::Maintenance;
+        self.health_reasons =
+            HealthReasons(vec![HealthReason::new("maintenance", Health::Maintenance).notes(reason)]);
+        self
+    }
+
     /// A builder that starts from this instance, to register it changed.
     pub fn to_builder(&self) -> InstanceBuilder {
         let Self {

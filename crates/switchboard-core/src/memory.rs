@@ -15,8 +15,8 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use self::world::World;
 use crate::time::later;
 use crate::{
-    Error, Health, Instance, InstanceKey, NamesStream, RegisterOptions, Registry, RegistryUrl, Result,
-    ServiceName, Snapshot, SnapshotStream, Store,
+    Error, Health, Instance, InstanceKey, Invalid, NamesStream, RegisterOptions, Registry, RegistryUrl,
+    Result, ServiceName, Snapshot, SnapshotStream, Store,
 };
 
 const BACKEND: &str = "memory";
@@ -198,10 +198,29 @@ impl Registry for MemoryRegistry {
         self.expiring(self.store.watch_services(), None)
     }
 
+    async fn set_maintenance(&self, key: &InstanceKey, reason: Option<&str>) -> Result<()> {
+        self.check("set_maintenance")?;
+        self.world.expire();
+        let found = self.world.state().update(key, |entry| {
+            let instance = Instance::clone(&entry.instance);
+            let instance = match reason {
+                Some(reason) => instance.in_maintenance(reason),
+                None => instance.with_health(Health::Passing),
+            };
+            entry.instance = Arc::new(instance);
+        });
+        if found { Ok(()) } else { Err(not_registered(key)) }
+    }
+
     async fn close(&self) -> Result<()> {
         self.shut();
         Ok(())
     }
+}
+
+fn not_registered(key: &InstanceKey) -> Error {
+    let invalid = Invalid::new(format!("instance {key}"), "is not registered");
+    Error::invalid(BACKEND, "set_maintenance", &invalid)
 }
 
 impl Drop for MemoryRegistry {
@@ -243,6 +262,24 @@ mod tests {
 
     fn ttl(seconds: u64) -> RegisterOptions {
         RegisterOptions::new().ttl(Duration::from_secs(seconds))
+    }
+
+    #[tokio::test]
+    async fn maintenance_lasts_over_a_renewal_and_has_its_reason() {
+        let (registry, other) = (MemoryRegistry::new(), instance(1).key());
+        registry.register(&instance(1), &ttl(10)).await.unwrap();
+        for _ in 0..2 {
+            registry.set_maintenance(&other, Some("new disk")).await.unwrap();
+        }
+        registry.register(&instance(1), &ttl(10)).await.unwrap();
+        let found = registry.lookup(other.service()).await.unwrap();
+        assert_eq!(found.all()[0].health(), Health::Maintenance);
+        assert_eq!(found.all()[0].health_reasons()[0].notes, "new disk");
+        registry.set_maintenance(&other, None).await.unwrap();
+        assert_eq!(registry.lookup(other.service()).await.unwrap().healthy().count(), 1);
+        registry.deregister(&other).await.unwrap();
+        let error = registry.set_maintenance(&other, None).await.unwrap_err();
+        assert!(error.to_string().contains("instance greeter/1: is not registered"), "{error}");
     }
 
     #[tokio::test(start_paused = true)]

@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
 
-use crate::{Instance, InstanceKey, Result, ServiceName, Snapshot};
+use crate::{Error, ErrorKind, Instance, InstanceKey, Result, ServiceName, Snapshot};
 
 /// What [`Registry::watch`] gives: the current snapshot, then every newer one.
 pub type SnapshotStream = BoxStream<'static, Result<Snapshot>>;
@@ -91,6 +91,23 @@ pub trait Registry: Debug + Display + Send + Sync + 'static {
     /// something unknown, or to a closed registry, is nothing.
     async fn suspect(&self, key: &InstanceKey) {
         let _ = key;
+    }
+
+    /// Takes an instance out of use for `Some(reason)`, or back into use for `None`, without deregistering it.
+    ///
+    /// Meanwhile its health is [`Health::Maintenance`](crate::Health::Maintenance), whatever checks and renewals say, so
+    /// clients leave it alone; the reason is for people, and is its [health reason](Instance::health_reasons). Twice the
+    /// same succeeds. Deregistering ends it. Anybody may do it to any instance, as far as the registry lets them.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) where the registry has nothing of the kind, as by this
+    /// default, or has it only in another place, which it names; [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) for an
+    /// instance that is not registered.
+    async fn set_maintenance(&self, key: &InstanceKey, reason: Option<&str>) -> Result<()> {
+        let _ = (key, reason);
+        let message = format!("{self} has no maintenance; deregister the instance, or end its program");
+        Err(Error::new(ErrorKind::Unsupported, "registry", "set_maintenance", message))
     }
 
     /// The address of this machine at which those who read this registry can reach it, as far as the registry knows.
@@ -191,6 +208,10 @@ impl<R: Registry + ?Sized> Registry for Arc<R> {
 
     async fn suspect(&self, key: &InstanceKey) {
         (**self).suspect(key).await;
+    }
+
+    async fn set_maintenance(&self, key: &InstanceKey, reason: Option<&str>) -> Result<()> {
+        (**self).set_maintenance(key, reason).await
     }
 
     async fn local_ip(&self) -> Option<IpAddr> {

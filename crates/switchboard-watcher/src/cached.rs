@@ -89,6 +89,10 @@ impl<R: Registry> Registry for Cached<R> {
         self.registry.suspect(key).await;
     }
 
+    async fn set_maintenance(&self, key: &InstanceKey, reason: Option<&str>) -> Result<()> {
+        self.registry.set_maintenance(key, reason).await
+    }
+
     async fn local_ip(&self) -> Option<IpAddr> {
         self.registry.local_ip().await
     }

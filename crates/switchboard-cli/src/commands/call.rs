@@ -1,23 +1,29 @@
 //! `call`: an HTTP request to a picked instance, with curl's habits.
 
 use std::collections::BTreeMap;
-use std::io::{self, Read as _, Write as _};
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::path::Path;
 use std::process::ExitCode;
 
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use reqwest::redirect::Policy;
 use reqwest::{Client, Method, Response, Url};
 use serde::Serialize;
 use switchboard::selector::{Balancer, FailureKind, Pick, Request};
-use switchboard::{Host, Instance, InstanceId};
+use switchboard::{Instance, InstanceId};
 use tokio::time::Instant;
 
 use crate::args;
 use crate::failure::Failure;
-use crate::output::{self, Look};
+use crate::output;
 use crate::session::{Session, spinning};
 
 /// So many instances are tried before giving up.
 const TRIES: usize = 3;
+
+/// As many redirects as curl follows.
+const REDIRECTS: usize = 50;
 
 /// The longest answer that `--json` takes; without it there is no limit, as nothing is kept.
 const MAX_JSON_BODY: usize = 64 << 20;
@@ -34,8 +40,13 @@ struct Answer<'a> {
 
 pub(crate) async fn run(session: &Session, args: &args::Call) -> Result<ExitCode, Failure> {
     let message = Message::new(args)?;
+    if session.json && args.output.is_some() {
+        return Err(Failure::usage("--json and -o contradict each other; > writes the JSON into a file"));
+    }
     // Through a proxy the request would not go to the instance.
-    let client = Client::builder().no_proxy().timeout(session.timeout).user_agent("switchboard").build();
+    let client = Client::builder().no_proxy().timeout(session.timeout).user_agent("switchboard");
+    let redirects = if args.location { Policy::limited(REDIRECTS) } else { Policy::none() };
+    let client = client.redirect(redirects).tls_danger_accept_invalid_certs(args.insecure).build();
     let client = client.map_err(|error| Failure::failed("cannot set up HTTP").because(&error))?;
     let registry = session.connect().await?;
     let balancer = args.choice.balancer(session, registry.clone(), &args.service).await?;
@@ -43,12 +54,10 @@ pub(crate) async fn run(session: &Session, args: &args::Call) -> Result<ExitCode
     let started = Instant::now();
     let (pick, response) = message.send(&client, &balancer, args.choice.key.as_deref()).await?;
     let (instance, status) = (pick.instance().clone(), response.status());
-    output::note(&format!(
-        "{} at {} answered {status} in {} ms",
-        instance.key(),
-        instance.address(),
-        started.elapsed().as_millis()
-    ));
+    if !args.silent {
+        let took = started.elapsed().as_millis();
+        output::note(&format!("{} at {} answered {status} in {took} ms", instance.key(), instance.address()));
+    }
     let refused = status.is_client_error() || status.is_server_error();
     if refused && args.fail {
         pick.finish(Err(FailureKind::Response));
@@ -57,7 +66,10 @@ pub(crate) async fn run(session: &Session, args: &args::Call) -> Result<ExitCode
     if session.json {
         json(&instance, response).await?;
     } else {
-        text(response, args.include).await?;
+        match &args.output {
+            Some(path) => into_file(response, args.include, path).await?,
+            None => text(response, args.include, &mut io::stdout()).await?,
+        }
     }
     pick.success();
     Ok(ExitCode::SUCCESS)
@@ -136,10 +148,7 @@ impl<'a> Message<'a> {
         instance: &Instance,
     ) -> Result<reqwest::Result<Response>, Failure> {
         let address = instance.address();
-        let host = match address.host() {
-            Host::Ip(ip) if ip.is_ipv6() => format!("[{ip}]"),
-            host => host.to_string(),
-        };
+        let host = output::host(address);
         let url = format!("{}://{host}:{}{}", self.scheme, address.port(), self.path);
         let url = Url::parse(&url).map_err(|error| Failure::usage("not a URL").because(&error))?;
         let mut request = client.request(self.method.clone(), url).headers(self.headers.clone());
@@ -180,19 +189,26 @@ fn read(part: &str) -> Result<Vec<u8>, Failure> {
     read.map(strip).map_err(|error| Failure::failed(format!("-d: cannot read {path}")).because(&error))
 }
 
-async fn text(mut response: Response, include: bool) -> Result<(), Failure> {
+async fn into_file(response: Response, include: bool, path: &Path) -> Result<(), Failure> {
+    let failed =
+        |error: &io::Error| Failure::failed(format!("cannot write {}", path.display())).because(error);
+    let mut file = File::create(path).map_err(|error| failed(&error))?;
+    text(response, include, &mut file).await
+}
+
+/// Writes the answer, the body byte for byte: it may be anything.
+async fn text(mut response: Response, include: bool, to: &mut impl io::Write) -> Result<(), Failure> {
     if include {
-        output::line(Look::Heading, &format!("{:?} {}", response.version(), response.status()))?;
+        writeln!(to, "{:?} {}", response.version(), response.status())?;
         for (name, value) in response.headers() {
-            output::line(Look::Plain, &format!("{name}: {}", shown(value)))?;
+            writeln!(to, "{name}: {}", shown(value))?;
         }
-        output::line(Look::Plain, "")?;
+        writeln!(to)?;
     }
     while let Some(chunk) = response.chunk().await.map_err(broken)? {
-        // Byte for byte: the body may be anything.
-        io::stdout().write_all(&chunk)?;
+        to.write_all(&chunk)?;
     }
-    io::stdout().flush()?;
+    to.flush()?;
     Ok(())
 }
 

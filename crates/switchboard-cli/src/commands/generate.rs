@@ -4,15 +4,20 @@ use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use clap::CommandFactory;
+use clap_complete::env::Shells;
 
 use crate::args::{self, Arguments};
 use crate::failure::Failure;
 use crate::manual;
 
 pub(crate) fn completions(args: &args::Completions) -> Result<ExitCode, Failure> {
-    // Into memory first: the generator panics on a pipe that is closed.
+    let shell = args.shell.to_string();
+    let failed = || Failure::failed(format!("there are no completions for {shell}"));
+    let shells = Shells::builtins();
+    let adapter = shells.completer(&shell).ok_or_else(failed)?;
+    // Into memory first: a pipe that is closed is no failure of the generator.
     let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut Arguments::command(), "switchboard", &mut script);
+    adapter.write_registration("COMPLETE", "switchboard", "switchboard", "switchboard", &mut script)?;
     io::stdout().write_all(&script)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -1,13 +1,16 @@
-//! `instances`: the instances of one service, healthy first.
+//! `instances`: the instances of one service or of all, healthy first.
 
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use switchboard::Instance;
+use minijinja::value::{Serde, Value};
+use serde::Serialize;
+use switchboard::{Instance, Snapshot};
 
-use crate::args;
+use crate::args::{self, Format};
 use crate::failure::Failure;
-use crate::output::{self, InstanceJson, Listing, Look};
+use crate::listing::Item;
+use crate::output::{self, InstanceItem, InstanceJson, Listing, Look};
 use crate::session::Session;
 
 /// One instance with many tags must not pad the rows of all.
@@ -21,40 +24,80 @@ impl args::InstanceFilter {
     }
 }
 
+/// One instance in the list.
+struct Row<'a>(&'a Instance);
+
+impl Serialize for Row<'_> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        InstanceJson::from(self.0).serialize(serializer)
+    }
+}
+
+impl Item for Row<'_> {
+    const FIELDS: &'static str = "service, id, health, address, version, weight, metadata.KEY";
+
+    fn name(&self) -> String {
+        self.0.key().to_string()
+    }
+
+    fn field(&self, field: &str) -> Option<String> {
+        let instance = self.0;
+        Some(match field {
+            "service" => instance.service().to_string(),
+            "id" => instance.id().to_string(),
+            // As good as it is, and not by the alphabet.
+            "health" => (instance.health() as u8).to_string(),
+            "address" => instance.address().to_string(),
+            "version" => instance.version().unwrap_or_default().into(),
+            "weight" => instance.weight().to_string(),
+            _ => instance.metadata().get(field.strip_prefix("metadata.")?).cloned().unwrap_or_default(),
+        })
+    }
+
+    fn value(&self) -> Value {
+        Value::from(Serde(InstanceItem::from(self.0)))
+    }
+}
+
 pub(crate) async fn run(session: &Session, args: &args::Instances) -> Result<ExitCode, Failure> {
+    let format = args.list.format(session)?;
     let registry = session.connect().await?;
-    let snapshot = session.limited("lookup", registry.lookup(&args.service)).await?;
-    output::warn_of_part(&registry, std::slice::from_ref(&snapshot));
+    let snapshots = match &args.service {
+        Some(service) => vec![session.limited("lookup", registry.lookup(service)).await?],
+        None => session.limited("instances", registry.snapshots()).await?,
+    };
+    output::warn_of_part(&registry, &snapshots);
     let wanted = |instance: &&Arc<Instance>| {
         args.filter.accepts(instance) && (!args.healthy || instance.health().is_healthy())
     };
-    let mut found: Vec<&Arc<Instance>> = snapshot.all().iter().filter(wanted).collect();
+    let mut found: Vec<Row<'_>> =
+        snapshots.iter().flat_map(Snapshot::all).filter(wanted).map(|instance| Row(instance)).collect();
     // The sort is stable: those of one health stay sorted by id.
-    found.sort_by_key(|instance| instance.health());
-    if session.json {
-        let json: Vec<InstanceJson<'_>> = found.iter().map(|instance| (&***instance).into()).collect();
-        output::json(&json)?;
-    } else if found.is_empty() {
-        let known = match snapshot.len() {
+    found.sort_by_key(|Row(instance)| (instance.service(), instance.health()));
+    args.list.sort(&mut found)?;
+    if found.is_empty() && Format::is_for_people(format) {
+        let known = match snapshots.iter().map(Snapshot::len).sum() {
             0 => "no instance".into(),
+            1 => "the one instance does not match".into(),
             known => format!("none of the {known} instances matches"),
         };
-        output::note(&format!("service {:?}: {known} at {registry}", args.service.as_str()));
-    } else {
-        let wide = args.output == Some(args::Format::Wide);
-        list(&found, wide).print()?;
+        let of = args.service.as_ref().map(|service| format!("service {:?}: ", service.as_str()));
+        output::note(&format!("{}{known} at {registry}", of.unwrap_or_default()));
     }
+    args.list.print(format, &found, |rows, wide| table(rows, args.all, wide))?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn list(instances: &[&Arc<Instance>], wide: bool) -> Listing {
+fn table(rows: &[Row<'_>], all: bool, wide: bool) -> Listing {
     let several = |text: String| if wide { text } else { output::cut(text, WIDEST) };
-    let heads = ["ID", "HEALTH", "ADDRESS", "VERSION", "WEIGHT", "TAGS", "METADATA", "ENDPOINTS", "WHY"];
+    let heads =
+        ["SERVICE", "ID", "HEALTH", "ADDRESS", "VERSION", "WEIGHT", "TAGS", "METADATA", "ENDPOINTS", "WHY"];
     let mut listing = Listing::new(&heads);
-    let weighted = instances.iter().any(|instance| instance.weight().get() != 1);
-    for instance in instances {
+    let weighted = rows.iter().any(|Row(instance)| instance.weight().get() != 1);
+    for Row(instance) in rows {
         let metadata = instance.metadata().iter().map(|(key, value)| format!("{key}={value}"));
         let cells = vec![
+            if all { instance.service().to_string() } else { String::new() },
             instance.id().to_string(),
             instance.health().to_string(),
             output::list(instance.addresses()),

@@ -5,7 +5,9 @@ use std::process::ExitCode;
 use serde::Serialize;
 use switchboard::Snapshot;
 
+use crate::args::{self, Format};
 use crate::failure::Failure;
+use crate::listing::Item;
 use crate::output::{self, Listing, Look};
 use crate::session::Session;
 
@@ -23,30 +25,46 @@ impl<'a> From<&'a Snapshot> for Row<'a> {
     }
 }
 
-pub(crate) async fn run(session: &Session) -> Result<ExitCode, Failure> {
+impl Item for Row<'_> {
+    const FIELDS: &'static str = "name, instances, healthy";
+
+    fn name(&self) -> String {
+        self.name.into()
+    }
+
+    fn field(&self, field: &str) -> Option<String> {
+        match field {
+            "name" => Some(self.name.into()),
+            "instances" => Some(self.instances.to_string()),
+            "healthy" => Some(self.healthy.to_string()),
+            _ => None,
+        }
+    }
+}
+
+pub(crate) async fn run(session: &Session, args: &args::Services) -> Result<ExitCode, Failure> {
+    let format = args.list.format(session)?;
     let registry = session.connect().await?;
     let found = session.limited("services", registry.snapshots()).await?;
     output::warn_of_part(&registry, &found);
-    if session.json {
-        let rows: Vec<Row<'_>> = found.iter().map(Row::from).collect();
-        output::json(&rows)?;
-        return Ok(ExitCode::SUCCESS);
-    }
-    if found.is_empty() {
+    let mut rows: Vec<Row<'_>> = found.iter().map(Row::from).collect();
+    args.list.sort(&mut rows)?;
+    if found.is_empty() && Format::is_for_people(format) {
         output::note(&format!("no services at {registry}; `switchboard doctor` may know why"));
-        return Ok(ExitCode::SUCCESS);
     }
+    args.list.print(format, &rows, |rows, _| table(rows))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn table(rows: &[Row<'_>]) -> Listing {
     let mut listing = Listing::new(&["SERVICE", "INSTANCES", "HEALTHY"]);
-    for snapshot in &found {
-        let healthy = snapshot.healthy().count();
-        let look = match healthy {
+    for row in rows {
+        let look = match row.healthy {
             0 => Look::Bad,
-            some if some < snapshot.len() => Look::Doubtful,
+            some if some < row.instances => Look::Doubtful,
             _ => Look::Plain,
         };
-        listing
-            .row(look, vec![snapshot.service().to_string(), snapshot.len().to_string(), healthy.to_string()]);
+        listing.row(look, vec![row.name.into(), row.instances.to_string(), row.healthy.to_string()]);
     }
-    listing.print()?;
-    Ok(ExitCode::SUCCESS)
+    listing
 }

@@ -5,13 +5,16 @@ use std::process::ExitCode;
 
 use futures::StreamExt;
 use serde::Serialize;
-use switchboard::{Change, Error, ErrorKind, Health, Instance, ServiceName};
+use switchboard::{Change, Error, Health, Instance, ServiceName};
 use tokio::time::Instant;
 
 use crate::args;
+use crate::commands::register::signals;
+use crate::commands::watch_exec;
 use crate::failure::{Failure, chain};
-use crate::network::{Event, Network};
-use crate::output::{self, InstanceJson, Look};
+use crate::hook::Hook;
+use crate::network::{self, Event, Network};
+use crate::output::{self, InstanceJson, Look, now};
 use crate::reader;
 use crate::session::Session;
 
@@ -46,6 +49,10 @@ struct Recovery {
 }
 
 pub(crate) async fn run(session: &Session, args: &args::Watch) -> Result<ExitCode, Failure> {
+    let mut signals = match &args.hook.exec {
+        Some(_) => Some(signals()?),
+        None => None,
+    };
     let registry = session.connect().await?;
     let mut network = match &args.service {
         Some(service) => Network::one(&registry, service.clone()),
@@ -53,6 +60,9 @@ pub(crate) async fn run(session: &Session, args: &args::Watch) -> Result<ExitCod
     };
     if let Some(alone) = session.alone() {
         output::complain(alone);
+    }
+    if let (Some(hook), Some(signals)) = (Hook::new(session, &args.hook), &mut signals) {
+        return watch_exec::run(network, &args.hook, hook, signals).await;
     }
     let mut outages = Outages::new(session.json);
     let mut gone = std::pin::pin!(reader::gone());
@@ -70,12 +80,6 @@ pub(crate) async fn run(session: &Session, args: &args::Watch) -> Result<ExitCod
             None => return Ok(ExitCode::SUCCESS),
         }
     }
-}
-
-/// The time of an event: in UTC, as RFC 3339 has it.
-#[allow(clippy::disallowed_types, reason = "a time for people and logs, from which nothing is reckoned")]
-fn now() -> String {
-    humantime::format_rfc3339_millis(std::time::SystemTime::now()).to_string()
 }
 
 fn show(session: &Session, change: &Change) -> Result<(), Failure> {
@@ -138,7 +142,7 @@ pub(crate) fn about(change: &Change) -> String {
 
 /// Tells of each outage once, and when it is over.
 #[derive(Debug)]
-struct Outages {
+pub(crate) struct Outages {
     json: bool,
     now: BTreeMap<Option<ServiceName>, String>,
     since: Instant,
@@ -149,9 +153,13 @@ impl Outages {
         Self { json, now: BTreeMap::new(), since: Instant::now() }
     }
 
-    fn begun(&mut self, of: Option<ServiceName>, error: Error) -> Result<(), Failure> {
-        if matches!(error.kind(), ErrorKind::Invalid | ErrorKind::Unsupported | ErrorKind::Closed) {
-            // Waiting does not cure these.
+    /// In words, on standard error, and nowhere else.
+    pub(crate) fn to_error() -> Self {
+        Self::new(false)
+    }
+
+    pub(crate) fn begun(&mut self, of: Option<ServiceName>, error: Error) -> Result<(), Failure> {
+        if !network::may_pass(&error) {
             return Err(error.into());
         }
         let said = chain(&error);
@@ -169,7 +177,7 @@ impl Outages {
         Ok(())
     }
 
-    fn over(&mut self, of: Option<&ServiceName>) -> Result<(), Failure> {
+    pub(crate) fn over(&mut self, of: Option<&ServiceName>) -> Result<(), Failure> {
         let was = self.now.remove(&of.cloned());
         if was.is_some() && self.now.is_empty() {
             let seconds = self.since.elapsed().as_secs();

@@ -11,9 +11,10 @@ use std::ffi::OsString;
 use std::io;
 use std::process::ExitStatus;
 
+use tokio::io::AsyncWriteExt as _;
 use tokio::process::{Child, Command};
 
-pub(crate) use system::{Signal, Signals, asks_to_end, exit_code, shell};
+pub(crate) use system::{Signal, Signals, asks_to_end, exit_code, shell, shell_with_input};
 
 impl Signals {
     /// Waits for one that asks to end.
@@ -45,6 +46,22 @@ impl Program {
     pub(crate) fn forward(&self, signal: Signal) {
         system::forward(&self.child, signal);
     }
+}
+
+/// Gives `input` to a child and waits for its end. A child that does not read it is none the worse.
+async fn feed(child: &mut Child, input: Vec<u8>) -> io::Result<ExitStatus> {
+    let pipe = child.stdin.take();
+    let write = async {
+        if let Some(mut pipe) = pipe {
+            let _ = pipe.write_all(&input).await;
+        }
+    };
+    tokio::select! {
+        // A process that it has left behind may hold the other end of the pipe.
+        status = child.wait() => return status,
+        () = write => {}
+    }
+    child.wait().await
 }
 
 #[cfg(test)]

@@ -81,16 +81,27 @@ pub(crate) fn exit_code(status: ExitStatus) -> u8 {
 
 /// Runs a command in a shell, without input and output; it and what it started are killed when this is dropped.
 pub(crate) async fn shell(command: &str, env: &[(&str, String)]) -> io::Result<ExitStatus> {
-    let mut child = Command::new("sh")
-        .args(["-c", command])
-        .envs(env.iter().map(|(name, value)| (*name, value.as_str())))
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .process_group(0)
-        .spawn()?;
+    let mut shell = in_shell(command);
+    shell.envs(env.iter().map(|(name, value)| (*name, value.as_str())));
+    let mut child = shell.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
     let _group = Group(child.id().and_then(pid));
     child.wait().await
+}
+
+/// Runs a command in a shell that reads `input` and writes where this program does. It is killed with what it started when
+/// this is dropped before it has ended; what it leaves behind when it ends by itself lives on.
+pub(crate) async fn shell_with_input(command: &str, input: Vec<u8>) -> io::Result<ExitStatus> {
+    let mut child = in_shell(command).stdin(Stdio::piped()).spawn()?;
+    let mut group = Group(child.id().and_then(pid));
+    let status = super::feed(&mut child, input).await;
+    group.0 = None;
+    status
+}
+
+fn in_shell(command: &str) -> Command {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", command]).process_group(0);
+    shell
 }
 
 /// A process group that ends with this.

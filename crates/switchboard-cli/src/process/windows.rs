@@ -66,27 +66,53 @@ pub(crate) fn exit_code(status: ExitStatus) -> u8 {
 
 /// Runs a command in a shell, without input and output; it and what it started are killed when this is dropped.
 pub(crate) async fn shell(command: &str, env: &[(&str, String)]) -> io::Result<ExitStatus> {
-    let mut shell = Command::new("cmd");
-    // With /S the outer quotes are taken off, and the rest is left as it was written; /D keeps others' commands out.
+    let mut shell = in_shell(command);
     shell
-        .args(["/D", "/S", "/C"])
-        .raw_arg(format!("\"{command}\""))
         .envs(env.iter().map(|(name, value)| (*name, value.as_str())))
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null());
-    let mut job = Job(TokioCommandWrap::from(shell).wrap(JobObject).spawn()?);
+    let mut job = Job::start(shell)?;
     // For the shell alone: what it left behind ends with the job.
-    job.0.inner_mut().wait().await
+    job.child.inner_mut().wait().await
 }
 
-/// A shell and all that it started, which end with this.
-struct Job(Box<dyn TokioChildWrapper>);
+/// Runs a command in a shell that reads `input` and writes where this program does. It is killed with what it started when
+/// this is dropped before it has ended; what it leaves behind when it ends by itself lives on.
+pub(crate) async fn shell_with_input(command: &str, input: Vec<u8>) -> io::Result<ExitStatus> {
+    let mut shell = in_shell(command);
+    shell.stdin(Stdio::piped());
+    let mut job = Job::start(shell)?;
+    let status = super::feed(job.child.inner_mut(), input).await;
+    job.ended = true;
+    status
+}
+
+fn in_shell(command: &str) -> Command {
+    let mut shell = Command::new("cmd");
+    // With /S the outer quotes are taken off, and the rest is left as it was written; /D keeps others' commands out.
+    shell.args(["/D", "/S", "/C"]).raw_arg(format!("\"{command}\""));
+    shell
+}
+
+/// A shell and all that it started, which end with this unless the shell has ended before.
+struct Job {
+    child: Box<dyn TokioChildWrapper>,
+    ended: bool,
+}
+
+impl Job {
+    fn start(shell: Command) -> io::Result<Self> {
+        Ok(Self { child: TokioCommandWrap::from(shell).wrap(JobObject).spawn()?, ended: false })
+    }
+}
 
 impl Drop for Job {
     fn drop(&mut self) {
-        // There may be nothing left of it.
-        let _ = self.0.start_kill();
+        if !self.ended {
+            // There may be nothing left of it.
+            let _ = self.child.start_kill();
+        }
     }
 }
 

@@ -1,8 +1,5 @@
 //! How the model looks on a screen of any size.
 
-use std::sync::Arc;
-use std::time::Duration;
-
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Color, Modifier, Style};
@@ -13,7 +10,8 @@ use switchboard::Instance;
 use super::columns::Columns;
 use super::model::{Model, News};
 use crate::commands::watch::{about, sign};
-use crate::output::{Look, clean, list, why};
+use crate::details::{self, age};
+use crate::output::{Look, clean, why};
 
 const HEADING: Style = Style::new().add_modifier(Modifier::BOLD);
 const FAINT: Style = Style::new().add_modifier(Modifier::DIM);
@@ -93,36 +91,13 @@ fn draw_details(frame: &mut Frame<'_>, area: Rect, model: &Model) {
     let name = model.opened_key().map(ToString::to_string).unwrap_or_default();
     let mut lines = vec![Line::styled(clean(&name), HEADING)];
     match model.opened() {
-        Some(instance) => lines.extend(details(instance)),
+        Some(instance) => {
+            let all = details::lines(instance);
+            lines.extend(all.into_iter().map(|(look, line)| Line::styled(line, style(look))));
+        }
         None => lines.push(Line::styled("gone", style(Look::Bad))),
     }
     frame.render_widget(Paragraph::new(lines).wrap(Wrap { trim: false }), area);
-}
-
-fn details(instance: &Arc<Instance>) -> Vec<Line<'static>> {
-    let mut lines =
-        vec![Line::styled(format!("health    {}", instance.health()), style(Look::of(instance.health())))];
-    for reason in instance.health_reasons() {
-        let since =
-            reason.seen_since.map(|since| format!(" for {}+", age(since.elapsed()))).unwrap_or_default();
-        let text =
-            format!("  {} is {}{since}: {} {}", reason.check, reason.health, reason.output, reason.notes);
-        lines.extend(text.lines().map(|line| Line::styled(clean(line), style(Look::of(reason.health)))));
-    }
-    let mut field = |name: &str, value: String| {
-        if !value.is_empty() {
-            lines.push(Line::raw(format!("{name:<9} {}", clean(&value))));
-        }
-    };
-    field("address", list(instance.addresses()));
-    field("version", instance.version().unwrap_or_default().into());
-    field("weight", instance.weight().to_string());
-    field("tags", list(instance.tags()));
-    for (key, value) in instance.metadata() {
-        field("metadata", format!("{key}={value}"));
-    }
-    field("endpoints", list(instance.endpoints().iter().map(|endpoint| &endpoint.name)));
-    lines
 }
 
 fn draw_news(frame: &mut Frame<'_>, area: Rect, model: &Model) {
@@ -153,20 +128,14 @@ fn style(look: Look) -> Style {
     }
 }
 
-fn age(time: Duration) -> String {
-    match time.as_secs() {
-        seconds @ 0..60 => format!("{seconds}s"),
-        seconds @ 60..3600 => format!("{}m", seconds / 60),
-        seconds => format!("{}h", seconds / 3600),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::network::Event;
     use ratatui::Terminal;
     use ratatui::backend::TestBackend;
+    use std::sync::Arc;
+    use std::time::Duration;
     use switchboard::{Change, Health, HealthReason};
 
     fn shown(model: &mut Model, width: u16, height: u16) -> String {
@@ -192,7 +161,7 @@ mod tests {
         assert!(list.contains("3m+ http: refused"), "{list}");
         model.open();
         let all = shown(&mut model, 40, 10);
-        for part in ["a/1", "http is critical for 3m+: refused", "by the firewall", "zone=a", "Esc back"] {
+        for part in ["a/1", "http is critical for 3m+", "refused", "by the firewall", "zone=a", "Esc back"] {
             assert!(all.contains(part), "{part}: {all}");
         }
     }

@@ -133,3 +133,28 @@ fn stop(pid: Pid) {
         std::thread::sleep(Duration::from_millis(5));
     }
 }
+
+#[test]
+#[ignore = "needs consul"]
+fn describe_tells_what_the_checks_put_out_and_wait_why_it_waits() {
+    let agent = Agent::dev();
+    let check = r#"{"CheckID":"ttl","Name":"disk","Notes":"ask storage","TTL":"1h","Status":"passing"}"#;
+    let weights = r#"{"Passing":5,"Warning":2}"#;
+    let body = format!(
+        r#"{{"ID":"1","Name":"web","Address":"10.0.0.1","Port":80,"Weights":{weights},"Check":{check}}}"#
+    );
+    agent.put("/v1/agent/service/register", &body);
+    agent.put("/v1/agent/check/update/ttl", r#"{"Status":"critical","Output":"97 % full\nof 1 TB"}"#);
+    agent.until("/v1/health/service/web", |answer| answer.contains("97 % full"));
+    let port = agent.port().to_string();
+    golden("describe-checks.txt", &run(&agent.url(), &["describe", "web", "1"]).out, &[(&port, "PORT")]);
+    let late = run(&agent.url(), &["wait", "web", "--timeout", "1s"]);
+    let why = "switchboard: web: not within 1s: 0 of 1 healthy; 1 is critical, disk: 97 % full\n";
+    assert_eq!((late.code, late.err.as_str()), (Some(1), why));
+
+    let wait = Running::start(switchboard(&agent.url(), &["wait", "web", "--timeout", "30s"]));
+    agent.put("/v1/agent/check/update/ttl", r#"{"Status":"warning","Output":"96 %"}"#);
+    assert_eq!(wait.line(), "web: 1 healthy");
+    let sorted = run(&agent.url(), &["instances", "-A", "-o", "template={{ service }} {{ weight }}"]);
+    assert!(sorted.out.lines().any(|line| line == "web 5"), "{sorted:?}");
+}

@@ -153,13 +153,13 @@ fn a_check_by_http_withdraws_while_the_answer_is_no_success() {
 }
 
 /// Answers every request with the same status; its thread ends with the test binary.
-struct Server {
-    port: u16,
+pub(crate) struct Server {
+    pub(crate) port: u16,
     status: Arc<Mutex<&'static str>>,
 }
 
 impl Server {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let status = Arc::new(Mutex::new("200 OK"));
@@ -175,7 +175,7 @@ impl Server {
         Self { port, status }
     }
 
-    fn answer(&self, status: &'static str) {
+    pub(crate) fn answer(&self, status: &'static str) {
         *self.status.lock().unwrap() = status;
     }
 }

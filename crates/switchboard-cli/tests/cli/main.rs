@@ -4,11 +4,18 @@
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, reason = "what fails here is a failed test")]
 
+mod balancers;
+mod complete;
 mod consul;
+mod context;
 mod doctor;
 mod find;
+mod lists;
+mod operate;
+mod render;
 mod run;
 mod support;
 mod terminal;
 mod top;
 mod usage;
+mod wait;

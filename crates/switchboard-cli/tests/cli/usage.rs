@@ -5,16 +5,22 @@ use std::process::Stdio;
 
 use crate::support::{golden, run, said, switchboard};
 
-const COMMANDS: [&str; 11] = [
+const COMMANDS: [&str; 17] = [
     "services",
     "instances",
+    "describe",
+    "wait",
     "watch",
+    "render",
     "register",
     "run",
     "pick",
     "call",
+    "deregister",
+    "maintenance",
     "doctor",
     "top",
+    "context",
     "completions",
     "man",
 ];
@@ -39,6 +45,14 @@ fn mistakes_are_one_line_with_the_cause_and_an_exit_code() {
         ("memory:", &["instances", ""]),
         ("memory:", &["instances", "a", "--meta", "zone"]),
         ("memory:", &["services", "--timeout", "5"]),
+        ("memory:", &["services", "-o", "xml"]),
+        ("memory:", &["services", "--json", "-o", "yaml"]),
+        ("memory:", &["instances", "a", "-A"]),
+        ("memory:", &["describe", "a"]),
+        ("memory:", &["describe", "a", "1"]),
+        ("memory:", &["describe", "a", "-o", "name"]),
+        ("memory:", &["wait", "a", "--timeout", "100ms"]),
+        ("memory:", &["wait", "a", "--gone", "--healthy", "2"]),
         ("greeter", &["services"]),
         ("zookeeper://h", &["services"]),
         ("consul://127.0.0.1:1", &["services"]),
@@ -57,6 +71,14 @@ fn mistakes_are_one_line_with_the_cause_and_an_exit_code() {
         ("memory:", &["call", "a", "/"]),
         ("memory:", &["call", "a", "path"]),
         ("memory:", &["call", "a", "/", "-H", "hunter2"]),
+        ("memory:", &["call", "a", "--json", "-o", "file"]),
+        ("memory:", &["register", "a", "127.0.0.1:1", "--check-tcp=h"]),
+        ("memory:", &["register", "a", "127.0.0.1:1", "--check-grpc=h/s"]),
+        ("memory:", &["deregister", "a", "1"]),
+        ("memory:", &["maintenance", "on", "a", "1"]),
+        ("memory:", &["context", "current"]),
+        ("memory:", &["context", "use", "prod"]),
+        ("memory:", &["services", "--context", "prod"]),
         ("memory:", &["top"]),
         ("memory:", &["top", "--json"]),
         ("memory:", &["man", "no-such-directory"]),
@@ -145,7 +167,7 @@ fn a_closed_pipe_is_silent() {
 fn completions_and_manual_pages_name_every_command() {
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let script = run("memory:", &["completions", shell]).out;
-        assert!(COMMANDS.iter().all(|command| script.contains(command)), "{shell}");
+        assert!(script.contains("COMPLETE") && script.contains("switchboard"), "{shell}: {script}");
     }
     let page = run("memory:", &["man"]).out;
     for part in [".TH switchboard 1", ".SH EXAMPLES", ".SH ENVIRONMENT", ".SH \"EXIT STATUS\""] {

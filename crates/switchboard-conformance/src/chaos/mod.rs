@@ -251,6 +251,10 @@ impl<R: Registry> Registry for Chaos<R> {
         let _ = self.call("suspect", hint).await;
     }
 
+    async fn set_maintenance(&self, key: &InstanceKey, reason: Option<&str>) -> Result<()> {
+        self.call("set_maintenance", self.registry.set_maintenance(key, reason)).await
+    }
+
     async fn local_ip(&self) -> Option<IpAddr> {
         self.registry.local_ip().await
     }

@@ -54,6 +54,15 @@ pub(crate) trait Flaw: Send + Sync + 'static {
         inner.suspect(key).await;
     }
 
+    async fn set_maintenance(
+        &self,
+        inner: &MemoryRegistry,
+        key: &InstanceKey,
+        reason: Option<&str>,
+    ) -> Result<()> {
+        inner.set_maintenance(key, reason).await
+    }
+
     async fn close(&self, inner: &MemoryRegistry) -> Result<()> {
         inner.close().await
     }
@@ -153,6 +162,10 @@ impl<F: Flaw> Registry for Broken<F> {
 
     async fn suspect(&self, key: &InstanceKey) {
         self.flaw.suspect(&self.inner, key).await;
+    }
+
+    async fn set_maintenance(&self, key: &InstanceKey, reason: Option<&str>) -> Result<()> {
+        self.flaw.set_maintenance(&self.inner, key, reason).await
     }
 
     async fn close(&self) -> Result<()> {

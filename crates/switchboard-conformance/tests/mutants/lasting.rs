@@ -53,6 +53,10 @@ pub(crate) fn mutants() -> Vec<Mutant> {
         ),
         mutant("removes what is suspected", &["suspect::a_live_instance_stays"], || || Hasty),
         mutant("removes others than the suspect", &["suspect::the_unknown_stays_unknown"], || || Overhasty),
+        mutant("takes nothing out of use", &["maintenance::it_lasts_until_it_is_ended"], || || Unmaintained),
+        mutant("ends maintenance by a renewal", &["maintenance::it_lasts_until_it_is_ended"], || {
+            || Forgetful
+        }),
     ]
 }
 
@@ -169,5 +173,24 @@ impl Flaw for Overhasty {
         for it in inner.lookup(key.service()).await.iter().flat_map(Snapshot::all) {
             let _ = inner.deregister(&it.key()).await;
         }
+    }
+}
+
+struct Unmaintained;
+
+#[async_trait]
+impl Flaw for Unmaintained {
+    async fn set_maintenance(&self, _: &MemoryRegistry, _: &InstanceKey, _: Option<&str>) -> Result<()> {
+        Ok(())
+    }
+}
+
+struct Forgetful;
+
+#[async_trait]
+impl Flaw for Forgetful {
+    async fn register(&self, inner: &MemoryRegistry, it: &Instance, options: &RegisterOptions) -> Result<()> {
+        inner.register(it, options).await?;
+        inner.set_maintenance(&it.key(), None).await
     }
 }

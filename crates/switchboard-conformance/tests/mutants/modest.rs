@@ -150,6 +150,10 @@ impl Flaw for Modest {
         })
     }
 
+    async fn set_maintenance(&self, _: &MemoryRegistry, _: &InstanceKey, _: Option<&str>) -> Result<()> {
+        Err(Error::new(ErrorKind::Unsupported, "modest", "set_maintenance", "there is no maintenance"))
+    }
+
     async fn register(&self, inner: &MemoryRegistry, it: &Instance, options: &RegisterOptions) -> Result<()> {
         if it.addresses().len() > 1 || !matches!(it.address().host(), Host::Ip(ip) if ip.is_ipv4()) {
             return Err(Error::new(ErrorKind::Invalid, "modest", "register", "only one IPv4 address"));

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures::StreamExt;
-use switchboard_core::{Health, Registry};
+use switchboard_core::{ErrorKind, Health, Instance, InstanceId, InstanceKey, RegisterOptions, Registry};
 use tokio::time::{Instant, timeout};
 
 use crate::support::{name, registry, until, within};
@@ -85,4 +85,35 @@ async fn a_name_of_other_case_is_another_service_although_consul_finds_it() {
     let registry = registry(&agent.address());
     assert!(registry.lookup(&name("web")).await.unwrap().is_empty());
     assert_eq!(registry.lookup(&name("Web")).await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+#[ignore = "needs consul"]
+async fn maintenance_comes_and_goes_and_no_renewal_ends_it() {
+    let agent = Agent::dev().await;
+    let [registry, other] = [(); 2].map(|()| registry(&agent.address()));
+    let instance = Instance::builder("a").id("a/1 é").address("10.0.0.1:80").build().unwrap();
+    let options = RegisterOptions::new().ttl(Duration::from_secs(60));
+    registry.register(&instance, &options).await.unwrap();
+    other.set_maintenance(&instance.key(), Some("a new disk & more")).await.unwrap();
+    registry.register(&instance, &options).await.unwrap();
+    let seen = || async { Some(other.lookup(&name("a")).await.ok()?.all().first()?.clone()) };
+    until("maintenance", || async {
+        let one = seen().await.filter(|one| one.health() == Health::Maintenance)?;
+        (one.health_reasons()[0].notes == "a new disk & more").then_some(())
+    })
+    .await;
+    other.set_maintenance(&instance.key(), None).await.unwrap();
+    until("back", || async { seen().await.filter(|one| one.health() == Health::Passing).map(drop) }).await;
+    let nobody = InstanceKey::new(name("b"), instance.id().clone());
+    let error = other.set_maintenance(&nobody, Some("")).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
+
+    // What another node's agent has, or who wrote into the catalog, is theirs.
+    let elsewhere = r#"{"Node":"far","Address":"10.0.0.9","Service":{"ID":"2","Service":"a","Port":80}}"#;
+    agent.put("/v1/catalog/register", elsewhere).await;
+    let far = InstanceKey::new(name("a"), InstanceId::new("2").unwrap());
+    let error = other.set_maintenance(&far, Some("")).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
+    assert!(error.to_string().contains("with node \"far\""), "{error}");
 }

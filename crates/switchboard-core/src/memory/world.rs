@@ -56,8 +56,11 @@ impl State {
         let key = instance.key();
         let entries = self.services.entry(key.service().clone()).or_default();
         let replaced = entries.remove(key.id());
-        let health = replaced.as_ref().map_or(Health::Passing, |entry| entry.instance.health());
-        let instance = Arc::new(instance.clone().with_health(health));
+        let instance = match &replaced {
+            Some(entry) => instance.clone().with_health_of(&entry.instance),
+            None => instance.clone().with_health(Health::Passing),
+        };
+        let instance = Arc::new(instance);
         let renewed = replaced.as_ref().is_some_and(|entry| entry.instance == instance);
         entries.insert(key.id().clone(), Entry { instance, expires, owner });
         let expired = replaced.and_then(|entry| entry.expires);
@@ -84,13 +87,13 @@ impl State {
         }
     }
 
-    pub(super) fn update(&mut self, key: &InstanceKey, change: impl FnOnce(&mut Entry)) {
-        if let Some(entry) =
-            self.services.get_mut(key.service()).and_then(|entries| entries.get_mut(key.id()))
-        {
-            change(entry);
-            self.publish([key.service()]);
-        }
+    /// Changes an entry; whether there is one.
+    pub(super) fn update(&mut self, key: &InstanceKey, change: impl FnOnce(&mut Entry)) -> bool {
+        let entry = self.services.get_mut(key.service()).and_then(|entries| entries.get_mut(key.id()));
+        let Some(entry) = entry else { return false };
+        change(entry);
+        self.publish([key.service()]);
+        true
     }
 
     pub(super) fn remove(&mut self, keys: impl IntoIterator<Item = InstanceKey>) {

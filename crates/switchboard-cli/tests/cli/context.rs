@@ -1,0 +1,85 @@
+//! Contexts: which registry counts, and what is shown of it.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
+use crate::support::{Said, golden, said, switchboard};
+
+/// With this configuration file, and no registry in the environment but `registry`.
+fn with(file: &Path, registry: &str, arguments: &[&str]) -> Said {
+    said(switchboard(registry, arguments).env("SWITCHBOARD_CONFIG", file).output().unwrap())
+}
+
+#[test]
+fn contexts_are_set_used_listed_and_deleted() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("below/config.toml");
+    let run = |arguments: &[&str]| with(&file, "", arguments);
+    let silent = |arguments: &[&str]| {
+        let said = run(arguments);
+        assert_eq!((said.code, said.out.as_str(), said.err.as_str()), (Some(0), "", ""), "{arguments:?}");
+    };
+    assert_eq!(run(&["context", "list", "--json"]).out, "[]\n");
+    silent(&["context", "set", "prod", "consul://127.0.0.1:1?token=hunter2"]);
+    assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600, "it may hold a token");
+    // What people have written there stays.
+    let text = fs::read_to_string(&file).unwrap();
+    fs::write(&file, format!("# mine\n{text}\n[others]\nkey = 1\n")).unwrap();
+    silent(&["context", "set", "test", "memory:test"]);
+    silent(&["context", "set", "old", "mdns:"]);
+    silent(&["context", "delete", "old"]);
+    silent(&["context", "use", "test"]);
+    golden("context.toml", &fs::read_to_string(&file).unwrap(), &[]);
+    golden("context.txt", &run(&["context", "list"]).out, &[]);
+    golden("context.json", &run(&["context", "list", "--json"]).out, &[]);
+    assert_eq!(run(&["context", "current"]).out, "test\n");
+    silent(&["context", "delete", "test"]);
+    assert_eq!(run(&["context", "current"]).code, Some(1), "what was the current one is gone");
+}
+
+#[test]
+fn the_option_comes_before_the_context_the_environment_and_the_current_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("config.toml");
+    fs::write(
+        &file,
+        "current = \"now\"\n[contexts.now]\nregistry = \"memory:now\"\n[contexts]\nother.registry = \"memory:other\"\n",
+    )
+    .unwrap();
+    for (registry, more, at) in [
+        ("", &[][..], "memory:now"),
+        ("memory:env", &[], "memory:env"),
+        ("memory:env", &["--context", "other"], "memory:other"),
+        ("memory:env", &["--context", "other", "--registry", "memory:option"], "memory:option"),
+    ] {
+        let said = with(&file, registry, &[&["services"], more].concat());
+        assert!(said.err.contains(&format!("no services at {at};")), "{said:?}");
+    }
+    let none = with(Path::new("/no/such/file"), "", &["services", "--context", "x"]);
+    assert_eq!(none.err, "switchboard: no context \"x\" in /no/such/file; there are: none\n");
+}
+
+#[test]
+fn a_file_with_a_mistake_is_told_without_what_is_in_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("config.toml");
+    let secret = "hunter2hunter2";
+    for (text, why) in [
+        (format!("current = \"a\"\n[contexts.a]\nregistry = consul://h?token={secret}\n"), ": line 3: "),
+        (format!("current = \"a\"\n[contexts.a]\nregistri = \"{secret}\"\n"), "has no registry = \"URL\""),
+        (format!("current = \"a\"\n[contexts.a]\nregistry = \"{secret}\"\n"), "registry URL: has no scheme"),
+        (format!("current = \"{secret}\"\ncontexts = 3\n"), "there are: none"),
+    ] {
+        fs::write(&file, &text).unwrap();
+        let said = with(&file, "", &["services"]);
+        assert_eq!((said.code, said.err.lines().count()), (Some(2), 1), "{said:?}");
+        assert!(said.err.contains(why), "{said:?}");
+        // The name of a context is none.
+        assert!(!said.err.contains(secret) || text.contains(&format!("current = \"{secret}")), "{said:?}");
+        let list = with(&file, "", &["context", "list"]);
+        assert!(!list.out.contains(secret) && !list.err.contains(secret), "{list:?}");
+        let set = with(&file, "", &["context", "set", "b", secret]);
+        assert!(set.code == Some(2) && !set.err.contains(secret), "{set:?}");
+    }
+}
