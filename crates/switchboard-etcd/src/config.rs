@@ -1,0 +1,250 @@
+//! The builder, the URL and the environment.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use etcd_client::{Certificate, ConnectOptions, Identity, TlsOptions};
+use switchboard_core::{Error, Invalid, RegistryUrl, Result};
+
+use crate::BACKEND;
+use crate::backend::EtcdRegistry;
+
+/// What values are written as. All are read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Wire {
+    /// The instance as JSON.
+    #[default]
+    Plain,
+    /// As go-micro's etcd registry does, under its prefix unless another is given: `/micro/registry`.
+    GoMicro,
+    /// As gRPC's etcd naming does (`etcd/client/v3/naming`), without a prefix unless one is given.
+    Grpc,
+}
+
+/// Sets up an [`EtcdRegistry`].
+///
+/// Every method is also a URL parameter of the same name; endpoints and prefix are in the URL itself:
+/// `etcd://10.0.0.1:2379,10.0.0.2:2379/services?user=reader`. What neither code nor URL sets is taken from the environment variables
+/// of `etcdctl`, and then from the defaults.
+#[derive(Clone, Default)]
+#[must_use = "a registry comes into being with `open()`"]
+pub struct EtcdBuilder {
+    endpoints: Vec<String>,
+    prefix: Option<String>,
+    wire: Wire,
+    user: Option<String>,
+    password: Option<String>,
+    tls: Option<bool>,
+    ca_cert: Option<PathBuf>,
+    client_cert: Option<PathBuf>,
+    client_key: Option<PathBuf>,
+    timeout: Option<Duration>,
+}
+
+/// All that is needed, with defaults filled in.
+#[derive(Clone)]
+pub(crate) struct Settings {
+    pub(crate) endpoints: Vec<String>,
+    pub(crate) prefix: String,
+    pub(crate) wire: Wire,
+    pub(crate) timeout: Duration,
+    pub(crate) options: ConnectOptions,
+}
+
+impl EtcdBuilder {
+    /// Takes what `url` says.
+    ///
+    /// # Errors
+    ///
+    /// [`Invalid`] for what is no such URL, and for parameters that do not exist.
+    pub fn from_url(url: &RegistryUrl) -> Result<Self, Invalid> {
+        let mut params = url.params(BACKEND);
+        let (hosts, prefix) = match url.rest().strip_prefix("//") {
+            Some(rest) => rest.split_once('/').map_or((rest, None), |(hosts, prefix)| (hosts, Some(prefix))),
+            None if url.rest().is_empty() => ("", None),
+            None => {
+                let why = "is no place of etcd; write etcd://127.0.0.1:2379, or etcd://a:2379,b:2379/prefix";
+                return Err(Invalid::new("etcd URL", why));
+            }
+        };
+        let endpoints: Vec<String> =
+            hosts.split(',').filter(|host| !host.is_empty()).map(str::to_owned).collect();
+        if endpoints.iter().any(|host| host.contains('@')) {
+            let why = "hold no credentials; write ?user=NAME&password=…, or set ETCDCTL_USER";
+            return Err(Invalid::new("etcd endpoints", why));
+        }
+        let wire = params.take_with("wire", |wire| match wire {
+            "plain" => Ok(Wire::Plain),
+            "go-micro" => Ok(Wire::GoMicro),
+            "grpc" => Ok(Wire::Grpc),
+            other => Err(format!("{other:?} is none of plain, go-micro and grpc")),
+        })?;
+        let builder = Self {
+            endpoints,
+            prefix: prefix.filter(|prefix| !prefix.is_empty()).map(str::to_owned),
+            wire: wire.unwrap_or_default(),
+            user: params.take("user")?,
+            password: params.take("password")?,
+            tls: params.take_switch("tls")?,
+            ca_cert: params.take("ca_cert")?,
+            client_cert: params.take("client_cert")?,
+            client_key: params.take("client_key")?,
+            timeout: params.take_duration("timeout")?,
+        };
+        params.finish()?;
+        Ok(builder)
+    }
+
+    /// Adds a member, as `HOST:PORT`. Default `ETCDCTL_ENDPOINTS`, or `127.0.0.1:2379`.
+    pub fn endpoint(mut self, endpoint: impl Into<String>) -> Self {
+        self.endpoints.push(endpoint.into());
+        self
+    }
+
+    /// What all keys begin with, before a slash. Default `switchboard`, or what the [wire](Self::wire) has.
+    pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
+        self.prefix = Some(prefix.into());
+        self
+    }
+
+    /// How values are written. Default [`Wire::Plain`].
+    pub fn wire(mut self, wire: Wire) -> Self {
+        self.wire = wire;
+        self
+    }
+
+    /// The user and the password. Default `ETCDCTL_USER`, as `NAME:PASSWORD` or with `ETCDCTL_PASSWORD`, or none.
+    pub fn user(mut self, name: impl Into<String>, password: impl Into<String>) -> Self {
+        (self.user, self.password) = (Some(name.into()), Some(password.into()));
+        self
+    }
+
+    /// Whether to speak TLS. Default: if certificates are given.
+    pub fn tls(mut self, tls: bool) -> Self {
+        self.tls = Some(tls);
+        self
+    }
+
+    /// A PEM file of the certificate authorities to trust. Default `ETCDCTL_CACERT`, or the system's.
+    pub fn ca_cert(mut self, path: impl Into<PathBuf>) -> Self {
+        self.ca_cert = Some(path.into());
+        self
+    }
+
+    /// PEM files of the client's certificate and its key. Default `ETCDCTL_CERT` and `ETCDCTL_KEY`, or none.
+    pub fn client_cert(mut self, certificate: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
+        (self.client_cert, self.client_key) = (Some(certificate.into()), Some(key.into()));
+        self
+    }
+
+    /// How long one request may take. Default 10 s.
+    pub fn timeout(mut self, limit: Duration) -> Self {
+        self.timeout = Some(limit);
+        self
+    }
+
+    /// Opens the registry. Nothing is connected until something is asked for.
+    ///
+    /// # Errors
+    ///
+    /// `Invalid` for files that cannot be read, and endpoints that are none.
+    pub fn open(self) -> Result<EtcdRegistry> {
+        let settings = self.settings(&|name| std::env::var(name).ok().filter(|value| !value.is_empty()));
+        settings.map(EtcdRegistry::new).map_err(|invalid| Error::invalid(BACKEND, "connect", &invalid))
+    }
+
+    fn settings(self, variable: &dyn Fn(&str) -> Option<String>) -> Result<Settings, Invalid> {
+        let path = |name| variable(name).map(PathBuf::from);
+        let ca_cert = self.ca_cert.or_else(|| path("ETCDCTL_CACERT"));
+        let client_cert = self.client_cert.or_else(|| path("ETCDCTL_CERT"));
+        let client_key = self.client_key.or_else(|| path("ETCDCTL_KEY"));
+        let mut endpoints = self.endpoints;
+        if endpoints.is_empty() {
+            let given = variable("ETCDCTL_ENDPOINTS").unwrap_or_else(|| "127.0.0.1:2379".into());
+            endpoints = given.split(',').map(|endpoint| endpoint.trim().to_owned()).collect();
+        }
+        let is_https = endpoints.iter().any(|endpoint| endpoint.starts_with("https://"));
+        let tls = self.tls.unwrap_or(is_https || ca_cert.is_some() || client_cert.is_some());
+        let scheme = if tls { "https" } else { "http" };
+        let endpoints = endpoints.into_iter().map(|endpoint| {
+            let host = endpoint.split_once("://").map_or(&*endpoint, |(_, host)| host);
+            let url = format!("{scheme}://{host}");
+            match url.parse::<tonic::transport::Uri>() {
+                Ok(uri) if uri.port().is_some() => Ok(url),
+                _ => Err(Invalid::quoting("etcd endpoint", host, "is no HOST:PORT")),
+            }
+        });
+        let endpoints = endpoints.collect::<Result<Vec<_>, _>>()?;
+
+        // A member that is cut off from its leader is an error, not silence; and so is a connection that has died.
+        let mut options = ConnectOptions::new()
+            .with_require_leader(true)
+            .with_auto_token_refresh(true)
+            .with_connect_timeout(Duration::from_secs(3))
+            .with_keep_alive(Duration::from_secs(10), Duration::from_secs(5))
+            .with_keep_alive_while_idle(true);
+        if tls {
+            let mut tls = TlsOptions::new().with_enabled_roots();
+            if let Some(path) = &ca_cert {
+                tls = TlsOptions::new().ca_certificate(Certificate::from_pem(read(path)?));
+            }
+            match (&client_cert, &client_key) {
+                (Some(cert), Some(key)) => tls = tls.identity(Identity::from_pem(read(cert)?, read(key)?)),
+                (None, None) => {}
+                _ => {
+                    return Err(Invalid::new(
+                        "etcd client certificate",
+                        "takes both a certificate and its key",
+                    ));
+                }
+            }
+            options = options.with_tls(tls);
+        }
+        let user = self.user.or_else(|| variable("ETCDCTL_USER"));
+        if let Some(user) = user {
+            let (name, password) = match user.split_once(':') {
+                Some((name, password)) if self.password.is_none() => (name.to_owned(), password.to_owned()),
+                _ => {
+                    let password = self.password.or_else(|| variable("ETCDCTL_PASSWORD"));
+                    let why = "needs a password: ETCDCTL_PASSWORD, or password= in the URL";
+                    (user, password.ok_or_else(|| Invalid::new("etcd user", why))?)
+                }
+            };
+            options = options.with_user(name, password);
+        }
+        let prefix = self.prefix.unwrap_or_else(|| {
+            match self.wire {
+                Wire::Plain => "switchboard",
+                Wire::GoMicro => "/micro/registry",
+                Wire::Grpc => "",
+            }
+            .into()
+        });
+        let timeout = self.timeout.unwrap_or(Duration::from_secs(10));
+        Ok(Settings { endpoints, prefix, wire: self.wire, timeout, options })
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, Invalid> {
+    std::fs::read(path).map_err(|error| Invalid::new(format!("file {}", path.display()), error.to_string()))
+}
+
+/// Without credentials.
+impl fmt::Display for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let hosts: Vec<&str> =
+            self.endpoints.iter().map(|url| url.split_once("://").map_or(&**url, |(_, host)| host)).collect();
+        write!(f, "etcd://{}/{}", hosts.join(","), self.prefix)
+    }
+}
+
+impl fmt::Debug for EtcdBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EtcdBuilder")
+            .field("endpoints", &self.endpoints)
+            .field("prefix", &self.prefix)
+            .field("wire", &self.wire)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,226 @@
+//! What this handle has registered: one lease each.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use etcd_client::{Compare, CompareOp, PutOptions, Txn, TxnOp};
+use switchboard_core::{Error, Instance, InstanceKey, Invalid, RegisterOptions, Result};
+use tonic::Code;
+
+use crate::BACKEND;
+use crate::client::Client;
+use crate::record;
+
+/// How long the lease of a registration without a TTL lasts when this handle no longer renews it.
+const OWN_TTL: Duration = Duration::from_secs(30);
+
+/// How often such leases are renewed, and tried again.
+pub(crate) const OWN_INTERVAL: Duration = Duration::from_secs(10);
+
+/// A registration as it was last written. Held while it is being written.
+type Slot = Arc<tokio::sync::Mutex<Option<Held>>>;
+
+struct Held {
+    lease: i64,
+    ttl: Option<Duration>,
+    instance: Instance,
+    value: Vec<u8>,
+}
+
+#[derive(Default)]
+pub(crate) struct Registrations(Mutex<HashMap<InstanceKey, Slot>>);
+
+impl Registrations {
+    fn slot(&self, key: &InstanceKey) -> Slot {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(key.clone()).or_default().clone()
+    }
+
+    fn take(&self, key: &InstanceKey) -> Option<Slot> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(key)
+    }
+
+    fn all(&self) -> Vec<(InstanceKey, Slot)> {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.iter().map(|(key, slot)| (key.clone(), slot.clone())).collect()
+    }
+
+    /// Writes it, or renews it if it is there as it should be.
+    pub(crate) async fn register(
+        &self,
+        client: &Client,
+        instance: &Instance,
+        options: &RegisterOptions,
+    ) -> Result<()> {
+        let slot = self.slot(&instance.key());
+        let mut held = slot.lock().await;
+        let written = write(client, &mut held, instance, options.ttl).await;
+        if held.is_none() {
+            drop(held);
+            self.take(&instance.key());
+        }
+        written
+    }
+
+    pub(crate) async fn deregister(&self, client: &Client, key: &InstanceKey) -> Result<()> {
+        let slot = self.take(key);
+        let mut held = match &slot {
+            Some(slot) => Some(slot.lock().await),
+            None => None,
+        };
+        let removed =
+            remove(client, key, held.as_ref().and_then(|held| held.as_ref()).map(|held| held.lease)).await;
+        match (removed, &mut held) {
+            (Ok(()), Some(held)) => **held = None,
+            (Err(error), _) => {
+                drop(held);
+                // The next one tries again.
+                if let Some(slot) = slot {
+                    self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(key.clone()).or_insert(slot);
+                }
+                return Err(error);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Renews those that nobody else does.
+    pub(crate) async fn renew_own(&self, client: &Client) {
+        for (key, slot) in self.all() {
+            let mut held = slot.lock().await;
+            let Some(Held { instance, ttl: None, .. }) = &*held else { continue };
+            let instance = instance.clone();
+            if let Err(error) = write(client, &mut held, &instance, None).await {
+                tracing::warn!(%key, %error, "not renewed");
+            }
+        }
+    }
+
+    /// Deregisters all.
+    pub(crate) async fn revoke_all(&self, client: &Client) -> Result<()> {
+        let (mut left, mut failed) = (Vec::new(), None);
+        for (key, _) in self.all() {
+            if let Err(error) = self.deregister(client, &key).await {
+                left.push(key.to_string());
+                failed.get_or_insert(error);
+            }
+        }
+        let Some(error) = failed else { return Ok(()) };
+        let message = format!("{}; left until its lease ends: {}", error.message(), left.join(", "));
+        Err(Error::new(error.kind(), BACKEND, "close", message).with_source(error))
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+}
+
+async fn write(
+    client: &Client,
+    held: &mut Option<Held>,
+    instance: &Instance,
+    ttl: Option<Duration>,
+) -> Result<()> {
+    let operation = "register";
+    let settings = &client.settings;
+    let key = record::key(&settings.prefix, settings.wire, instance.service(), instance.id());
+    let value = record::value(settings.wire, instance);
+    let mut etcd = client.get(operation).await?;
+    if let Some(before) = held.as_mut().filter(|before| before.ttl == ttl) {
+        match renew(client, &mut etcd, before, &key, &value).await {
+            Ok(true) => {
+                (before.instance, before.value) = (instance.clone(), value);
+                return Ok(());
+            }
+            // The lease has gone, and the key with it.
+            Ok(false) => *held = None,
+            Err(error) => return Err(error),
+        }
+    }
+    let seconds = ttl.unwrap_or(OWN_TTL).as_millis().div_ceil(1000);
+    let seconds = i64::try_from(seconds).unwrap_or(i64::MAX).clamp(1, 9_000_000_000);
+    let lease = client.bounded(operation, etcd.lease_grant(seconds, None)).await?.id();
+    let put = etcd.put(&*key, &*value, Some(PutOptions::new().with_lease(lease)));
+    if let Err(error) = client.bounded(operation, put).await {
+        let _ = client.bounded(operation, etcd.lease_revoke(lease)).await;
+        return Err(too_large(error, instance, value.len()));
+    }
+    if let Some(before) = held.replace(Held { lease, ttl, instance: instance.clone(), value }) {
+        let _ = client.bounded(operation, etcd.lease_revoke(before.lease)).await;
+    }
+    Ok(())
+}
+
+/// Renews a lease and sees to it that the key is on it, with this value. False if the lease has gone.
+async fn renew(
+    client: &Client,
+    etcd: &mut etcd_client::Client,
+    held: &Held,
+    key: &str,
+    value: &[u8],
+) -> Result<bool> {
+    let operation = "register";
+    let renewing = async {
+        match etcd.lease_keep_alive(held.lease).await {
+            Ok(_) => Ok(true),
+            Err(error) if is_gone(&error) => Ok(false),
+            Err(error) => Err(error),
+        }
+    };
+    if !client.bounded(operation, renewing).await? {
+        return Ok(false);
+    }
+    let put = TxnOp::put(key, value, Some(PutOptions::new().with_lease(held.lease)));
+    let txn = if held.value == value {
+        // Another may have deleted or overwritten it.
+        Txn::new().when([Compare::lease(key, CompareOp::Equal, held.lease)]).or_else([put])
+    } else {
+        Txn::new().and_then([put])
+    };
+    let writing = async {
+        match etcd.txn(txn).await {
+            Ok(_) => Ok(true),
+            Err(error) if is_gone(&error) => Ok(false),
+            Err(error) => Err(error),
+        }
+    };
+    client.bounded(operation, writing).await
+}
+
+fn is_gone(error: &etcd_client::Error) -> bool {
+    match error {
+        etcd_client::Error::LeaseKeepAliveError(_) => true,
+        etcd_client::Error::GRpcStatus(status) => {
+            status.code() == Code::NotFound && status.message().contains("lease")
+        }
+        _ => false,
+    }
+}
+
+fn too_large(error: Error, instance: &Instance, bytes: usize) -> Error {
+    if error.message().contains("too large") {
+        let what = format!("instance {}", instance.key());
+        let why = format!("takes {bytes} bytes, more than etcd's --max-request-bytes (1.5 MiB by default)");
+        return Error::invalid(BACKEND, "register", &Invalid::new(what, why));
+    }
+    error
+}
+
+async fn remove(client: &Client, key: &InstanceKey, lease: Option<i64>) -> Result<()> {
+    let operation = "deregister";
+    let settings = &client.settings;
+    let mut etcd = client.get(operation).await?;
+    let name = record::key(&settings.prefix, settings.wire, key.service(), key.id());
+    client.bounded(operation, etcd.delete(name, None)).await?;
+    if let Some(lease) = lease {
+        let revoking = async {
+            match etcd.lease_revoke(lease).await {
+                Err(error) if !is_gone(&error) => Err(error),
+                _ => Ok(()),
+            }
+        };
+        client.bounded(operation, revoking).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,57 @@
+//! The contract of `Registry`, against a real etcd.
+
+#![allow(clippy::unwrap_used)] // in helpers of tests too
+
+mod support;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use support::{Member, Proxy};
+use switchboard_conformance::{Backend, Outage, Profile, async_trait};
+use switchboard_core::Registry;
+use switchboard_etcd::EtcdRegistry;
+use tokio::sync::OnceCell;
+
+/// One member for all cases: they prove not to disturb each other. It ends with this process.
+static MEMBER: OnceCell<Member> = OnceCell::const_new();
+
+struct Etcd;
+
+fn open(address: &str) -> Arc<dyn Registry> {
+    Arc::new(EtcdRegistry::builder().endpoint(address).timeout(Duration::from_secs(5)).open().unwrap())
+}
+
+#[async_trait]
+impl Backend for Etcd {
+    fn profile(&self) -> Profile {
+        // etcd grants no less than 2 s, and ends a lease up to a second late.
+        Profile::new().ttl(Duration::from_secs(2).into()).expiry(Duration::from_secs(5))
+    }
+
+    async fn open(&self) -> Arc<dyn Registry> {
+        open(&MEMBER.get_or_init(Member::start).await.address)
+    }
+
+    async fn open_fragile(&self) -> Option<(Arc<dyn Registry>, Box<dyn Outage>)> {
+        let member = MEMBER.get_or_init(Member::start).await;
+        let proxy = Proxy::to(member.address.clone()).await;
+        Some((open(&proxy.address), Box::new(proxy)))
+    }
+}
+
+#[async_trait]
+impl Outage for Proxy {
+    async fn begin(&self) {
+        self.cut();
+    }
+
+    async fn end(&self) {
+        self.mend();
+    }
+}
+
+switchboard_conformance::suite!(
+    #[ignore = "needs etcd"]
+    Etcd
+);
