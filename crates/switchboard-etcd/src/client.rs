@@ -3,8 +3,11 @@
 use std::future::Future;
 
 use etcd_client::{Client as Etcd, GetOptions, KeyValue};
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use switchboard_core::{Error, ErrorKind, Result};
 use tokio::sync::Mutex;
+use tokio::time::error::Elapsed;
 use tokio::time::timeout;
 use tonic::Code;
 
@@ -42,16 +45,26 @@ impl Client {
     }
 
     /// Waits for what a call comes to, as long as one may take.
-    pub(crate) async fn bounded<T>(
+    pub(crate) fn bounded<'a, T: 'a>(
+        &'a self,
+        operation: &'static str,
+        call: impl Future<Output = Result<T, etcd_client::Error>> + Send + 'a,
+    ) -> BoxFuture<'a, Result<T>> {
+        // Those of etcd-client take 16 KiB.
+        let call = timeout(self.settings.timeout, Box::pin(call));
+        async move { self.answer(operation, call.await) }.boxed()
+    }
+
+    fn answer<T>(
         &self,
         operation: &'static str,
-        call: impl Future<Output = Result<T, etcd_client::Error>>,
+        answer: Result<Result<T, etcd_client::Error>, Elapsed>,
     ) -> Result<T> {
         let limit = self.settings.timeout;
-        match timeout(limit, call).await {
+        match answer {
             Ok(answer) => answer.map_err(|error| self.failed(operation, error)),
             Err(_) => {
-                Err(self.unavailable(operation, format!("no answer from {} within {limit:?}", self.settings)))
+                Err(unavailable(operation, format!("no answer from {} within {limit:?}", self.settings)))
             }
         }
     }
@@ -111,10 +124,10 @@ impl Client {
         };
         Error::new(kind, BACKEND, operation, format!("{}: {said}", self.settings)).with_source(error)
     }
+}
 
-    pub(crate) fn unavailable(&self, operation: &'static str, why: String) -> Error {
-        Error::new(ErrorKind::Unavailable, BACKEND, operation, why)
-    }
+pub(crate) fn unavailable(operation: &'static str, why: String) -> Error {
+    Error::new(ErrorKind::Unavailable, BACKEND, operation, why)
 }
 
 /// The first key behind all that begin with this.

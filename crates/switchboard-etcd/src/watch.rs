@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::BACKEND;
-use crate::client::{Client, end_of};
+use crate::client::{Client, end_of, unavailable};
 use crate::scope::Scope;
 
 /// What is known of a part of the keys.
@@ -22,7 +22,6 @@ pub(crate) struct State<T> {
     last: Option<T>,
     /// Why etcd is not heard.
     error: Option<Error>,
-    /// How often it was not heard, so that a reader who missed an outage in passing need not be told.
     closed: bool,
 }
 
@@ -159,7 +158,7 @@ async fn once<S: Scope>(
     loop {
         let message = events.message().await.map_err(|error| client.failed(operation, error))?;
         let Some(message) = message else {
-            return Err(client.unavailable(operation, format!("{} ended the watch", client.settings)));
+            return Err(unavailable(operation, format!("{} ended the watch", client.settings)));
         };
         if message.canceled() {
             if message.compact_revision() > 0 {
