@@ -53,15 +53,15 @@ impl<T: Clone + PartialEq + Send + Sync + 'static> Followed<T> {
 
     /// What the contract of `watch` asks for.
     pub(crate) fn stream(self: Arc<Self>, operation: &'static str) -> BoxStream<'static, Result<T>> {
-        let reader = self.state.subscribe();
-        let start = Reader { _followed: self, reader, operation, told: Told::Nothing, ended: false };
+        let told_of = self.state.subscribe();
+        let start = Reader { _followed: self, told_of, operation, told: Told::Nothing, ended: false };
         unfold(start, |mut reader| async move {
             while !reader.ended {
                 if let Some(news) = reader.news() {
                     return Some((news, reader));
                 }
                 // The reader holds the sender.
-                let _ = reader.reader.changed().await;
+                let _ = reader.told_of.changed().await;
             }
             None
         })
@@ -71,7 +71,7 @@ impl<T: Clone + PartialEq + Send + Sync + 'static> Followed<T> {
 
 struct Reader<T> {
     _followed: Arc<Followed<T>>,
-    reader: watch::Receiver<State<T>>,
+    told_of: watch::Receiver<State<T>>,
     operation: &'static str,
     told: Told<T>,
     ended: bool,
@@ -87,7 +87,7 @@ enum Told<T> {
 impl<T: Clone + PartialEq> Reader<T> {
     /// What the reader has not been told.
     fn news(&mut self) -> Option<Result<T>> {
-        let state = self.reader.borrow_and_update();
+        let state = self.told_of.borrow_and_update();
         if state.closed {
             self.ended = true;
             return Some(Err(Error::closed(BACKEND, self.operation)));
