@@ -39,10 +39,11 @@ pub(crate) fn lines(instance: &Instance) -> Vec<(Look, String)> {
 /// What a check says, with all that it put out.
 fn about_check(reason: &HealthReason) -> Vec<String> {
     let since = reason.seen_since.map(|since| format!(" for {}+", age(since.elapsed()))).unwrap_or_default();
-    let mut lines = vec![format!("{:<10} {} is {}{since}", "check", clean(&reason.check), reason.health)];
-    let more = [&reason.output, &reason.notes];
-    let more = more.into_iter().flat_map(|text| text.lines()).filter(|line| !line.trim().is_empty());
-    lines.extend(more.map(|line| format!("{:<12} {}", "", clean(line.trim_end()))));
+    let said = [&reason.output, &reason.notes].into_iter().flat_map(|text| text.lines());
+    let mut said = said.map(str::trim_end).filter(|line| !line.trim().is_empty());
+    let first = said.next().map(|line| format!(": {}", clean(line))).unwrap_or_default();
+    let mut lines = vec![format!("  {} is {}{since}{first}", clean(&reason.check), reason.health)];
+    lines.extend(said.map(|line| format!("    {}", clean(line))));
     lines
 }
 
@@ -81,10 +82,9 @@ mod tests {
         let text: Vec<String> = lines(&instance).into_iter().map(|(_, line)| line).collect();
         let expected = [
             "health     critical",
-            "check      disk\\u{1b} is critical",
-            "             97 %",
-            "             full\\u{7}",
-            "             ask ops",
+            "  disk\\u{1b} is critical: 97 %",
+            "    full\\u{7}",
+            "    ask ops",
             "address    h:1",
             "           [::1]:2",
             "version    1.2",

@@ -134,7 +134,7 @@ impl<'a> Hook<'a> {
             None => (None, Some(format!("it did not end within {limit}, and was killed"))),
         };
         if self.session.json {
-            let seconds = ended.took.as_secs_f64();
+            let seconds = output::seconds(ended.took);
             return output::json_line_to_error(&Line { time: now(), change: "exec", code, seconds, why });
         }
         let how = code.map(|code| format!("exit status {code}"));

@@ -21,9 +21,10 @@ mod template;
 mod template_file;
 mod top;
 
+use std::mem::ManuallyDrop;
 use std::process::ExitCode;
 
-use clap::{CommandFactory as _, Parser};
+use clap::{CommandFactory as _, FromArgMatches as _};
 use clap_complete::CompleteEnv;
 
 use crate::args::{Arguments, Command};
@@ -33,7 +34,7 @@ use crate::session::Session;
 fn main() -> ExitCode {
     // A shell that asks how to go on with a line is answered here, and this ends.
     CompleteEnv::with_factory(Arguments::command).complete();
-    let arguments = match Arguments::try_parse() {
+    let arguments = match arguments() {
         Ok(arguments) => arguments,
         Err(error) => return failure::usage(&error),
     };
@@ -48,6 +49,14 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(failure) => failure.exit(),
     }
+}
+
+/// As `Arguments::try_parse` does, but the definition is left to the end of the process: freeing its many small parts takes
+/// longer than most of what a short command does.
+fn arguments() -> Result<Arguments, clap::Error> {
+    let mut definition = ManuallyDrop::new(Arguments::command());
+    let mut found = definition.try_get_matches_from_mut(std::env::args_os())?;
+    Arguments::from_arg_matches_mut(&mut found).map_err(|error| error.format(&mut definition))
 }
 
 async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {

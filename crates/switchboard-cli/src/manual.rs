@@ -153,15 +153,19 @@ pub(crate) fn page(command: Command) -> io::Result<String> {
     })
 }
 
-/// Writes the pages of a command and of those below it.
+/// Writes the pages of a command and of all below it.
 pub(crate) fn write_all(mut command: Command, directory: &Path) -> io::Result<()> {
     // Names and global options are handed down.
     command.build();
+    write(command, directory)
+}
+
+fn write(command: Command, directory: &Path) -> io::Result<()> {
     for below in command.get_subcommands() {
-        let name = below.get_display_name().unwrap_or(below.get_name());
-        std::fs::write(directory.join(format!("{name}.1")), page(below.clone())?)?;
+        write(below.clone(), directory)?;
     }
-    std::fs::write(directory.join(format!("{}.1", command.get_name())), page(command)?)
+    let name = command.get_display_name().unwrap_or(command.get_name());
+    std::fs::write(directory.join(format!("{name}.1")), page(command)?)
 }
 
 fn examples(name: &str) -> String {

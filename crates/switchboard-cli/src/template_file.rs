@@ -53,6 +53,8 @@ impl TemplateFile {
                 .build()
                 .map_err(|error| failed().because(&error))?,
         );
+        // As the template itself, they are read once.
+        environment.set_auto_reload(false);
         environment.set_loader(path_loader(path.parent().unwrap_or(Path::new(""))));
         environment.add_template_owned(name.clone(), text).map_err(|error| failed().because(&error))?;
         let of = world.clone();

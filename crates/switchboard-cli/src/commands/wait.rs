@@ -40,9 +40,7 @@ pub(crate) async fn run(session: &Session, args: &args::Wait) -> Result<ExitCode
     let reached = reached?;
     let (instances, healthy) = args.count(&reached);
     if session.json {
-        let (service, seconds) = (args.service.as_str(), started.elapsed().as_millis());
-        #[allow(clippy::cast_precision_loss, reason = "a wait of so many milliseconds nobody has")]
-        let seconds = seconds as f64 / 1000.0;
+        let (service, seconds) = (args.service.as_str(), output::seconds(started.elapsed()));
         output::json(&Reached { service, instances, healthy, seconds })?;
     } else {
         let state = if args.gone { "gone".into() } else { format!("{healthy} healthy") };

@@ -161,7 +161,7 @@ mod tests {
         assert!(list.contains("3m+ http: refused"), "{list}");
         model.open();
         let all = shown(&mut model, 40, 10);
-        for part in ["a/1", "http is critical for 3m+", "refused", "by the firewall", "zone=a", "Esc back"] {
+        for part in ["a/1", "http is critical for 3m+: refused", "by the firewall", "zone=a", "Esc back"] {
             assert!(all.contains(part), "{part}: {all}");
         }
     }

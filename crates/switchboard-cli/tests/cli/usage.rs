@@ -178,5 +178,6 @@ fn completions_and_manual_pages_name_every_command() {
     assert_eq!(written.code, Some(0), "{written:?}");
     let of_run = std::fs::read_to_string(dir.path().join("switchboard-run.1")).unwrap();
     assert!(of_run.contains(r"\-\- <\fICMD\fR>..."), "{of_run}");
+    assert!(dir.path().join("switchboard-context-use.1").exists(), "those below it, too");
     assert!(COMMANDS.iter().all(|command| dir.path().join(format!("switchboard-{command}.1")).exists()));
 }
