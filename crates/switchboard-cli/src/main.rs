@@ -20,6 +20,7 @@ mod session;
 mod template;
 mod template_file;
 mod top;
+mod world;
 
 use std::process::ExitCode;
 
