@@ -1,10 +1,10 @@
 // The page: keeps what the server tells of instances, and draws it when there is news, at most once a frame.
 'use strict';
 
-/** So many rows are listed until more are asked for. */
-const AT_FIRST = 300;
+/** So many rows are listed until more are asked for: each costs time with each change. */
+const AT_FIRST = 100;
 /** So many changes are listed. */
-const NEWS = 200;
+const NEWS = 100;
 /** Without a sign of life for so long, in ms, the connection is given up. The server sends one every ten seconds. */
 const SILENCE = 30_000;
 /** The longest time between two attempts to connect, in ms. */
@@ -94,6 +94,8 @@ function wanted() {
   }
   return list.sort((a, b) => rank(a) - rank(b) || compare(a.service, b.service) || compare(a.id, b.id));
 }
+
+const several = (count, name) => `${count} ${name}${count === 1 ? '' : 's'}`;
 
 function age(milliseconds) {
   const seconds = Math.max(0, Math.floor(milliseconds / 1000));
@@ -186,7 +188,8 @@ function drawServices() {
   }
   // One that was chosen and is gone stays until another is chosen.
   if (service !== null && !counts.has(service)) counts.set(service, { all: 0, healthy: 0 });
-  set(find('counts'), 'textContent', `${counts.size} services, ${instances.size} instances, ${healthy} healthy`);
+  const told = `${several(counts.size, 'service')}, ${several(instances.size, 'instance')}, ${healthy} healthy`;
+  set(find('counts'), 'textContent', told);
   const names = [...counts.keys()].sort(compare);
   order(find('services'), serviceItems, names, (name) => {
     const button = make('button', { type: 'button' }, make('span', { className: 'foreign', textContent: name }), make('span'));
@@ -293,7 +296,7 @@ const newsItems = new Map();
 function drawNews() {
   order(find('news'), newsItems, news, ({ time, look, text }) => {
     const clock = new Date(time);
-    const item = make('li', {}, make('time', { dateTime: time, textContent: clock.toLocaleTimeString() }), text);
+    const item = make('li', {}, make('time', { dateTime: time, textContent: clock.toLocaleTimeString() }), ' ', text);
     item.dataset.look = look;
     return item;
   });
@@ -375,7 +378,7 @@ filter.addEventListener('input', () => {
   draw();
 });
 find('more').addEventListener('click', () => {
-  limit += AT_FIRST;
+  limit *= 4;
   draw();
 });
 

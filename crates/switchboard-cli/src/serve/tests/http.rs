@@ -153,8 +153,10 @@ async fn what_is_known_stands_through_an_outage_and_nothing_known_is_an_error() 
 
     // From the beginning.
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let served = Served::on(listener, MemoryRegistry::new(), None, &[]);
+    let mut served = Served::held(listener, MemoryRegistry::new(), None, &[]);
+    assert_eq!(served.json("/api/services").await, (503, json!({"error": "memory: has not been heard yet"})));
     served.fail();
+    served.hold = None;
     let out = served
         .json_until("/api/services", |all| all["error"].as_str().is_some_and(|why| why.contains("no route")))
         .await;

@@ -1,7 +1,9 @@
 //! The server on a registry of this process, which can fail and heal.
 
+#[cfg(unix)]
 mod browser;
 mod http;
+#[cfg(unix)]
 mod page;
 
 use std::path::PathBuf;
@@ -32,6 +34,8 @@ struct Served {
     /// What the server sees of it.
     seen: Arc<MemoryRegistry>,
     url: String,
+    /// Nothing is asked of the registry until this is dropped.
+    hold: Option<oneshot::Sender<()>>,
     stop: Option<oneshot::Sender<()>>,
     task: JoinHandle<()>,
 }
@@ -49,10 +53,13 @@ impl Served {
 
     async fn with(token_file: Option<PathBuf>, names: &[String]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        Self::on(listener, MemoryRegistry::new(), token_file, names)
+        let mut served = Self::held(listener, MemoryRegistry::new(), token_file, names);
+        served.hold = None;
+        served
     }
 
-    fn on(
+    /// With a registry that has not answered yet.
+    fn held(
         listener: TcpListener,
         world: MemoryRegistry,
         token_file: Option<PathBuf>,
@@ -62,14 +69,17 @@ impl Served {
         let access = Access::new(address, token_file.as_deref(), names).unwrap();
         let seen = Arc::new(world.handle());
         let registry = seen.clone();
+        let (hold, held) = oneshot::channel();
         let (stop, stopped) = oneshot::channel();
         let task = tokio::spawn(async move {
             let board = Board::new(registry.to_string());
             let server = Server::start(listener, routes::app(board.states(), access, Measured::alone()));
+            let _: Result<(), _> = held.await;
             board.follow(&*registry, || None, async { drop(stopped.await) }).await.unwrap();
             server.end().await;
         });
-        Self { world, seen, url: format!("http://{address}"), stop: Some(stop), task }
+        let url = format!("http://{address}");
+        Self { world, seen, url, hold: Some(hold), stop: Some(stop), task }
     }
 
     async fn register(&self, instance: Instance) {
