@@ -31,6 +31,10 @@ pub(crate) enum Need {
     Nginx,
     /// `haproxy`, likewise.
     Haproxy,
+    /// A browser without a window, whichever of its two there is.
+    Chromium,
+    /// npm, with which a test fetches what checks pages.
+    Npm,
     /// Wine, which runs programs for Windows.
     Wine,
     /// The linker for Windows, and the C compiler.
@@ -57,6 +61,10 @@ impl Need {
             }
             Self::Nginx => installed("nginx -v", "nginx"),
             Self::Haproxy => installed("haproxy -v", "haproxy"),
+            Self::Chromium if succeeds("chromium --version") => Ok(()),
+            Self::Chromium => installed("chromium-headless-shell --version", "chromium-headless-shell"),
+            Self::Npm if succeeds("npm --version") => Ok(()),
+            Self::Npm => Err("npm is missing; get it from your package manager or nodejs.org".into()),
             Self::Wine => installed("wine --version", "wine wine64"),
             Self::Mingw => installed("x86_64-w64-mingw32-gcc --version", "gcc-mingw-w64-x86-64-posix"),
             Self::Go if succeeds("go version") => Ok(()),

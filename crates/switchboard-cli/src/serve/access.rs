@@ -134,10 +134,8 @@ pub(crate) async fn check(State(access): State<Arc<Access>>, request: Request, n
     if let Err(refused) = host(&access, &request) {
         return refused.into_response();
     }
-    if access.asks() {
-        if let Some(entered) = access.enter(&request) {
-            return entered;
-        }
+    if let Some(entered) = access.enter(&request) {
+        return entered;
     }
     if !access.admits(request.headers()) {
         let why = "a token is asked for: open the address with ?token= that `switchboard serve` printed, or send it as \

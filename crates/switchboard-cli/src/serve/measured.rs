@@ -1,4 +1,4 @@
-//! What `/metrics` says; docs/observability.md tells of it.
+//! What `/metrics` says; docs/cli.md tells of it.
 
 use metrics::{Unit, describe_gauge, gauge};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};

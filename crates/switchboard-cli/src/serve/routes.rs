@@ -54,15 +54,11 @@ fn file(kind: &str, text: &'static str) -> MethodRouter<App> {
 }
 
 async fn stream(State(app): State<App>) -> Response {
-    match app.places.try_acquire_owned() {
-        Ok(place) => {
-            ([(CONTENT_TYPE, "text/event-stream")], events::stream(app.states, place)).into_response()
-        }
-        Err(_) => {
-            let why = format!("{STREAMS} follow the changes already, which is the limit\n");
-            (StatusCode::SERVICE_UNAVAILABLE, [(RETRY_AFTER, "10")], why).into_response()
-        }
-    }
+    let Ok(place) = app.places.try_acquire_owned() else {
+        let why = format!("{STREAMS} follow the changes already, which is the limit\n");
+        return (StatusCode::SERVICE_UNAVAILABLE, [(RETRY_AFTER, "10")], why).into_response();
+    };
+    ([(CONTENT_TYPE, "text/event-stream")], events::stream(app.states, place)).into_response()
 }
 
 async fn services(State(app): State<App>) -> Result<Response, Refusal> {

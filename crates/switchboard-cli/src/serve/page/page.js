@@ -372,7 +372,10 @@ function open(key) {
   drawDetails();
 }
 
-details.addEventListener('close', focusSelected);
+// The browser gives the focus back, unless what had it is gone.
+details.addEventListener('close', () => {
+  if (document.activeElement === document.body) focusSelected();
+});
 filter.addEventListener('input', () => {
   limit = AT_FIRST;
   draw();

@@ -321,7 +321,7 @@ async fn nobody_gets_in_without_the_token() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("token");
     std::fs::write(&file, "correct-horse-battery\n").unwrap();
-    let served = Served::with(Some(file), &[]).await;
+    let served = Served::with(Some(&file), &[]).await;
     served.register(instance("a", "1", 1)).await;
     let mut heard = StatusCode::NOT_FOUND;
     while heard != StatusCode::OK {

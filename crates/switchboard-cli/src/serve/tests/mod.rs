@@ -6,12 +6,12 @@ mod http;
 #[cfg(unix)]
 mod page;
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use switchboard::{
-    Error, ErrorKind, Health, Instance, InstanceKey, MemoryRegistry, RegisterOptions, Registry,
+    Error, ErrorKind, Health, HealthReason, Instance, InstanceKey, MemoryRegistry, RegisterOptions, Registry,
 };
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
@@ -51,7 +51,7 @@ impl Served {
         Self::with(None, &[]).await
     }
 
-    async fn with(token_file: Option<PathBuf>, names: &[String]) -> Self {
+    async fn with(token_file: Option<&Path>, names: &[String]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut served = Self::held(listener, MemoryRegistry::new(), token_file, names);
         served.hold = None;
@@ -62,11 +62,11 @@ impl Served {
     fn held(
         listener: TcpListener,
         world: MemoryRegistry,
-        token_file: Option<PathBuf>,
+        token_file: Option<&Path>,
         names: &[String],
     ) -> Self {
         let address = listener.local_addr().unwrap();
-        let access = Access::new(address, token_file.as_deref(), names).unwrap();
+        let access = Access::new(address, token_file, names).unwrap();
         let seen = Arc::new(world.handle());
         let registry = seen.clone();
         let (hold, held) = oneshot::channel();
@@ -92,6 +92,13 @@ impl Served {
 
     fn set_health(&self, service: &str, id: &str, health: Health) {
         self.world.set_health(&key(service, id), health);
+    }
+
+    /// A registered one fails this check, as a registry with checks tells it.
+    async fn fail_check(&self, instance: Instance, reason: HealthReason) {
+        let health = reason.health;
+        self.set_health(instance.service().as_str(), instance.id().as_str(), health);
+        self.register(instance.to_builder().health(health).health_reason(reason).build().unwrap()).await;
     }
 
     fn fail(&self) {

@@ -1,10 +1,12 @@
 //! What a person sees, in a real browser.
+#![allow(clippy::print_stdout, reason = "what is measured is to be read")]
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::process::Command;
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use switchboard::{Health, HealthReason, Instance, MemoryRegistry, RegisterOptions, Registry};
 use tokio::net::TcpListener;
 use tokio::time::{Instant, MissedTickBehavior, interval};
@@ -129,7 +131,7 @@ async fn it_asks_for_the_token_once_and_keeps_it_out_of_the_address() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("token");
     std::fs::write(&file, "correct-horse-battery").unwrap();
-    let served = Served::with(Some(file), &[]).await;
+    let served = Served::with(Some(&file), &[]).await;
     served.register(instance("web", "w-1", 80)).await;
     let mut browser = Browser::start().await;
     browser.open(&served.url).await;
@@ -151,13 +153,16 @@ async fn what_others_registered_is_shown_and_does_nothing() {
     let served = Served::new().await;
     let evil = "<img src=x onerror=\"document.title='evil'\">";
     let one = Instance::builder(evil).id(evil).address("h:1").version(evil).tag(evil).metadata("x", evil);
-    let reason = HealthReason::new(evil, Health::Critical).output(format!("</script><script>{evil}"));
-    served.register(one.health_reason(reason).endpoint(evil).build().unwrap()).await;
+    let one = one.endpoint(evil).build().unwrap();
+    served.register(one.clone()).await;
+    let output = format!("</script><script>{evil}");
+    served.fail_check(one, HealthReason::new(evil, Health::Critical).output(&output)).await;
     let mut browser = Browser::start().await;
     browser.open(&served.url).await;
     browser.until(&format!("{} === {}", column(3), json!(evil))).await;
     browser.press(&["ArrowDown", "Enter"]).await;
     browser.shows("details-head", evil).await;
+    browser.shows("fields", &output).await;
     browser.shows("services", evil).await;
     browser.shows("news", evil).await;
     assert_eq!(browser.eval("document.title").await, "Switchboard");
@@ -298,6 +303,80 @@ async fn it_stays_usable_with_2000_instances_and_100_changes_a_second() {
     assert_eq!(browser.complaints(), [""; 0]);
 }
 
+/// Axe, a checker of accessibility, as npm has it.
+fn axe() -> String {
+    let dir = tempfile::tempdir().unwrap();
+    let script = "npm pack --silent axe-core@4.14 && tar xzf axe-core-*.tgz package/axe.min.js";
+    let fetched = Command::new("sh").args(["-c", script]).current_dir(&dir).env("HOME", dir.path()).output();
+    let fetched = fetched.unwrap();
+    assert!(fetched.status.success(), "{}", String::from_utf8_lossy(&fetched.stderr));
+    std::fs::read_to_string(dir.path().join("package/axe.min.js")).unwrap()
+}
+
+#[tokio::test]
+#[ignore = "needs chromium and npm"]
+async fn axe_finds_no_serious_fault() {
+    let axe = tokio::task::spawn_blocking(axe).await.unwrap();
+    let served = Served::new().await;
+    let mut browser = Browser::start().await;
+    // It is not the page's.
+    browser.call("Page.setBypassCSP", json!({"enabled": true})).await;
+    browser.size(1000, 700).await;
+    browser.open(&served.url).await;
+    browser.shows("none", "No service is registered.").await;
+    browser.eval(&axe).await;
+    look(&mut browser, "empty").await;
+    for (service, id, health) in [
+        ("web", "w-1", Health::Passing),
+        ("web", "w-2", Health::Warning),
+        ("orders", "o-1", Health::Critical),
+    ] {
+        let one = Instance::builder(service).id(id).address("10.0.0.1:80").version("1").tag("a");
+        let one = one.metadata("zone", "b").build().unwrap();
+        served.register(one.clone()).await;
+        if health != Health::Passing {
+            served.fail_check(one, HealthReason::new("http", health).output("connection refused")).await;
+        }
+    }
+    browser.until(&ids("o-1 w-2 w-1")).await;
+    browser.press(&["ArrowDown"]).await;
+    look(&mut browser, "live").await;
+    browser.press(&["Enter"]).await;
+    browser.until("document.getElementById('details').open").await;
+    look(&mut browser, "details").await;
+    browser.press(&["Escape"]).await;
+    browser.eval("document.querySelector('#services button').click()").await;
+    browser.until(&ids("o-1")).await;
+    look(&mut browser, "one service").await;
+    browser.press(&["/", "x", "x"]).await;
+    browser.shows("none", "has this in it").await;
+    look(&mut browser, "nothing found").await;
+    browser.press(&["Escape"]).await;
+    served.fail();
+    browser.shows("state", "this is how it was").await;
+    look(&mut browser, "outage").await;
+    browser.size(360, 640).await;
+    look(&mut browser, "narrow").await;
+    served.end().await;
+    browser.shows("state", "has ended").await;
+    look(&mut browser, "disconnected").await;
+}
+
+async fn look(browser: &mut Browser, at: &str) {
+    for scheme in ["light", "dark"] {
+        browser.scheme(scheme).await;
+        let script = "axe.run(document).then(({ passes, violations }) => ({ passes: passes.length, violations: violations.map( \
+                      ({ id, impact, nodes }) => ({ id, impact, nodes: nodes.map((node) => node.failureSummary + node.html) })) }))";
+        let found = browser.eval(script).await;
+        println!("{at}, {scheme}: {} passed, {}", found["passes"], found["violations"]);
+        let violations = found["violations"].as_array().unwrap();
+        let serious = |fault: &&Value| fault["impact"] == "serious" || fault["impact"] == "critical";
+        let serious: Vec<_> = violations.iter().filter(serious).collect();
+        assert!(serious.is_empty(), "{at}, {scheme}: {serious:#?}");
+        assert!(found["passes"].as_u64().unwrap() > 10, "{found}");
+    }
+}
+
 /// Where the pictures of docs/ are to be written.
 const PICTURES: &str = "SWITCHBOARD_PICTURES";
 
@@ -321,15 +400,18 @@ async fn it_is_to_be_seen_in_light_and_dark_and_in_a_narrow_window() {
     }
     let mut browser = Browser::start().await;
     browser.call("Emulation.setTimezoneOverride", json!({"timezoneId": "UTC"})).await;
-    browser.size(1000, 560).await;
+    browser.size(1100, 560).await;
     browser.open(&served.url).await;
     browser.shows("counts", "3 services, 7 instances, 7 healthy").await;
-    let reason = HealthReason::new("http", Health::Critical).output("connection refused");
     let sick = Instance::builder("payments").id("pay-2").address("10.20.3.32:50051").version("2.0.5");
-    served.register(sick.metadata("zone", "eu-west-1").health_reason(reason).build().unwrap()).await;
-    served.set_health("payments", "pay-2", Health::Critical);
+    let reason = HealthReason::new("grpc", Health::Critical).output("connection refused\nafter 3 attempts");
+    let since = Instant::now().checked_sub(Duration::from_secs(190));
+    served.fail_check(sick.metadata("zone", "eu-west-1").build().unwrap(), reason.seen_since(since)).await;
     served.set_health("orders", "orders-1", Health::Warning);
     browser.until(&format!("{}.startsWith('pay-2 orders-1 gw-1')", column(3))).await;
+    browser
+        .until(&format!("{}.startsWith('not used: critical; grpc for 3m+: connection refused ')", column(6)))
+        .await;
     browser.press(&["ArrowDown"]).await;
     let mut grounds = Vec::new();
     for scheme in ["light", "dark"] {
