@@ -23,7 +23,7 @@ const set = (element, name, value) => {
   if (element[name] !== value) element[name] = value;
 };
 
-const state = find('state'), rows = find('rows'), filter = find('filter'), details = find('details');
+const bar = find('bar'), state = find('state'), rows = find('rows'), filter = find('filter'), details = find('details');
 
 // What is known.
 
@@ -145,31 +145,28 @@ function drawAll() {
 }
 
 function drawState() {
-  const now = Date.now();
-  let text, look;
-  if (away) {
-    look = 'bad';
-    const was = away.first ? '' : ` This is how it was ${age(now - away.since)} ago.`;
-    if (away.why) text = away.why + was;
-    else if (!away.first) text = `The connection to switchboard serve is lost; trying again.${was}`;
-    else [text, look] = ['Connecting.', 'plain'];
-  } else if (outage) {
-    look = 'bad';
-    const how = heard ? ', this is how it was' : ', and nothing is known yet';
-    text = `The registry is not heard for ${age(now - outage.since)}${how}: ${outage.why}`;
-  } else if (!heard) {
-    [text, look] = ['Listening to the registry.', 'plain'];
-  } else if (recovery && now - recovery.at < RECOVERED) {
-    [text, look] = [`The registry is heard again, after ${age(recovery.lasted)}.`, 'good'];
-  } else if (alone) {
-    [text, look] = [alone, 'doubtful'];
-  } else {
-    [text, look] = ['Live.', 'good'];
-  }
+  const [look, text, since] = stateNow();
+  set(bar.dataset, 'look', look);
   set(state, 'textContent', text);
-  set(state.dataset, 'look', look);
+  // Not read out with each second.
+  set(find('since'), 'textContent', since ? `For ${age(Date.now() - since)}.` : '');
   document.body.classList.toggle('old', Boolean(outage || (away && !away.first)));
   set(find('registry'), 'textContent', registry);
+}
+
+/** How all of it is heard: the look, the words, and since when if that counts. */
+function stateNow() {
+  const was = 'This is how it was.';
+  if (away?.first) return away.why ? ['bad', away.why, away.since] : ['plain', 'Connecting.'];
+  if (away) return ['bad', `${away.why ?? 'The connection to switchboard serve is lost; trying again.'} ${was}`, away.since];
+  if (outage) {
+    return ['bad', `The registry is not heard: ${outage.why}. ${heard ? was : 'Nothing is known yet.'}`, outage.since];
+  }
+  if (!heard) return ['plain', 'Listening to the registry.'];
+  if (recovery && Date.now() - recovery.at < RECOVERED) {
+    return ['good', `The registry is heard again, after ${age(recovery.lasted)}.`];
+  }
+  return alone ? ['doubtful', alone] : ['good', 'Live.'];
 }
 
 const serviceItems = new Map();
@@ -478,4 +475,4 @@ setInterval(() => {
   draw();
 }, 1000);
 
-connect();
+if (!document.hidden) connect();

@@ -8,7 +8,7 @@ use reqwest::header::{HeaderMap, HeaderValue};
 use reqwest::redirect::Policy;
 use reqwest::{Client, Response, StatusCode};
 use serde_json::{Value, json};
-use switchboard::{Change, Health, Instance, MemoryRegistry, RegisterOptions, Registry};
+use switchboard::{Change, Health, HealthReason, Instance, MemoryRegistry, RegisterOptions, Registry};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
@@ -104,7 +104,8 @@ async fn the_same_as_json_with_why_one_is_not_picked() {
     served.register(instance("a/b", "1", 1)).await;
     let two = Instance::builder("a/b").id("2").address("h:2").version("1.2").metadata("zone", "a");
     served.register(two.build().unwrap()).await;
-    served.set_health("a/b", "1", Health::Critical);
+    let reason = HealthReason::new("http", Health::Critical).output("refused");
+    served.fail_check(instance("a/b", "1", 1), reason).await;
     let services = served.json_until("/api/services", |all| all["services"][0]["healthy"] == 1).await;
     let expected = json!({
         "registry": "memory:", "outage": null, "alone": null,
@@ -119,6 +120,8 @@ async fn the_same_as_json_with_why_one_is_not_picked() {
             (&first["health"], &first["not_picked"]),
             (&json!("critical"), &json!("not used: critical"))
         );
+        let reasons = json!([{"check": "http", "health": "critical", "output": "refused", "notes": ""}]);
+        assert_eq!(first["health_reasons"], reasons);
         let expected = json!({
             "service": "a/b", "id": "2", "version": "1.2", "addresses": ["h:2"], "tags": [],
             "metadata": {"zone": "a"}, "endpoints": [], "weight": 1, "health": "passing", "not_picked": null,

@@ -95,7 +95,12 @@ async fn it_says_how_the_registry_and_the_server_are_heard() {
 
     served.fail();
     served.hold = None;
-    browser.shows("state", "and nothing is known yet: memory: watch: unavailable: no route to it").await;
+    browser
+        .shows(
+            "state",
+            "The registry is not heard: memory: watch: unavailable: no route to it. Nothing is known yet.",
+        )
+        .await;
     served.seen.heal();
     browser.shows("state", "The registry is heard again, after").await;
     browser.shows("none", "No service is registered.").await;
@@ -103,7 +108,13 @@ async fn it_says_how_the_registry_and_the_server_are_heard() {
     served.register(instance("web", "w-1", 80)).await;
     browser.until(&ids("w-1")).await;
     served.fail();
-    browser.shows("state", "this is how it was: memory: watch: unavailable: no route to it").await;
+    browser
+        .shows(
+            "state",
+            "The registry is not heard: memory: watch: unavailable: no route to it. This is how it was.",
+        )
+        .await;
+    browser.shows("since", "For ").await;
     browser.shows("news", "! not heard").await;
     browser.until(&ids("w-1")).await;
     served.seen.heal();
@@ -121,7 +132,7 @@ async fn it_says_how_the_registry_and_the_server_are_heard() {
     served.hold = None;
     // What the first one's handle had registered went with it.
     browser.until(&ids("w-2")).await;
-    browser.until("document.getElementById('state').dataset.look === 'good'").await;
+    browser.until("document.getElementById('bar').dataset.look === 'good'").await;
     browser.until("!document.body.classList.contains('old')").await;
 }
 
@@ -353,7 +364,7 @@ async fn axe_finds_no_serious_fault() {
     look(&mut browser, "nothing found").await;
     browser.press(&["Escape"]).await;
     served.fail();
-    browser.shows("state", "this is how it was").await;
+    browser.shows("state", "This is how it was").await;
     look(&mut browser, "outage").await;
     browser.size(360, 640).await;
     look(&mut browser, "narrow").await;
@@ -400,7 +411,7 @@ async fn it_is_to_be_seen_in_light_and_dark_and_in_a_narrow_window() {
     }
     let mut browser = Browser::start().await;
     browser.call("Emulation.setTimezoneOverride", json!({"timezoneId": "UTC"})).await;
-    browser.size(1100, 560).await;
+    browser.size(1100, 600).await;
     browser.open(&served.url).await;
     browser.shows("counts", "3 services, 7 instances, 7 healthy").await;
     let sick = Instance::builder("payments").id("pay-2").address("10.20.3.32:50051").version("2.0.5");
@@ -426,9 +437,4 @@ async fn it_is_to_be_seen_in_light_and_dark_and_in_a_narrow_window() {
         true,
         "it is wider than the window"
     );
-    browser.picture(&dir.path().join("narrow.png")).await;
-    if std::env::var_os(PICTURES).is_some() {
-        std::fs::copy(dir.path().join("narrow.png"), std::env::temp_dir().join("switchboard-narrow.png"))
-            .unwrap();
-    }
 }
