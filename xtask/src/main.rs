@@ -24,7 +24,7 @@ cargo xtask COMMAND
   simulate [N]  the simulation with N seeds (default 200) instead of the few of `test`
   fuzz [SECS]   each fuzz target for SECS seconds (default 20); needs a nightly toolchain and cargo-fuzz
   lab [NAME…]   mDNS on links that lose, delay, break and lie, ours beside Avahi's (root, Linux); all scenarios or those named
-  picture       the picture of `switchboard top` in the README, made anew (root, Linux)
+  picture       the pictures of `switchboard top` and of the page of `serve` in the documents, made anew (root, Linux)
   quickstart    the quickstart example in a network namespace of its own (root, Linux) or on loopback
 ";
 

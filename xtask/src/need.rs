@@ -33,6 +33,10 @@ pub(crate) enum Need {
     Haproxy,
     /// protoc, which etcd-client is built with, and etcd itself.
     Etcd,
+    /// A browser without a window, whichever of its two there is.
+    Chromium,
+    /// npm, with which a test fetches what checks pages.
+    Npm,
     /// Wine, which runs programs for Windows.
     Wine,
     /// The linker for Windows, and the C compiler.
@@ -61,6 +65,10 @@ impl Need {
             Self::Haproxy => installed("haproxy -v", "haproxy"),
             Self::Etcd => installed("protoc --version", "protobuf-compiler")
                 .and_then(|()| installed("etcd --version", "etcd-server")),
+            Self::Chromium if succeeds("chromium --version") => Ok(()),
+            Self::Chromium => installed("chromium-headless-shell --version", "chromium-headless-shell"),
+            Self::Npm if succeeds("npm --version") => Ok(()),
+            Self::Npm => Err("npm is missing; get it from your package manager or nodejs.org".into()),
             Self::Wine => installed("wine --version", "wine wine64"),
             Self::Mingw => installed("x86_64-w64-mingw32-gcc --version", "gcc-mingw-w64-x86-64-posix"),
             Self::Go if succeeds("go version") => Ok(()),

@@ -1,4 +1,5 @@
-//! `cargo xtask picture`: the picture of `switchboard top` in the README, from a real run on a real Consul agent.
+//! `cargo xtask picture`: the picture of `switchboard top` in the README, from a real run on a real Consul agent, and those of
+//! the page of `serve` from a real browser.
 
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -6,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anstyle_svg::{Term, WIN10_CONSOLE};
 
-use crate::command::{execute, root};
+use crate::command::{command, execute, finish, root, succeeds};
 use crate::need::Need;
 use crate::netns::Namespace;
 
@@ -31,6 +32,24 @@ const NEXT: [&str; 4] = ["orders", "orders-3", "10.20.2.23:8080", "1.15.0"];
 const KILLED: usize = 5;
 
 pub(crate) fn run() -> Result<(), String> {
+    page()?;
+    top()
+}
+
+/// The test that looks at the page takes pictures.
+fn page() -> Result<(), String> {
+    Need::Chromium.provide()?;
+    let line =
+        "cargo test -p switchboard-cli --bin switchboard -- --ignored serve::tests::page::it_is_to_be_seen";
+    finish(line, command(line).env("SWITCHBOARD_PICTURES", root().join("docs")))?;
+    // A quarter of the size, where it is there.
+    if succeeds("pngquant --version") {
+        execute("pngquant --force --ext .png --quality 80-100 --strip docs/serve-light.png docs/serve-dark.png")?;
+    }
+    Ok(())
+}
+
+fn top() -> Result<(), String> {
     for need in [Need::Namespaces, Need::Consul, Need::Tmux] {
         need.provide()?;
     }

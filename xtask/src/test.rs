@@ -25,7 +25,7 @@ struct Group {
 
 const CARGO_TEST: &str = "cargo test --offline --workspace --all-features";
 
-const GROUPS: [Group; 15] = [
+const GROUPS: [Group; 17] = [
     Group {
         what: "mDNS between machines (network namespaces)",
         choose: "--test namespaces",
@@ -101,7 +101,7 @@ const GROUPS: [Group; 15] = [
     Group {
         what: "the command line, on a real Consul agent",
         choose: "--test cli",
-        filter: "consul:: operate:: render::",
+        filter: "consul:: serve:: operate:: render::",
         needs: &[Need::Consul],
         outside: false,
         beside: false,
@@ -109,7 +109,7 @@ const GROUPS: [Group; 15] = [
     Group {
         what: "the command line, on a real Consul agent of today",
         choose: "--test cli",
-        filter: "consul:: operate:: render::",
+        filter: "consul:: serve:: operate:: render::",
         needs: &[Need::ConsulCurrent],
         outside: false,
         beside: false,
@@ -144,6 +144,22 @@ const GROUPS: [Group; 15] = [
         filter: "top:: terminal::",
         needs: &[Need::Consul, Need::Tmux],
         outside: false,
+        beside: false,
+    },
+    Group {
+        what: "the command line's page in a real browser",
+        choose: "--bin switchboard",
+        filter: "serve::tests::page:: --skip axe",
+        needs: &[Need::Chromium],
+        outside: false,
+        beside: false,
+    },
+    Group {
+        what: "axe, on the command line's page",
+        choose: "--bin switchboard",
+        filter: "serve::tests::page::axe",
+        needs: &[Need::Chromium, Need::Npm],
+        outside: true,
         beside: false,
     },
 ];

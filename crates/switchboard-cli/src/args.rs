@@ -1,5 +1,6 @@
 //! What can be written on the command line.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -95,6 +96,8 @@ pub(crate) enum Command {
     Doctor(Doctor),
     /// Watch everything live, on the full screen
     Top(Top),
+    /// Serve a live page of everything, and the same for programs, by HTTP
+    Serve(Serve),
     /// Names for registries, one of them the current one
     Context(Context),
     /// Print the completions of a shell
@@ -528,6 +531,19 @@ pub(crate) struct Top {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct Serve {
+    /// Where to listen, as IP:PORT; port 0 is a free one. Beyond loopback a token is asked for
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9749", value_parser = socket)]
+    pub(crate) listen: SocketAddr,
+    /// Ask for the token in this file [default: none on loopback, elsewhere a new one, which is printed]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) token_file: Option<PathBuf>,
+    /// A name that browsers reach it by, beside localhost and IP addresses; may be given several times
+    #[arg(long, value_name = "NAME", value_hint = ValueHint::Hostname)]
+    pub(crate) allow_host: Vec<String>,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct Completions {
     /// The shell
     pub(crate) shell: clap_complete::Shell,
@@ -546,6 +562,10 @@ fn duration(text: &str) -> Result<Duration, String> {
         Ok(time) => Ok(time),
         Err(error) => Err(format!("{error}; write 500ms, 10s, 5m or 1h")),
     }
+}
+
+fn socket(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| "is not IP:PORT; write 127.0.0.1:9749, [::1]:9749 or 0.0.0.0:9749".into())
 }
 
 fn pair(text: &str) -> Result<(String, String), String> {

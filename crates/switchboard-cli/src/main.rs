@@ -16,10 +16,12 @@ mod output;
 mod process;
 mod reader;
 mod replace;
+mod serve;
 mod session;
 mod template;
 mod template_file;
 mod top;
+mod world;
 
 use std::mem::ManuallyDrop;
 use std::process::ExitCode;
@@ -82,6 +84,7 @@ async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         Command::Call(args) => commands::call::run(&session, &args).await,
         Command::Doctor(args) => doctor::run(&session, &args).await,
         Command::Top(args) => top::run(&session, &args).await,
+        Command::Serve(args) => serve::run(&session, &args).await,
         Command::Deregister(args) => commands::deregister::run(&session, &args).await,
         Command::Maintenance(args) => commands::maintenance::run(&session, &args).await,
         // They need no registry, and are done.

@@ -134,6 +134,7 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
     ),
     ("doctor", &[("Why nobody sees web:", "switchboard doctor web")]),
     ("top", &[("One service:", "switchboard top web")]),
+    ("serve", &[("To others, with a token that it prints:", "switchboard serve --listen 0.0.0.0:9749")]),
     ("completions", &[("For bash, in ~/.bashrc:", "source <(switchboard completions bash)")]),
     ("man", &[("All pages:", "switchboard man ~/.local/share/man/man1")]),
 ];

@@ -40,6 +40,8 @@ pub(crate) struct Network<'a> {
 struct Followed {
     known: Snapshot,
     heard: bool,
+    /// Whether it has been heard, or an error in its place.
+    answered: bool,
     watch: AbortHandle,
 }
 
@@ -112,13 +114,20 @@ impl<'a> Network<'a> {
         self.followed.values().map(|followed| followed.heard.then(|| followed.known.clone())).collect()
     }
 
+    /// Whether the names have been heard, and each service or an error in its place: what was told by then is no longer a
+    /// part only.
+    pub(crate) fn is_whole(&self) -> bool {
+        let answered = self.followed.values().all(|followed| followed.answered);
+        answered && self.ready.is_empty() && (!self.all || self.named.is_some())
+    }
+
     fn follow(&mut self, service: ServiceName) {
         let name = service.clone();
         let (watch, handle) = abortable(self.registry.watch(&service));
         self.snapshots.push(watch.map(move |snapshot| (name.clone(), snapshot)).boxed());
         self.followed.insert(
             service.clone(),
-            Followed { known: Snapshot::empty(service), heard: false, watch: handle },
+            Followed { known: Snapshot::empty(service), heard: false, answered: false, watch: handle },
         );
     }
 
@@ -152,6 +161,7 @@ impl<'a> Network<'a> {
     fn take_snapshot(&mut self, service: ServiceName, news: Result<Snapshot>) {
         // What was under way when the service went is old.
         let Some(followed) = self.followed.get_mut(&service) else { return };
+        followed.answered = true;
         match news {
             Ok(snapshot) => {
                 self.ready.extend(snapshot.diff(&followed.known).into_iter().map(Event::Changed));
@@ -252,6 +262,21 @@ mod tests {
         assert_eq!(network.names(), Some(&[a].into()));
         let all = Network::all(&registry);
         assert_eq!(all.state(), None, "the names have not been heard");
+    }
+
+    #[tokio::test]
+    async fn it_is_whole_when_each_service_has_been_heard() {
+        let registry = MemoryRegistry::new();
+        let options = RegisterOptions::new();
+        registry.register(&instance("a", "1", 1), &options).await.unwrap();
+        registry.register(&instance("b", "1", 1), &options).await.unwrap();
+        let mut network = Network::all(&registry);
+        assert!(!network.is_whole());
+        assert_eq!(change(&mut network).await, "+a/1");
+        assert!(!network.is_whole(), "b is missing");
+        assert_eq!(change(&mut network).await, "+b/1");
+        assert!(matches!(next(&mut network).await, Event::Heard(Some(_))));
+        assert!(network.is_whole());
     }
 
     #[tokio::test]

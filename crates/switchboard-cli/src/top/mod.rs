@@ -56,10 +56,10 @@ pub(crate) async fn run(session: &Session, args: &args::Top) -> Result<ExitCode,
         screen.terminal.draw(|frame| screen::draw(frame, &mut model)).map_err(lost)?;
         tokio::select! {
             Some(event) = network.next() => {
-                model.take(event);
+                model.world.take(event);
                 for _ in 0..AT_ONCE {
                     let Some(Some(event)) = network.next().now_or_never() else { break };
-                    model.take(event);
+                    model.world.take(event);
                 }
             }
             key = keys.next() => match key {
@@ -73,7 +73,7 @@ pub(crate) async fn run(session: &Session, args: &args::Top) -> Result<ExitCode,
                 Some(Err(error)) => return Err(lost(error)),
                 None => return Err(Failure::failed("the terminal is gone")),
             },
-            _ = ticks.tick() => model.alone = session.alone(),
+            _ = ticks.tick() => model.world.alone = session.alone(),
             () = signals.end() => return Ok(ExitCode::SUCCESS),
         }
     }

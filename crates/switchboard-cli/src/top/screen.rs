@@ -8,10 +8,11 @@ use ratatui::widgets::{Paragraph, Row, Table, Wrap};
 use switchboard::Instance;
 
 use super::columns::Columns;
-use super::model::{Model, News};
+use super::model::Model;
 use crate::commands::watch::{about, sign};
 use crate::details::{self, age};
 use crate::output::{Look, clean, why};
+use crate::world::News;
 
 const HEADING: Style = Style::new().add_modifier(Modifier::BOLD);
 const FAINT: Style = Style::new().add_modifier(Modifier::DIM);
@@ -32,19 +33,19 @@ pub(crate) fn draw(frame: &mut Frame<'_>, model: &mut Model) {
 }
 
 fn heading(model: &Model) -> Vec<Line<'static>> {
-    let (instances, healthy) = model.count();
+    let (instances, healthy) = model.world.count();
     let title = format!(
         "services {}  instances {instances}  healthy {healthy}  {}",
-        model.services.len(),
-        clean(&model.registry),
+        model.world.services.len(),
+        clean(&model.world.registry),
     );
-    let state = match (model.trouble(), model.alone) {
+    let state = match (model.world.trouble(), model.world.alone) {
         (Some((since, why)), _) => Line::styled(
             format!("not heard for {}, this is how it was: {}", age(since.elapsed()), clean(why)),
             Style::new().fg(Color::Red),
         ),
         (None, Some(alone)) => Line::styled(alone, Style::new().fg(Color::Yellow)),
-        (None, None) if model.heard => Line::styled("live", Style::new().fg(Color::Green)),
+        (None, None) if model.world.heard => Line::styled("live", Style::new().fg(Color::Green)),
         (None, None) => Line::styled("listening", FAINT),
     };
     vec![Line::styled(title, HEADING), state]
@@ -103,8 +104,8 @@ fn draw_details(frame: &mut Frame<'_>, area: Rect, model: &Model) {
 fn draw_news(frame: &mut Frame<'_>, area: Rect, model: &Model) {
     let room = usize::from(area.height.saturating_sub(1));
     let mut lines = vec![Line::styled("CHANGES", HEADING)];
-    lines.extend(model.news.iter().take(room).map(|(at, news)| {
-        let (text, look) = match news {
+    lines.extend(model.world.news.iter().take(room).map(|(at, news)| {
+        let (text, look) = match &**news {
             News::Change(change) => {
                 let (sign, look) = sign(change);
                 (format!("{sign} {}{}", change.instance().key(), about(change)), look)
@@ -145,7 +146,7 @@ mod tests {
     }
 
     fn add(model: &mut Model, builder: switchboard::InstanceBuilder) {
-        model.take(Event::Changed(Change::Added(Arc::new(builder.build().unwrap()))));
+        model.world.take(Event::Changed(Change::Added(Arc::new(builder.build().unwrap()))));
     }
 
     #[tokio::test(start_paused = true)]
@@ -169,9 +170,9 @@ mod tests {
     #[test]
     fn what_is_not_heard_is_not_green() {
         let mut model = Model::new("mdns:".into());
-        model.take(Event::Heard(None));
+        model.world.take(Event::Heard(None));
         assert!(shown(&mut model, 80, 24).contains("\"live"));
-        model.alone = Some("loopback is the only interface");
+        model.world.alone = Some("loopback is the only interface");
         let alone = shown(&mut model, 80, 24);
         assert!(alone.contains("loopback is the only") && !alone.contains("\"live"), "{alone}");
     }

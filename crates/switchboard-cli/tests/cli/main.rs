@@ -14,6 +14,7 @@ mod lists;
 mod operate;
 mod render;
 mod run;
+mod serve;
 mod support;
 mod terminal;
 mod top;

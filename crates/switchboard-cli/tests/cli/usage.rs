@@ -5,7 +5,7 @@ use std::process::Stdio;
 
 use crate::support::{golden, run, said, switchboard};
 
-const COMMANDS: [&str; 17] = [
+const COMMANDS: [&str; 18] = [
     "services",
     "instances",
     "describe",
@@ -20,6 +20,7 @@ const COMMANDS: [&str; 17] = [
     "maintenance",
     "doctor",
     "top",
+    "serve",
     "context",
     "completions",
     "man",
@@ -81,6 +82,7 @@ fn mistakes_are_one_line_with_the_cause_and_an_exit_code() {
         ("memory:", &["services", "--context", "prod"]),
         ("memory:", &["top"]),
         ("memory:", &["top", "--json"]),
+        ("memory:", &["serve", "--listen", "localhost:80"]),
         ("memory:", &["man", "no-such-directory"]),
     ];
     let mut all = String::new();
