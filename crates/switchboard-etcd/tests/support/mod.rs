@@ -1,11 +1,16 @@
 //! A real etcd on free loopback ports, and a wire to it that can be cut.
 
+#[path = "../../../switchboard-consul/tests/it/support/proxy.rs"]
+mod proxy;
+
 use std::net::{Ipv4Addr, TcpListener as Std};
 use std::process::Stdio;
 use std::time::Duration;
 
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
+
+pub(crate) use proxy::Proxy;
 
 /// One member of its own cluster.
 pub(crate) struct Member {
@@ -51,61 +56,5 @@ impl Member {
         };
         tokio::time::timeout(Duration::from_secs(60), up).await.expect("etcd comes up");
         Self { address, _child: child, _data: data }
-    }
-}
-
-use tokio::io::copy_bidirectional;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
-use tokio::task::{JoinHandle, JoinSet};
-
-/// Carries every connection to the server, until cut: then those there are break, and new ones are dropped at once.
-pub(crate) struct Proxy {
-    pub(crate) address: String,
-    cut: watch::Sender<bool>,
-    task: JoinHandle<()>,
-}
-
-impl Proxy {
-    pub(crate) async fn to(server: String) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap().to_string();
-        let cut = watch::Sender::new(false);
-        let state = cut.clone();
-        let task = tokio::spawn(async move {
-            let mut connections = JoinSet::new();
-            while let Ok((client, _)) = listener.accept().await {
-                connections.spawn(carry(client, server.clone(), state.subscribe()));
-                while connections.try_join_next().is_some() {}
-            }
-        });
-        Self { address, cut, task }
-    }
-
-    pub(crate) fn cut(&self) {
-        self.cut.send_replace(true);
-    }
-
-    pub(crate) fn mend(&self) {
-        self.cut.send_replace(false);
-    }
-}
-
-impl Drop for Proxy {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
-async fn carry(mut client: TcpStream, server: String, mut cut: watch::Receiver<bool>) {
-    let carried = async {
-        if let Ok(mut server) = TcpStream::connect(server).await {
-            let _ = copy_bidirectional(&mut client, &mut server).await;
-        }
-    };
-    tokio::select! {
-        biased;
-        _ = cut.wait_for(|cut| *cut) => {}
-        () = carried => {}
     }
 }
