@@ -1,7 +1,7 @@
 //! `cargo xtask check`: everything that is checked without running the tests, and `cargo xtask fuzz`.
 
 use crate::command::{command, execute, finish, output, root, succeeds};
-use crate::compiler::Compiler;
+use crate::compiler::{Compiler, rust_version};
 use crate::systems;
 
 /// What a build for one link must not contain: an HTTP client, or TLS.
@@ -37,10 +37,6 @@ pub(crate) fn run(names: &[String]) -> Result<(), String> {
         checks.into_iter().filter(|(what, _)| names.is_empty() || names.iter().any(|name| name == what))
     {
         println!("\n== {what}");
-        if names.is_empty() && what == "other systems" {
-            println!("LEFT OUT: it compiles all twice more; `cargo xtask check 'other systems'` does");
-            continue;
-        }
         if let Err(why) = check() {
             println!("{why}");
             failures.push(what);
@@ -130,16 +126,8 @@ fn oldest_rust() -> Result<(), String> {
     libraries.and(program)
 }
 
-/// The `rust-version` that a manifest gives itself.
-fn rust_version(manifest: &str) -> Result<String, String> {
-    let text =
-        std::fs::read_to_string(root().join(manifest)).map_err(|error| format!("{manifest}: {error}"))?;
-    let version = text.lines().find_map(|line| line.strip_prefix("rust-version = "));
-    Ok(version.ok_or_else(|| format!("no rust-version in {manifest}"))?.trim_matches('"').to_owned())
-}
-
 fn builds_with(version: &str, packages: &str) -> Result<(), String> {
-    let compiler = match Compiler::of(version, None) {
+    let compiler = match Compiler::of(version) {
         Ok(compiler) => compiler,
         Err(why) => {
             println!("LEFT OUT: {packages} with the oldest Rust: {why}");

@@ -19,7 +19,7 @@ const HELP: &str = "\
 cargo xtask COMMAND
 
   test          all tests: unit, property, documentation, conformance, and those that need real servers
-  wine          those tests alone that Wine runs, compiled for Windows
+  wine          those tests alone that are compiled for Windows and that Wine runs
   check [NAME…] everything else: format, lints, documentation, features, dependencies, licences, oldest Rust, …; or those named
   simulate [N]  the simulation with N seeds (default 200) instead of the few of `test`
   fuzz [SECS]   each fuzz target for SECS seconds (default 20); needs a nightly toolchain and cargo-fuzz

@@ -216,13 +216,7 @@ fn run_all() -> Result<Count, String> {
         }
         Err(why) => count.left_out.push(format!("etcd, with a real one: {why}")),
     }
-    // Compiling all of it a second time takes as long as everything else.
-    let wanted = std::env::var_os("SWITCHBOARD_WINE").is_some();
-    let wine = if wanted {
-        Wine::get()
-    } else {
-        Err("`cargo xtask wine` runs them, and this with SWITCHBOARD_WINE=1".into())
-    };
+    let wine = Wine::get();
     match &wine {
         Ok(wine) => wine.build()?,
         Err(why) => count.left_out.push(format!("{}: {why}", Wine::WHAT)),
