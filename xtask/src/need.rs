@@ -33,6 +33,8 @@ pub(crate) enum Need {
     Haproxy,
     /// A browser without a window, whichever of its two there is.
     Chromium,
+    /// Prometheus' own tool, which finds targets as the server does.
+    Prometheus,
     /// npm, with which a test fetches what checks pages.
     Npm,
     /// Wine, which runs programs for Windows.
@@ -63,6 +65,7 @@ impl Need {
             Self::Haproxy => installed("haproxy -v", "haproxy"),
             Self::Chromium if succeeds("chromium --version") => Ok(()),
             Self::Chromium => installed("chromium-headless-shell --version", "chromium-headless-shell"),
+            Self::Prometheus => installed("promtool --version", "prometheus"),
             Self::Npm if succeeds("npm --version") => Ok(()),
             Self::Npm => Err("npm is missing; get it from your package manager or nodejs.org".into()),
             Self::Wine => installed("wine --version", "wine wine64"),

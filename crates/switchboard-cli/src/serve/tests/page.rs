@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use switchboard::{Health, HealthReason, Instance, MemoryRegistry, RegisterOptions, Registry};
-use tokio::net::TcpListener;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::browser::Browser;
@@ -241,6 +242,13 @@ async fn it_stays_usable_with_2000_instances_and_100_changes_a_second() {
     browser.call("Page.addScriptToEvaluateOnNewDocument", json!({"source": MEASURE})).await;
     browser.open(&served.url).await;
     browser.shows("counts", "50 services, 2000 instances, 2000 healthy").await;
+    // Those who ask and then take nothing.
+    let mut stalled = Vec::new();
+    for _ in 0..10 {
+        let mut stream = TcpStream::connect(served.url.strip_prefix("http://").unwrap()).await.unwrap();
+        stream.write_all(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
+        stalled.push(stream);
+    }
     // Warm: what is compiled and kept once is no growth.
     let mut answers = Vec::new();
     let (mut before, mut resident_before) = (BTreeMap::new(), 0);
@@ -297,6 +305,7 @@ async fn it_stays_usable_with_2000_instances_and_100_changes_a_second() {
     }
     println!("server: {resident_before} -> {} MiB", resident());
 
+    drop(stalled);
     // The last state arrives, whatever was left out between.
     let last = Instance::builder("a-last").id("last").address("h:1").build().unwrap();
     served.register(last).await;
