@@ -35,6 +35,8 @@ pub(crate) enum Need {
     Etcd,
     /// A browser without a window, whichever of its two there is.
     Chromium,
+    /// Prometheus' own tool, which finds targets as the server does.
+    Prometheus,
     /// npm, with which a test fetches what checks pages.
     Npm,
     /// Wine, which runs programs for Windows.
@@ -67,6 +69,7 @@ impl Need {
                 .and_then(|()| installed("etcd --version", "etcd-server")),
             Self::Chromium if succeeds("chromium --version") => Ok(()),
             Self::Chromium => installed("chromium-headless-shell --version", "chromium-headless-shell"),
+            Self::Prometheus => installed("promtool --version", "prometheus"),
             Self::Npm if succeeds("npm --version") => Ok(()),
             Self::Npm => Err("npm is missing; get it from your package manager or nodejs.org".into()),
             Self::Wine => installed("wine --version", "wine wine64"),

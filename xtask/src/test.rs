@@ -25,7 +25,7 @@ struct Group {
 
 const CARGO_TEST: &str = "cargo test --offline --workspace --all-features";
 
-const GROUPS: [Group; 17] = [
+const GROUPS: [Group; 18] = [
     Group {
         what: "mDNS between machines (network namespaces)",
         choose: "--test namespaces",
@@ -151,6 +151,14 @@ const GROUPS: [Group; 17] = [
         choose: "--bin switchboard",
         filter: "serve::tests::page:: --skip axe",
         needs: &[Need::Chromium],
+        outside: false,
+        beside: false,
+    },
+    Group {
+        what: "the command line's targets for Prometheus",
+        choose: "--test cli",
+        filter: "prometheus::",
+        needs: &[Need::Prometheus],
         outside: false,
         beside: false,
     },

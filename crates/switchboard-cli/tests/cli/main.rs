@@ -12,6 +12,7 @@ mod doctor;
 mod find;
 mod lists;
 mod operate;
+mod prometheus;
 mod render;
 mod run;
 mod serve;

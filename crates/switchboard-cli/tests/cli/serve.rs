@@ -11,7 +11,7 @@ use crate::support::agent::Agent;
 use crate::support::{LIMIT, Running, mdns, run, switchboard};
 
 /// The server, and the port it has chosen.
-fn serve(registry: &str, arguments: &[&str]) -> (Running, u16, Value) {
+pub(crate) fn serve(registry: &str, arguments: &[&str]) -> (Running, u16, Value) {
     let serve = Running::start(switchboard(registry, &[&["serve", "--json"], arguments].concat()));
     let said: Value = serde_json::from_str(&serve.line_with("serving")).unwrap();
     let url = said["url"].as_str().unwrap().strip_prefix("http://").unwrap();

@@ -105,7 +105,7 @@ async fn the_same_as_json_with_why_one_is_not_picked() {
     let two = Instance::builder("a/b").id("2").address("h:2").version("1.2").metadata("zone", "a");
     served.register(two.build().unwrap()).await;
     let reason = HealthReason::new("http", Health::Critical).output("refused");
-    served.fail_check(instance("a/b", "1", 1), reason).await;
+    served.fail_check("a/b", "1", reason);
     let services = served.json_until("/api/services", |all| all["services"][0]["healthy"] == 1).await;
     let expected = json!({
         "registry": "memory:", "outage": null, "alone": null,

@@ -6,12 +6,16 @@ mod http;
 #[cfg(unix)]
 mod page;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use async_trait::async_trait;
+use futures::StreamExt as _;
 use switchboard::{
-    Error, ErrorKind, Health, HealthReason, Instance, InstanceKey, MemoryRegistry, RegisterOptions, Registry,
+    Error, ErrorKind, Health, HealthReason, Instance, InstanceKey, MemoryRegistry, NamesStream,
+    RegisterOptions, Registry, Result, ServiceName, Snapshot, SnapshotStream,
 };
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
@@ -33,6 +37,7 @@ struct Served {
     world: MemoryRegistry,
     /// What the server sees of it.
     seen: Arc<MemoryRegistry>,
+    reasons: Reasons,
     url: String,
     /// Nothing is asked of the registry until this is dropped.
     hold: Option<oneshot::Sender<()>>,
@@ -68,18 +73,19 @@ impl Served {
         let address = listener.local_addr().unwrap();
         let access = Access::new(address, token_file, names).unwrap();
         let seen = Arc::new(world.handle());
-        let registry = seen.clone();
+        let reasons = Reasons::default();
+        let registry = Checked { inner: seen.clone(), reasons: reasons.clone() };
         let (hold, held) = oneshot::channel();
         let (stop, stopped) = oneshot::channel();
         let task = tokio::spawn(async move {
-            let board = Board::new(registry.to_string());
+            let board = Board::new(registry.inner.to_string());
             let server = Server::start(listener, routes::app(board.states(), access, Measured::alone()));
-            let _: Result<(), _> = held.await;
-            board.follow(&*registry, || None, async { drop(stopped.await) }).await.unwrap();
+            let _ = held.await;
+            board.follow(&registry, || None, async { drop(stopped.await) }).await.unwrap();
             server.end().await;
         });
         let url = format!("http://{address}");
-        Self { world, seen, url, hold: Some(hold), stop: Some(stop), task }
+        Self { world, seen, reasons, url, hold: Some(hold), stop: Some(stop), task }
     }
 
     async fn register(&self, instance: Instance) {
@@ -94,11 +100,11 @@ impl Served {
         self.world.set_health(&key(service, id), health);
     }
 
-    /// A registered one fails this check, as a registry with checks tells it.
-    async fn fail_check(&self, instance: Instance, reason: HealthReason) {
+    /// A registered one fails this check, as a registry that has checks tells it.
+    fn fail_check(&self, service: &str, id: &str, reason: HealthReason) {
         let health = reason.health;
-        self.set_health(instance.service().as_str(), instance.id().as_str(), health);
-        self.register(instance.to_builder().health(health).health_reason(reason).build().unwrap()).await;
+        self.reasons.lock().unwrap().insert(key(service, id), reason);
+        self.set_health(service, id, health);
     }
 
     fn fail(&self) {
@@ -118,4 +124,63 @@ fn instance(service: &str, id: &str, port: u16) -> Instance {
 
 fn key(service: &str, id: &str) -> InstanceKey {
     InstanceKey::new(service.try_into().unwrap(), id.try_into().unwrap())
+}
+
+type Reasons = Arc<Mutex<BTreeMap<InstanceKey, HealthReason>>>;
+
+/// A registry of this process, with the reasons for the health of its instances.
+#[derive(Debug)]
+struct Checked {
+    inner: Arc<MemoryRegistry>,
+    reasons: Reasons,
+}
+
+impl std::fmt::Display for Checked {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.inner.fmt(f)
+    }
+}
+
+#[async_trait]
+impl Registry for Checked {
+    async fn register(&self, instance: &Instance, options: &RegisterOptions) -> Result<()> {
+        self.inner.register(instance, options).await
+    }
+
+    async fn deregister(&self, key: &InstanceKey) -> Result<()> {
+        self.inner.deregister(key).await
+    }
+
+    async fn lookup(&self, service: &ServiceName) -> Result<Snapshot> {
+        self.inner.lookup(service).await
+    }
+
+    async fn services(&self) -> Result<BTreeSet<ServiceName>> {
+        self.inner.services().await
+    }
+
+    fn watch(&self, service: &ServiceName) -> SnapshotStream {
+        let reasons = self.reasons.clone();
+        let with_reason = move |instance: &Arc<Instance>| {
+            let reasons = reasons.lock().unwrap();
+            let reason = reasons.get(&instance.key()).filter(|reason| reason.health == instance.health());
+            reason.map_or_else(
+                || instance.clone(),
+                |reason| Arc::new(instance.to_builder().health_reason(reason.clone()).build().unwrap()),
+            )
+        };
+        let told = self.inner.watch(service);
+        let with_reasons = move |snapshot: Snapshot| {
+            Snapshot::new(snapshot.service().clone(), snapshot.all().iter().map(&with_reason))
+        };
+        told.map(move |told| told.map(&with_reasons)).boxed()
+    }
+
+    fn watch_services(&self) -> NamesStream {
+        self.inner.watch_services()
+    }
+
+    async fn close(&self) -> Result<()> {
+        self.inner.close().await
+    }
 }
