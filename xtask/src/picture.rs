@@ -44,7 +44,9 @@ fn page() -> Result<(), String> {
     finish(line, command(line).env("SWITCHBOARD_PICTURES", root().join("docs")))?;
     // A quarter of the size, where it is there.
     if succeeds("pngquant --version") {
-        execute("pngquant --force --ext .png --quality 80-100 --strip docs/serve-light.png docs/serve-dark.png")?;
+        execute(
+            "pngquant --force --ext .png --quality 80-100 --strip docs/serve-light.png docs/serve-dark.png",
+        )?;
     }
     Ok(())
 }
