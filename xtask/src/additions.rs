@@ -1,12 +1,13 @@
 //! Whether what the documents tell readers to type after `cargo add` is there to be added.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use serde_json::Value;
 
 use crate::command::{output, root};
 
-/// The versions of each package that this workspace is or is built with, and the features of each.
+/// The versions of each package that this workspace is or is built with, and the features of each; by name, or by folder here.
 type Packages = BTreeMap<String, Vec<(String, BTreeSet<String>)>>;
 
 pub(crate) fn check() -> Result<(), String> {
@@ -37,9 +38,14 @@ fn packages() -> Option<Packages> {
         if package["publish"].as_array().is_some_and(Vec::is_empty) {
             continue;
         }
-        let features = package["features"].as_object()?.keys().cloned().collect();
-        let known = packages.entry(package["name"].as_str()?.into()).or_default();
-        known.push((package["version"].as_str()?.into(), features));
+        let features: BTreeSet<String> = package["features"].as_object()?.keys().cloned().collect();
+        let known = (package["version"].as_str()?.to_owned(), features);
+        // Those of this checkout by their folder too.
+        let folder = Path::new(package["manifest_path"].as_str()?).parent()?.strip_prefix(root()).ok();
+        if let Some(folder) = folder.and_then(Path::to_str) {
+            packages.entry(folder.into()).or_default().push(known.clone());
+        }
+        packages.entry(package["name"].as_str()?.into()).or_default().push(known);
     }
     Some(packages)
 }
@@ -61,6 +67,10 @@ fn judge(line: &str, packages: &Packages) -> Result<(), String> {
             "--features" => {
                 let list = words.next().ok_or("no features after --features")?;
                 features.extend(list.split(','));
+            }
+            "--path" => {
+                let folder = words.next().ok_or("no folder after --path")?;
+                wanted.push(folder.find("crates/").map_or(folder, |crates| &folder[crates..]));
             }
             "--no-default-features" | "--dev" => {}
             option if option.starts_with('-') => return Err(format!("{option} is not checked yet")),
@@ -110,9 +120,15 @@ mod tests {
         let features = |names: &[&str]| names.iter().map(ToString::to_string).collect();
         let packages = Packages::from([
             ("ours".into(), vec![("0.1.0".into(), features(&["mdns", "consul"]))]),
+            ("crates/ours".into(), vec![("0.1.0".into(), features(&["mdns", "consul"]))]),
             ("theirs".into(), vec![("0.12.4".into(), features(&["old"])), ("1.13.0".into(), features(&[]))]),
         ]);
-        for good in ["ours --features mdns,consul", "theirs@0.12 --features old", "ours theirs@1.13 --dev"] {
+        for good in [
+            "ours --features mdns,consul",
+            "theirs@0.12 --features old",
+            "ours theirs@1.13 --dev",
+            "--path ../all/crates/ours --features mdns",
+        ] {
             assert_eq!(judge(good, &packages), Ok(()), "{good}");
         }
         for (bad, why) in [
@@ -123,6 +139,8 @@ mod tests {
             ("theirs@1 --features old", "has not all"),
             ("ours theirs --features mdns", "for one package"),
             ("--dev", "no package"),
+            ("--path ../all/ours", "no package ../all/ours here"),
+            ("--path ../all/crates/ours --features zeroconf", "has not all"),
             ("ours --git https://example.org", "not checked"),
         ] {
             let told = judge(bad, &packages).unwrap_err();

@@ -2,6 +2,7 @@
 #![allow(clippy::print_stdout, reason = "it is a command line program")]
 
 mod additions;
+mod api;
 mod check;
 mod command;
 mod compiler;
@@ -21,6 +22,7 @@ cargo xtask COMMAND
   test          all tests: unit, property, documentation, conformance, and those that need real servers
   wine          those tests alone that are compiled for Windows and that Wine runs
   check [NAME…] everything else: format, lints, documentation, features, dependencies, licences, oldest Rust, …; or those named
+  api [REV]     what the public interface of the libraries has lost since the last release, or since REV
   simulate [N]  the simulation with N seeds (default 200) instead of the few of `test`
   fuzz [SECS]   each fuzz target for SECS seconds (default 20); needs a nightly toolchain and cargo-fuzz
   lab [NAME…]   mDNS on links that lose, delay, break and lie, ours beside Avahi's (root, Linux); all scenarios or those named
@@ -34,6 +36,7 @@ fn main() -> ExitCode {
         Some("test") => test::run(),
         Some("wine") => wine::run(),
         Some("check") => check::run(&arguments.collect::<Vec<_>>()),
+        Some("api") => api::run(arguments.next().as_deref()),
         Some("simulate") => test::simulate(arguments.next().as_deref()),
         Some("fuzz") => check::fuzz(arguments.next().as_deref()),
         Some("lab") => lab::run(&arguments.collect::<Vec<_>>()),

@@ -20,6 +20,9 @@ const DEFAULT: &str = "mdns:";
 /// Waiting shorter than this is not worth a spinner.
 const SPIN_AFTER: Duration = Duration::from_millis(300);
 
+/// What is said where mDNS has loopback alone.
+pub(crate) const ALONE: &str = "loopback is the only interface mDNS can use: other machines cannot be heard";
+
 #[derive(Debug)]
 pub(crate) struct Session {
     url: String,
@@ -52,8 +55,7 @@ impl Session {
             return None;
         }
         let up = interface::up();
-        let alone = up.iter().all(|one| interface::is_loopback(one, &up) || mdns::unusable(one).is_some());
-        alone.then_some("loopback is the only interface mDNS can use: other machines cannot be heard")
+        (!up.iter().any(|one| mdns::is_link(one, &up))).then_some(ALONE)
     }
 
     /// Opens the registry.

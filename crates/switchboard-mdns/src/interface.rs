@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use if_addrs::{IfAddr, Interface};
 use mdns_sd::{IfKind, IfPredicate};
-use switchboard_net::interface::{self, Choice, is_loopback};
+use switchboard_net::interface::{self, Choice};
 use switchboard_net::{mdns, reachable};
 
 use crate::config::{IpVersion, MdnsBuilder};
@@ -55,7 +55,7 @@ impl Selection {
     /// The networks in use now.
     pub(crate) fn links(&self) -> Links {
         let up = interface::up();
-        let others = up.iter().any(|interface| self.includes(interface) && !is_loopback(interface, &up));
+        let others = up.iter().any(|interface| self.wants(interface) && mdns::is_link(interface, &up));
         let confined = Choice::are_loopback(&self.choices, &up);
         let links: Vec<Interface> = up.into_iter().filter(|interface| self.includes(interface)).collect();
         let reach = match (links.is_empty(), others || confined) {

@@ -6,12 +6,14 @@
 //!
 //! | module | answers |
 //! |---|---|
+//! | [`buffer`] | how sockets get a larger receive buffer |
 //! | [`interface`] | what interfaces there are, and what a user means by `eth0`, `192.168.1.7` or `lo` |
 //! | [`mdns`] | whether mDNS can use an interface, or why not |
 //! | [`port`] | how a UDP port is shared with other programs |
 //! | [`reachable`] | which address of this machine others can reach |
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+pub mod buffer;
 pub mod interface;
 pub mod mdns;
 pub mod port;

@@ -4,6 +4,8 @@ use std::fmt;
 
 use if_addrs::Interface;
 
+use crate::interface::is_loopback;
+
 /// Why mDNS cannot use an interface, or one address of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -28,6 +30,11 @@ pub fn unusable(interface: &Interface) -> Option<Unusable> {
     } else {
         None
     }
+}
+
+/// Whether mDNS reaches other machines by `interface`: it can use it, and it is not loopback. `up` are all that are up.
+pub fn is_link(interface: &Interface, up: &[Interface]) -> bool {
+    unusable(interface).is_none() && !is_loopback(interface, up)
 }
 
 impl fmt::Display for Unusable {
@@ -58,5 +65,17 @@ mod tests {
         ] {
             assert_eq!(unusable(&interface), why, "{interface:?}");
         }
+    }
+
+    #[test]
+    fn others_are_reached_by_what_is_neither_loopback_nor_useless() {
+        let tunnel = Interface { is_p2p: true, ..interface("wg0", "10.9.0.1") };
+        let up = [
+            interface("lo", "127.0.0.1"),
+            interface("lo", "192.0.2.1"),
+            tunnel,
+            interface("eth0", "10.0.0.1"),
+        ];
+        assert_eq!(up.each_ref().map(|one| is_link(one, &up)), [false, false, false, true]);
     }
 }

@@ -53,16 +53,3 @@ pub(super) fn add_route(group: IpAddr, interface: &str) -> String {
     };
     format!("add a route: {command}")
 }
-
-/// Lets sockets have a receive buffer of so many bytes.
-pub(super) fn larger_buffer(bytes: usize) -> String {
-    if LINUX {
-        format!("sysctl -w net.core.rmem_max={bytes}, or give the program CAP_NET_ADMIN")
-    } else if WINDOWS {
-        format!(
-            "set DefaultReceiveWindow to {bytes} at HKEY_LOCAL_MACHINE\\SYSTEM\\CurrentControlSet\\Services\\AFD\\Parameters, and restart"
-        )
-    } else {
-        format!("sysctl -w net.inet.udp.recvspace={bytes}, below kern.ipc.maxsockbuf")
-    }
-}

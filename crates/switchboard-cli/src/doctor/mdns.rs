@@ -8,12 +8,14 @@ use std::time::Duration;
 use socket2::{Domain, Protocol, Socket, Type};
 use switchboard::mdns::MdnsRegistry;
 use switchboard::{Registry, RegistryUrl};
+use switchboard_net::buffer;
 use switchboard_net::interface::{self, Choice};
 use switchboard_net::mdns::{self, Unusable};
 use tokio::net::UdpSocket;
 use tokio::time::timeout;
 
 use super::{Finding, advice, port};
+use crate::session::ALONE;
 
 /// RFC 6762, section 3.
 const GROUP_V4: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 251);
@@ -35,6 +37,8 @@ struct Interface {
     multicast: bool,
     /// Why the registry does not use it.
     unusable: Option<Unusable>,
+    /// Whether other machines are reached by it.
+    link: bool,
 }
 
 impl Interface {
@@ -99,7 +103,7 @@ async fn examine_buffer(url: &RegistryUrl) -> Option<Finding> {
     Some(Finding::warning(
         "buffer",
         format!("{granted} of {wanted} bytes granted: of thousands of instances some are heard late"),
-        advice::larger_buffer(wanted),
+        buffer::how_to_enlarge(wanted),
     ))
 }
 
@@ -121,7 +125,9 @@ fn interfaces(chosen: &[String]) -> io::Result<Vec<Interface>> {
             loopback,
             // One version of IP on loopback is none of the whole interface.
             unusable: mdns::unusable(one).filter(|_| !loopback),
+            link: false,
         });
+        known.link |= mdns::is_link(one, &up);
         if one.ip().is_ipv4() {
             known.addresses.insert(0, one.ip());
         } else {
@@ -171,10 +177,10 @@ fn examine_interfaces(interfaces: &[Interface], chosen: bool) -> Vec<Finding> {
             ));
         }
     }
-    if !chosen && interfaces.iter().all(|interface| interface.loopback || interface.unusable.is_some()) {
+    if !chosen && !interfaces.iter().any(|interface| interface.link) {
         findings.push(Finding::problem(
             "interfaces",
-            "loopback is the only interface mDNS can use: programs on other machines cannot be heard",
+            ALONE,
             "connect a network; a container needs the host's network for mDNS, or consul:; for this machine alone say mdns:?interface=lo",
         ));
     }

@@ -15,27 +15,17 @@ pub(crate) use linux::{enlarge, set};
 #[cfg(not(target_os = "linux"))]
 pub(crate) use other::{enlarge, set};
 
-/// How a larger buffer is had; where the number of bytes goes is `{}`.
-const REMEDY: &str = if cfg!(target_os = "linux") {
-    "a larger one takes `sysctl -w net.core.rmem_max={}` or CAP_NET_ADMIN"
-} else if cfg!(windows) {
-    "a larger one takes the value {} for DefaultReceiveWindow in the system's registry, at \
-     HKEY_LOCAL_MACHINE\\SYSTEM\\CurrentControlSet\\Services\\AFD\\Parameters, and a restart"
-} else {
-    "a larger one takes `sysctl -w net.inet.udp.recvspace={}`, below kern.ipc.maxsockbuf"
-};
-
 /// Says once, for all registries of this process, what to do about a buffer smaller than was asked for.
 pub(crate) fn warn_if_small(granted: usize, wanted: usize) {
     static SAID: Once = Once::new();
     if granted < wanted {
         SAID.call_once(|| {
-            let remedy = REMEDY.replace("{}", &wanted.to_string());
+            let remedy = switchboard_net::buffer::how_to_enlarge(wanted);
             tracing::warn!(
                 granted,
                 wanted,
                 "the receive buffer is small: of many answers at once, as from a thousand instances, some are lost; \
-                 {remedy}"
+                 for a larger one: {remedy}"
             );
         });
     }
