@@ -313,10 +313,19 @@ impl Agent {
         self.send(reqwest::Method::GET, path, "").await
     }
 
-    /// `PUT`, as an operator's curl would; panics when it fails.
+    /// `PUT`, as an operator's curl would, and again while there is no leader, as for a moment on a busy machine; panics when it
+    /// fails.
     pub async fn put(&self, path: &str, body: &str) -> String {
-        let answer = self.send(reqwest::Method::PUT, path, body).await;
-        answer.unwrap_or_else(|status| panic!("PUT {path}: {status}"))
+        let end = Instant::now() + LIMIT;
+        loop {
+            match self.send(reqwest::Method::PUT, path, body).await {
+                Ok(answer) => return answer,
+                Err(StatusCode::INTERNAL_SERVER_ERROR) if Instant::now() < end => {
+                    sleep(Duration::from_millis(10)).await
+                }
+                Err(status) => panic!("PUT {path}: {status}"),
+            }
+        }
     }
 
     async fn send(&self, method: reqwest::Method, path: &str, body: &str) -> Result<String, StatusCode> {

@@ -20,7 +20,10 @@ fn free_port() -> u16 {
 }
 
 async fn open(port: u16) -> MdnsRegistry {
-    MdnsRegistry::builder().interface("lo").port(port).open().await.unwrap()
+    let builder = MdnsRegistry::builder().interface("lo").port(port);
+    // Under Wine on a busy machine an answer may take seconds, which is more than a lookup should wait for it.
+    let builder = if cfg!(windows) { builder.settle(Duration::from_secs(5)) } else { builder };
+    builder.open().await.unwrap()
 }
 
 fn greeter(id: &str) -> InstanceBuilder {
