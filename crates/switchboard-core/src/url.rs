@@ -43,6 +43,21 @@ impl RegistryUrl {
         &self.rest
     }
 
+    /// Takes out the parameter `name`, for what is done around a backend; `None` if it is not given.
+    ///
+    /// # Errors
+    ///
+    /// [`Invalid`] if it is given more than once.
+    pub fn take(&mut self, name: &'static str) -> Result<Option<String>, Invalid> {
+        let (mut taken, left): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.params).into_iter().partition(|(given, _)| given == name);
+        self.params = left;
+        match (taken.pop(), taken.is_empty()) {
+            (value, true) => Ok(value.map(|(_, value)| value)),
+            _ => Err(Invalid::new(format!("parameter {name:?}"), "is given more than once")),
+        }
+    }
+
     /// The parameters, to be taken one by one by `backend`.
     pub fn params(&self, backend: &'static str) -> Params {
         Params { backend, given: self.params.clone(), known: Vec::new() }

@@ -5,12 +5,15 @@ use std::sync::Arc;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use switchboard_core::{Error, Invalid, MemoryRegistry, Registry, RegistryUrl, Result};
+use switchboard_core::{Error, Invalid, MemoryRegistry, Namespace, Registry, RegistryUrl, Result};
 
 use crate::expression::Expression;
 
 /// The environment variable that names the registry.
 pub const ENVIRONMENT_VARIABLE: &str = "SWITCHBOARD_REGISTRY";
+
+/// The environment variable that names the namespace, for registries whose URL names none.
+pub const NAMESPACE_VARIABLE: &str = "SWITCHBOARD_NAMESPACE";
 
 /// The registry when nothing names one.
 const DEFAULT: &str = "mdns:";
@@ -30,6 +33,8 @@ const FEATURES: [&str; 2] = ["mdns", "consul"];
 /// | <code>consul: &#124; mdns:</code> | reads the first that can be heard, and registers in all |
 /// | `legacy-* -> consul: ; * -> mdns:` | each service in the registry of the first pattern that its name matches |
 ///
+/// Every URL takes `namespace=NAME`, which makes it a [`Namespace`] of that registry: what others have in other ones is not seen.
+///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), switchboard::Error> {
@@ -47,11 +52,12 @@ pub async fn connect(url: &str) -> Result<Arc<dyn Registry>> {
     Connector::new().connect(url).await
 }
 
-/// Opens the registry named by the environment variable `SWITCHBOARD_REGISTRY`; `mdns:` if it is unset or empty.
+/// Opens the registry named by the environment variable `SWITCHBOARD_REGISTRY`; `mdns:` if it is unset or empty. Where its URL names
+/// no `namespace`, that of `SWITCHBOARD_NAMESPACE` counts, if that is set and not empty; `namespace=` is outside of any.
 ///
 /// # Errors
 ///
-/// As for [`connect`], and [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) if the variable is no Unicode.
+/// As for [`connect`], and [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) if a variable is no Unicode.
 pub async fn from_env() -> Result<Arc<dyn Registry>> {
     Connector::new().from_env().await
 }
@@ -78,12 +84,14 @@ type Open = Arc<dyn Fn(RegistryUrl) -> BoxFuture<'static, Result<Arc<dyn Registr
 #[derive(Clone)]
 pub struct Connector {
     schemes: BTreeMap<String, Open>,
+    /// Where a URL names none.
+    namespace: Option<String>,
 }
 
 impl Connector {
     /// With the schemes of the enabled features and `memory`.
     pub fn new() -> Self {
-        let connector = Self { schemes: BTreeMap::new() };
+        let connector = Self { schemes: BTreeMap::new(), namespace: None };
         let connector = connector.scheme("memory", |url| async move { MemoryRegistry::from_url(&url) });
         #[cfg(feature = "mdns")]
         let connector = connector
@@ -108,6 +116,12 @@ impl Connector {
         self
     }
 
+    /// The [`Namespace`] of registries whose URL names none. Default: outside of any.
+    pub fn namespace(mut self, name: impl Into<String>) -> Self {
+        self.namespace = Some(name.into());
+        self
+    }
+
     /// Opens the registry that `url` names.
     ///
     /// # Errors
@@ -129,10 +143,17 @@ impl Connector {
     }
 
     async fn open_url(&self, url: &str) -> Result<Arc<dyn Registry>> {
-        let url: RegistryUrl = url.parse().map_err(|invalid| refused(&invalid))?;
-        match self.schemes.get(url.scheme()) {
-            Some(open) => open(url).await,
-            None => Err(refused(&self.unknown(url.scheme()))),
+        let mut url: RegistryUrl = url.parse().map_err(|invalid| refused(&invalid))?;
+        let Some(open) = self.schemes.get(url.scheme()) else {
+            return Err(refused(&self.unknown(url.scheme())));
+        };
+        let named = url.take("namespace").map_err(|invalid| refused(&invalid))?;
+        match named.as_ref().or(self.namespace.as_ref()) {
+            Some(namespace) if !namespace.is_empty() => {
+                Namespace::check(namespace).map_err(|invalid| refused(&invalid))?;
+                Ok(Arc::new(Namespace::new(open(url).await?, namespace)?))
+            }
+            _ => open(url).await,
         }
     }
 
@@ -162,19 +183,16 @@ impl Connector {
         Err(refused(&off("several registries", "compose")))
     }
 
-    /// Opens the registry named by the environment variable `SWITCHBOARD_REGISTRY`; `mdns:` if it is unset or empty.
+    /// Opens the registry named by the environment: see [`from_env`].
     ///
     /// # Errors
     ///
     /// As for [`from_env`].
     pub async fn from_env(&self) -> Result<Arc<dyn Registry>> {
-        match std::env::var(ENVIRONMENT_VARIABLE) {
-            Ok(url) if !url.is_empty() => self.connect(&url).await,
-            Ok(_) | Err(std::env::VarError::NotPresent) => self.connect(DEFAULT).await,
-            Err(std::env::VarError::NotUnicode(_)) => {
-                Err(refused(&Invalid::new(ENVIRONMENT_VARIABLE, "is not Unicode")))
-            }
-        }
+        let url = variable(ENVIRONMENT_VARIABLE)?;
+        let namespace =
+            self.namespace.clone().map_or_else(|| variable(NAMESPACE_VARIABLE), |name| Ok(Some(name)))?;
+        Self { namespace, ..self.clone() }.connect(url.as_deref().unwrap_or(DEFAULT)).await
     }
 
     fn unknown(&self, scheme: &str) -> Invalid {
@@ -188,6 +206,15 @@ impl Connector {
             _ => "",
         };
         Invalid::new(what, format!("is unknown; there are: {}{advice}", known.join(", ")))
+    }
+}
+
+/// What an environment variable says; an empty one says nothing.
+fn variable(name: &str) -> Result<Option<String>> {
+    match std::env::var(name) {
+        Ok(value) => Ok(Some(value).filter(|value| !value.is_empty())),
+        Err(std::env::VarError::NotPresent) => Ok(None),
+        Err(std::env::VarError::NotUnicode(_)) => Err(refused(&Invalid::new(name, "is not Unicode"))),
     }
 }
 
@@ -266,6 +293,30 @@ mod tests {
             let error = connect(url).await.unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Invalid);
             assert_eq!(error.message(), message);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_namespace_is_named_by_the_url_or_else_by_the_connector() {
+        let connector = Connector::new().namespace("alice");
+        for (url, opened) in [
+            ("memory:n", "memory:n?namespace=alice"),
+            ("memory:n?namespace=bob", "memory:n?namespace=bob"),
+            ("memory:n?namespace=", "memory:n"),
+            #[cfg(feature = "compose")]
+            ("memory:n + memory:m?namespace=bob", "memory:n?namespace=alice + memory:m?namespace=bob"),
+        ] {
+            assert_eq!(connector.connect(url).await.unwrap().to_string(), opened);
+        }
+        for (url, why) in [
+            (
+                "memory:?namespace=a_b",
+                "namespace \"a_b\": has something other than letters, digits and hyphens",
+            ),
+            ("memory:?namespace=a&namespace=b", "parameter \"namespace\": is given more than once"),
+        ] {
+            let error = connect(url).await.unwrap_err();
+            assert_eq!((error.kind(), error.message()), (ErrorKind::Invalid, why));
         }
     }
 

@@ -26,7 +26,7 @@
 mod connect;
 mod expression;
 
-pub use connect::{Connector, ENVIRONMENT_VARIABLE, connect, from_env};
+pub use connect::{Connector, ENVIRONMENT_VARIABLE, NAMESPACE_VARIABLE, connect, from_env};
 pub use switchboard_core::*;
 
 /// The registry on the local link: DNS-SD over multicast DNS.
