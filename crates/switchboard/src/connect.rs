@@ -7,7 +7,9 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use switchboard_core::{Error, Invalid, MemoryRegistry, Namespace, Registry, RegistryUrl, Result};
 
-use crate::expression::Expression;
+use crate::plan::Plan;
+#[cfg(feature = "settings")]
+use crate::settings;
 
 /// The environment variable that names the registry.
 pub const ENVIRONMENT_VARIABLE: &str = "SWITCHBOARD_REGISTRY";
@@ -128,77 +130,114 @@ impl Connector {
     ///
     /// As for [`connect`].
     pub async fn connect(&self, url: &str) -> Result<Arc<dyn Registry>> {
-        let expression = Expression::parse(url).map_err(|invalid| refused(&invalid))?;
-        self.open(expression).await
+        let plan: Plan = url.parse().map_err(|invalid| refused(&invalid))?;
+        self.carry_out(&plan).await
     }
 
-    fn open<'a>(&'a self, expression: Expression<'a>) -> BoxFuture<'a, Result<Arc<dyn Registry>>> {
+    /// Opens the registry of a program's own configuration.
+    ///
+    /// # Errors
+    ///
+    /// As for [`connect`].
+    #[cfg(feature = "settings")]
+    pub async fn open(&self, registry: &settings::RegistrySettings) -> Result<Arc<dyn Registry>> {
+        self.carry_out(&registry.0).await
+    }
+
+    fn carry_out<'a>(&'a self, plan: &'a Plan) -> BoxFuture<'a, Result<Arc<dyn Registry>>> {
         async move {
-            match expression {
-                Expression::Url(url) => self.open_url(url).await,
+            match plan {
+                Plan::Url(url) => self.open_url(url.clone()).await,
                 several => self.open_several(several).await,
             }
         }
         .boxed()
     }
 
-    async fn open_url(&self, url: &str) -> Result<Arc<dyn Registry>> {
-        let mut url: RegistryUrl = url.parse().map_err(|invalid| refused(&invalid))?;
+    async fn open_url(&self, mut url: RegistryUrl) -> Result<Arc<dyn Registry>> {
+        let named = url.take("namespace").map_err(|invalid| refused(&invalid))?;
+        let namespace = named.as_ref().or(self.namespace.as_ref()).filter(|name| !name.is_empty());
+        if let Some(namespace) = namespace {
+            Namespace::check(namespace).map_err(|invalid| refused(&invalid))?;
+        }
+        #[cfg(feature = "settings")]
+        if url.scheme() == "config" {
+            return self.open_file(&url, namespace).await;
+        }
         let Some(open) = self.schemes.get(url.scheme()) else {
             return Err(refused(&self.unknown(url.scheme())));
         };
-        let named = url.take("namespace").map_err(|invalid| refused(&invalid))?;
-        match named.as_ref().or(self.namespace.as_ref()) {
-            Some(namespace) if !namespace.is_empty() => {
-                Namespace::check(namespace).map_err(|invalid| refused(&invalid))?;
-                Ok(Arc::new(Namespace::new(open(url).await?, namespace)?))
-            }
-            _ => open(url).await,
+        let opened = open(url).await?;
+        Ok(match namespace {
+            Some(namespace) => Arc::new(Namespace::new(&opened, namespace)?),
+            None => opened,
+        })
+    }
+
+    /// Opens the registry that a file names. A namespace of the URL counts before that of the file.
+    #[cfg(feature = "settings")]
+    async fn open_file(&self, url: &RegistryUrl, namespace: Option<&String>) -> Result<Arc<dyn Registry>> {
+        let file = settings::open_file(url).map_err(|invalid| refused(&invalid))?;
+        if file.registry.0.urls().any(|url| url.scheme() == "config") {
+            let why = "names another such file; write its registries here";
+            return Err(refused(&Invalid::new("config file", why)));
         }
+        let namespace = namespace.cloned().or(file.namespace);
+        Self { namespace, ..self.clone() }.carry_out(&file.registry.0).await
     }
 
     #[cfg(feature = "compose")]
-    async fn open_several(&self, several: Expression<'_>) -> Result<Arc<dyn Registry>> {
+    async fn open_several(&self, several: &Plan) -> Result<Arc<dyn Registry>> {
         use switchboard_compose::{Failover, Mirror, Route, Union};
 
         Ok(match several {
-            Expression::Url(url) => self.open_url(url).await?,
-            Expression::Union(parts) => Arc::new(Union::new(self.open_all(parts).await?)?),
-            Expression::Failover(parts) => Arc::new(Failover::new(self.open_all(parts).await?)?),
-            Expression::Mirror(parts) => Arc::new(Mirror::new(self.open_all(parts).await?)?),
-            Expression::Route(rules) => {
-                let (patterns, parts): (Vec<&str>, Vec<_>) = rules.into_iter().unzip();
-                Arc::new(Route::new(patterns.into_iter().zip(self.open_all(parts).await?))?)
+            Plan::Url(url) => self.open_url(url.clone()).await?,
+            Plan::Union(parts) => Arc::new(Union::new(self.open_all(parts).await?)?),
+            Plan::Failover(parts) => Arc::new(Failover::new(self.open_all(parts).await?)?),
+            Plan::Mirror(parts) => Arc::new(Mirror::new(self.open_all(parts).await?)?),
+            Plan::Route(rules) => {
+                let parts = self.open_all(rules.iter().map(|(_, to)| to)).await?;
+                Arc::new(Route::new(rules.iter().map(|(pattern, _)| &**pattern).zip(parts))?)
             }
         })
     }
 
     #[cfg(feature = "compose")]
-    async fn open_all(&self, parts: Vec<Expression<'_>>) -> Result<Vec<Arc<dyn Registry>>> {
-        futures::future::try_join_all(parts.into_iter().map(|part| self.open(part))).await
+    async fn open_all(&self, parts: impl IntoIterator<Item = &Plan>) -> Result<Vec<Arc<dyn Registry>>> {
+        futures::future::try_join_all(parts.into_iter().map(|part| self.carry_out(part))).await
     }
 
     #[cfg(not(feature = "compose"))]
-    async fn open_several(&self, _: Expression<'_>) -> Result<Arc<dyn Registry>> {
+    async fn open_several(&self, _: &Plan) -> Result<Arc<dyn Registry>> {
         Err(refused(&off("several registries", "compose")))
     }
 
-    /// Opens the registry named by the environment: see [`from_env`].
+    /// Opens the registry named by the environment: see [`from_env`]. A [namespace](Self::namespace) given here counts before that
+    /// of the environment.
     ///
     /// # Errors
     ///
     /// As for [`from_env`].
     pub async fn from_env(&self) -> Result<Arc<dyn Registry>> {
         let url = variable(ENVIRONMENT_VARIABLE)?;
-        let namespace =
-            self.namespace.clone().map_or_else(|| variable(NAMESPACE_VARIABLE), |name| Ok(Some(name)))?;
-        Self { namespace, ..self.clone() }.connect(url.as_deref().unwrap_or(DEFAULT)).await
+        self.clone().namespace_of_environment()?.connect(url.as_deref().unwrap_or(DEFAULT)).await
+    }
+
+    /// With the namespace that the environment names, unless there is one already.
+    pub(crate) fn namespace_of_environment(mut self) -> Result<Self> {
+        if self.namespace.is_none() {
+            self.namespace = variable(NAMESPACE_VARIABLE)?;
+        }
+        Ok(self)
     }
 
     fn unknown(&self, scheme: &str) -> Invalid {
         let what = format!("registry scheme {scheme:?}");
         if FEATURES.contains(&scheme) {
             return off(what, scheme);
+        }
+        if scheme == "config" {
+            return off(what, "settings");
         }
         let known: Vec<&str> = self.schemes.keys().map(String::as_str).collect();
         let advice = match scheme {
