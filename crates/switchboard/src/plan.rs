@@ -41,7 +41,9 @@ impl TryFrom<Expression<'_>> for Plan {
     type Error = Invalid;
 
     fn try_from(expression: Expression<'_>) -> Result<Self, Invalid> {
-        let all = |parts: Vec<Expression<'_>>| parts.into_iter().map(Self::try_from).collect::<Result<_, Invalid>>();
+        let all = |parts: Vec<Expression<'_>>| {
+            parts.into_iter().map(Self::try_from).collect::<Result<_, Invalid>>()
+        };
         Ok(match expression {
             Expression::Url(url) => Self::Url(url.parse()?),
             Expression::Union(parts) => Self::Union(all(parts)?),
