@@ -39,6 +39,11 @@ pub(crate) struct Global {
     #[arg(long, global = true, value_name = "NAME", add = ArgValueCompleter::new(complete::contexts))]
     pub(crate) context: Option<String>,
 
+    /// See and do everything in this namespace, where the registry's URL names none [env: SWITCHBOARD_NAMESPACE]
+    #[allow(clippy::doc_markdown, reason = "the help is no markdown")]
+    #[arg(long, global = true, value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
+    pub(crate) namespace: Option<String>,
+
     /// Write JSON for machines
     #[arg(long, global = true)]
     pub(crate) json: bool,
@@ -59,6 +64,7 @@ impl Global {
         Self {
             registry: text("registry"),
             context: text("context"),
+            namespace: text("namespace"),
             json: false,
             verbose: 0,
             timeout: Duration::ZERO,
@@ -108,6 +114,9 @@ pub(crate) enum Command {
 
 #[derive(Debug, Args)]
 pub(crate) struct Services {
+    /// Those of all namespaces, and of none
+    #[arg(long, conflicts_with = "namespace")]
+    pub(crate) all_namespaces: bool,
     #[command(flatten)]
     pub(crate) list: List,
 }

@@ -12,6 +12,7 @@ mod hook;
 mod listing;
 mod manual;
 mod network;
+mod origin;
 mod output;
 mod process;
 mod reader;

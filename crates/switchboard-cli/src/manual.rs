@@ -30,6 +30,9 @@ SWITCHBOARD_REGISTRY
 The registry when neither \fB\-\-registry\fR nor \fB\-\-context\fR is given; unset or empty it is that of the current
 context, and without one mdns:.
 .TP
+SWITCHBOARD_NAMESPACE
+The namespace when neither \fB\-\-namespace\fR nor the registry's URL names one.
+.TP
 SWITCHBOARD_CONFIG
 The file with the contexts, by default $XDG_CONFIG_HOME/switchboard/config.toml or ~/.config/switchboard/config.toml.
 .TP

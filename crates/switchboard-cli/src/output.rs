@@ -213,6 +213,15 @@ pub(crate) struct InstanceJson<'a> {
     health: Health,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     health_reasons: Vec<ReasonJson<'a>>,
+    /// Where it is known, if there are several registries.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    registries: Option<&'a [String]>,
+}
+
+impl<'a> InstanceJson<'a> {
+    pub(crate) fn known_at(self, registries: Option<&'a [String]>) -> Self {
+        Self { registries, ..self }
+    }
 }
 
 /// Why an instance is not passing.
@@ -267,6 +276,12 @@ impl<'a> From<&'a Instance> for InstanceItem<'a> {
     }
 }
 
+impl<'a> InstanceItem<'a> {
+    pub(crate) fn known_at(self, registries: Option<&'a [String]>) -> Self {
+        Self { json: self.json.known_at(registries), ..self }
+    }
+}
+
 /// The host of an address as URLs and configuration files have it.
 pub(crate) fn host(address: &Address) -> String {
     match address.host() {
@@ -289,6 +304,7 @@ impl<'a> From<&'a Instance> for InstanceJson<'a> {
             warning_weight: instance.warning_weight(),
             health: instance.health(),
             health_reasons: instance.health_reasons().iter().map(ReasonJson::from).collect(),
+            registries: None,
         }
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use indicatif::ProgressBar;
-use switchboard::{Error, ErrorKind, Registry, RegistryUrl};
+use switchboard::{Connector, Error, ErrorKind, Registry, RegistryUrl};
 use switchboard_net::{interface, mdns};
 use tokio::time::timeout;
 
@@ -26,6 +26,8 @@ pub(crate) const ALONE: &str = "loopback is the only interface mDNS can use: oth
 #[derive(Debug)]
 pub(crate) struct Session {
     url: String,
+    /// Where the URL names none.
+    namespace: Option<String>,
     pub(crate) json: bool,
     pub(crate) timeout: Duration,
 }
@@ -35,17 +37,29 @@ impl Session {
         let url = match (global.registry, global.context) {
             (Some(url), _) => url,
             (None, Some(context)) => Contexts::load()?.registry(&context)?,
-            (None, None) => match from_environment()? {
+            (None, None) => match variable(switchboard::ENVIRONMENT_VARIABLE)? {
                 Some(url) => url,
                 None => Contexts::load()?.current_registry()?.unwrap_or_else(|| DEFAULT.into()),
             },
         };
-        Ok(Self { url, json: global.json, timeout: global.timeout })
+        let namespace = match global.namespace {
+            Some(namespace) => Some(namespace),
+            None => variable(switchboard::NAMESPACE_VARIABLE)?,
+        };
+        Ok(Self { url, namespace, json: global.json, timeout: global.timeout })
+    }
+
+    /// The same outside of all namespaces.
+    pub(crate) fn outside_namespaces(&self) -> Self {
+        Self { namespace: None, url: self.url.clone(), json: self.json, timeout: self.timeout }
     }
 
     /// The registry's URL, which may hold credentials and is not to be shown.
     pub(crate) fn url(&self) -> Result<RegistryUrl, Failure> {
-        Ok(self.url.parse::<RegistryUrl>()?)
+        let mut url: RegistryUrl = self.url.parse()?;
+        // No backend's own parameter.
+        url.take("namespace")?;
+        Ok(url)
     }
 
     /// Says so where the registry is mDNS on all interfaces, and loopback is the only one: nothing of others is heard.
@@ -60,12 +74,19 @@ impl Session {
 
     /// Opens the registry.
     pub(crate) async fn connect(&self) -> Result<Arc<dyn Registry>, Failure> {
-        Ok(self.limited("connect", switchboard::connect(&self.url)).await?)
+        Ok(self.limited("connect", self.connector().connect(&self.url)).await?)
     }
 
     /// Opens the registry, if that can be done, without a word.
     pub(crate) async fn open(&self) -> Option<Arc<dyn Registry>> {
-        switchboard::connect(&self.url).await.ok()
+        self.connector().connect(&self.url).await.ok()
+    }
+
+    fn connector(&self) -> Connector {
+        match &self.namespace {
+            Some(namespace) => Connector::new().namespace(namespace),
+            None => Connector::new(),
+        }
     }
 
     /// Waits for one answer of the registry, at most for the time the user gave, with a spinner if it takes a while.
@@ -83,14 +104,12 @@ impl Session {
     }
 }
 
-/// The registry that the environment names. An empty variable counts as one that is not set, as in `switchboard::from_env`.
-fn from_environment() -> Result<Option<String>, Failure> {
-    match std::env::var(switchboard::ENVIRONMENT_VARIABLE) {
-        Ok(url) if !url.is_empty() => Ok(Some(url)),
-        Ok(_) | Err(std::env::VarError::NotPresent) => Ok(None),
-        Err(std::env::VarError::NotUnicode(_)) => {
-            Err(Failure::usage(format!("{} is not Unicode", switchboard::ENVIRONMENT_VARIABLE)))
-        }
+/// What a variable of the environment says. An empty one says nothing, as in `switchboard::from_env`.
+fn variable(name: &str) -> Result<Option<String>, Failure> {
+    match std::env::var(name) {
+        Ok(value) => Ok(Some(value).filter(|value| !value.is_empty())),
+        Err(std::env::VarError::NotPresent) => Ok(None),
+        Err(std::env::VarError::NotUnicode(_)) => Err(Failure::usage(format!("{name} is not Unicode"))),
     }
 }
 

@@ -220,6 +220,10 @@ impl Registry for Union {
         self.parts.local_ip().await
     }
 
+    fn parts(&self) -> Vec<Arc<dyn Registry>> {
+        self.parts.list().to_vec()
+    }
+
     async fn close(&self) -> Result<()> {
         self.parts.close().await
     }

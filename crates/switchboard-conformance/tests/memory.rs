@@ -1,10 +1,10 @@
-//! The memory registry keeps the contract, and so does one behind another `Arc`.
+//! The memory registry keeps the contract, and so do one behind another `Arc` and a namespace of one.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use switchboard_conformance::{Backend, Outage, Profile, async_trait, suite};
-use switchboard_core::{MemoryRegistry, Registry};
+use switchboard_core::{MemoryRegistry, Namespace, Registry};
 
 fn profile() -> Profile {
     Profile::new().quiet(Duration::from_millis(50)).ttl(Some(Duration::from_millis(400))).shared_ids(true)
@@ -49,6 +49,32 @@ impl Backend for Shared {
     }
 }
 
+/// Each handle is a namespace of one, in which there is another.
+struct Within(MemoryRegistry);
+
+impl Within {
+    fn handle(&self) -> Arc<MemoryRegistry> {
+        Arc::new(self.0.handle())
+    }
+}
+
+#[async_trait]
+impl Backend for Within {
+    fn profile(&self) -> Profile {
+        profile()
+    }
+
+    async fn open(&self) -> Arc<dyn Registry> {
+        Arc::new(Namespace::new(self.handle(), "alice").expect("a namespace"))
+    }
+
+    async fn open_fragile(&self) -> Option<(Arc<dyn Registry>, Box<dyn Outage>)> {
+        let handle = self.handle();
+        let namespace = Namespace::new(&handle, "alice").expect("a namespace");
+        Some((Arc::new(namespace), Box::new(handle)))
+    }
+}
+
 mod memory {
     use super::*;
 
@@ -65,4 +91,10 @@ mod shared {
     }
 
     suite!(Shared(world()));
+}
+
+mod namespace {
+    use super::*;
+
+    suite!(Within(MemoryRegistry::new()));
 }

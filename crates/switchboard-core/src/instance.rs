@@ -158,6 +158,11 @@ impl Instance {
         self
     }
 
+    /// The same instance under another service's name.
+    pub(crate) fn with_service(self, service: ServiceName) -> Self {
+        Self { service, ..self }
+    }
+
     /// As healthy as another one, for the same reasons.
     pub(crate) fn with_health_of(mut self, other: &Self) -> Self {
         self.health = other.health;

@@ -11,6 +11,7 @@
 //! | [`Snapshot`], [`Change`] | what is read, and how two readings differ |
 //! | [`Error`], [`ErrorKind`] | what goes wrong |
 //! | [`MemoryRegistry`] | the reference implementation: for tests, examples and one-process programs |
+//! | [`Namespace`] | a part of a registry that others do not see |
 //! | [`Store`], [`RegistryUrl`] | tools for those who write a backend |
 //!
 //! This crate does no input or output and spawns nothing.
@@ -43,6 +44,7 @@ mod memory;
 #[doc(hidden)]
 pub mod metrics;
 mod name;
+mod namespace;
 pub mod random;
 mod registry;
 mod snapshot;
@@ -59,6 +61,7 @@ pub use instance::{Instance, InstanceBuilder, InstanceKey, metadata_keys};
 pub use into_registry::IntoRegistry;
 pub use memory::MemoryRegistry;
 pub use name::{InstanceId, ServiceName};
+pub use namespace::Namespace;
 pub use registry::{NamesStream, RegisterOptions, Registry, SnapshotStream, look_up_all};
 pub use snapshot::{Change, Snapshot};
 pub use store::Store;

@@ -118,6 +118,13 @@ pub trait Registry: Debug + Display + Send + Sync + 'static {
         None
     }
 
+    /// The registries that this one is made of, in their order; none, as by this default, for one that is made of no others.
+    ///
+    /// For tools, which can so say where an instance is known. To close them is the affair of this one.
+    fn parts(&self) -> Vec<Arc<dyn Registry>> {
+        Vec::new()
+    }
+
     /// Deregisters what this handle registered, and stops every task and thread behind it.
     ///
     /// Idempotent: the second call does nothing and succeeds. If deregistering fails the handle is closed all the
@@ -216,6 +223,10 @@ impl<R: Registry + ?Sized> Registry for Arc<R> {
 
     async fn local_ip(&self) -> Option<IpAddr> {
         (**self).local_ip().await
+    }
+
+    fn parts(&self) -> Vec<Arc<dyn Registry>> {
+        (**self).parts()
     }
 
     async fn close(&self) -> Result<()> {

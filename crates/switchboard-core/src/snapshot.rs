@@ -79,6 +79,13 @@ impl Snapshot {
         Self { complete: false, ..self }
     }
 
+    /// The same under another service's name.
+    pub(crate) fn with_service(&self, service: &ServiceName) -> Self {
+        let renamed = |instance: &Arc<Instance>| Arc::new((**instance).clone().with_service(service.clone()));
+        let instances = self.instances.iter().map(renamed).collect();
+        Self { service: service.clone(), instances, complete: self.complete }
+    }
+
     /// Whether this is all there is, as far as the registry can know. True for every registry that can simply be asked;
     /// one that listens, such as mDNS, says no where answers were still arriving when it had waited long enough, or
     /// where something is announced that nobody has described.

@@ -18,6 +18,27 @@ pub fn bounded(duration: Duration) -> Duration {
     duration.min(FAR)
 }
 
+/// Reads a time such as `150ms`, `10s`, `5m` or `1h`.
+///
+/// # Errors
+///
+/// What is wrong with it, in words.
+pub fn parse(text: &str) -> Result<Duration, String> {
+    let parsed = || {
+        let digits = text.find(|c: char| !c.is_ascii_digit())?;
+        let number: u64 = text[..digits].parse().ok()?;
+        let seconds = |each: u64| number.checked_mul(each).map(Duration::from_secs);
+        match &text[digits..] {
+            "ms" => Some(Duration::from_millis(number)),
+            "s" => seconds(1),
+            "m" => seconds(60),
+            "h" => seconds(3600),
+            _ => None,
+        }
+    };
+    parsed().ok_or_else(|| format!("{text:?} is no duration; write a whole number and ms, s, m or h"))
+}
+
 /// Serializes how long ago an instant, or one that may not have been, was: in seconds, to the millisecond. For
 /// `#[serde(serialize_with = "…")]` of reports, since an [`Instant`] means nothing outside its process.
 ///
@@ -46,4 +67,20 @@ pub fn seconds_until<'a, S: Serializer>(
 /// A duration in seconds, to the millisecond.
 fn seconds(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 1000.0).round() / 1000.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_times() {
+        for (text, millis) in [("150ms", 150), ("2s", 2_000), ("3m", 180_000), ("1h", 3_600_000)] {
+            assert_eq!(parse(text), Ok(Duration::from_millis(millis)));
+        }
+        for text in ["99999999999999999999s", "18446744073709551615h", "5", "s", "", "1.5s", "ä"] {
+            let told = parse(text).unwrap_err();
+            assert_eq!(told, format!("{text:?} is no duration; write a whole number and ms, s, m or h"));
+        }
+    }
 }

@@ -2,7 +2,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use crate::Invalid;
+use crate::{Invalid, time};
 
 /// Where a registry is and how to use it: `mdns:`, `consul://127.0.0.1:8500?dc=dc1&tag=v2`, `memory:test`.
 ///
@@ -41,6 +41,28 @@ impl RegistryUrl {
     /// What stands between the scheme's colon and the question mark, as written.
     pub fn rest(&self) -> &str {
         &self.rest
+    }
+
+    /// Takes out the parameter `name`, for what is done around a backend; `None` if it is not given.
+    ///
+    /// # Errors
+    ///
+    /// [`Invalid`] if it is given more than once.
+    pub fn take(&mut self, name: &'static str) -> Result<Option<String>, Invalid> {
+        let (mut taken, left): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.params).into_iter().partition(|(given, _)| given == name);
+        self.params = left;
+        match (taken.pop(), taken.is_empty()) {
+            (value, true) => Ok(value.map(|(_, value)| value)),
+            _ => Err(Invalid::new(format!("parameter {name:?}"), "is given more than once")),
+        }
+    }
+
+    /// With this parameter, too.
+    #[must_use]
+    pub fn with(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.params.push((name.into(), value.into()));
+        self
     }
 
     /// The parameters, to be taken one by one by `backend`.
@@ -134,10 +156,7 @@ impl Params {
     ///
     /// As for [`take`](Self::take).
     pub fn take_duration(&mut self, name: &'static str) -> Result<Option<Duration>, Invalid> {
-        self.take_with(name, |value| {
-            parse_duration(value)
-                .ok_or_else(|| format!("{value:?} is no duration; write a whole number and ms, s, m or h"))
-        })
+        self.take_with(name, time::parse)
     }
 
     /// Takes a switch: `true` or `false`, or the name alone for `true`.
@@ -180,19 +199,6 @@ impl fmt::Debug for Params {
     }
 }
 
-fn parse_duration(text: &str) -> Option<Duration> {
-    let digits = text.find(|c: char| !c.is_ascii_digit())?;
-    let number: u64 = text[..digits].parse().ok()?;
-    let seconds = |each: u64| number.checked_mul(each).map(Duration::from_secs);
-    match &text[digits..] {
-        "ms" => Some(Duration::from_millis(number)),
-        "s" => seconds(1),
-        "m" => seconds(60),
-        "h" => seconds(3600),
-        _ => None,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -226,11 +232,6 @@ mod tests {
             "x parameter \"t\": \"5\" is no duration; write a whole number and ms, s, m or h"
         );
         assert_eq!(message("x:?t=1s&t=2s"), "x parameter \"t\": is given more than once");
-        for (text, millis) in [("150ms", 150), ("2s", 2_000), ("3m", 180_000), ("1h", 3_600_000)] {
-            assert_eq!(parse_duration(text), Some(Duration::from_millis(millis)));
-        }
-        assert_eq!(parse_duration("99999999999999999999s"), None);
-        assert_eq!(parse_duration("18446744073709551615h"), None);
     }
 
     #[test]

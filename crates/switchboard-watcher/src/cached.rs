@@ -1,6 +1,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures::StreamExt;
@@ -95,6 +96,10 @@ impl<R: Registry> Registry for Cached<R> {
 
     async fn local_ip(&self) -> Option<IpAddr> {
         self.registry.local_ip().await
+    }
+
+    fn parts(&self) -> Vec<Arc<dyn Registry>> {
+        self.registry.parts()
     }
 
     async fn close(&self) -> Result<()> {

@@ -5,12 +5,17 @@ use std::sync::Arc;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use switchboard_core::{Error, Invalid, MemoryRegistry, Registry, RegistryUrl, Result};
+use switchboard_core::{Error, Invalid, MemoryRegistry, Namespace, Registry, RegistryUrl, Result};
 
-use crate::expression::Expression;
+use crate::plan::Plan;
+#[cfg(feature = "settings")]
+use crate::settings;
 
 /// The environment variable that names the registry.
 pub const ENVIRONMENT_VARIABLE: &str = "SWITCHBOARD_REGISTRY";
+
+/// The environment variable that names the namespace, for registries whose URL names none.
+pub const NAMESPACE_VARIABLE: &str = "SWITCHBOARD_NAMESPACE";
 
 /// The registry when nothing names one.
 const DEFAULT: &str = "mdns:";
@@ -30,6 +35,8 @@ const FEATURES: [&str; 2] = ["mdns", "consul"];
 /// | <code>consul: &#124; mdns:</code> | reads the first that can be heard, and registers in all |
 /// | `legacy-* -> consul: ; * -> mdns:` | each service in the registry of the first pattern that its name matches |
 ///
+/// Every URL takes `namespace=NAME`, which makes it a [`Namespace`] of that registry: what others have in other ones is not seen.
+///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), switchboard::Error> {
@@ -47,11 +54,12 @@ pub async fn connect(url: &str) -> Result<Arc<dyn Registry>> {
     Connector::new().connect(url).await
 }
 
-/// Opens the registry named by the environment variable `SWITCHBOARD_REGISTRY`; `mdns:` if it is unset or empty.
+/// Opens the registry named by the environment variable `SWITCHBOARD_REGISTRY`; `mdns:` if it is unset or empty. Where its URL names
+/// no `namespace`, that of `SWITCHBOARD_NAMESPACE` counts, if that is set and not empty; `namespace=` is outside of any.
 ///
 /// # Errors
 ///
-/// As for [`connect`], and [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) if the variable is no Unicode.
+/// As for [`connect`], and [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) if a variable is no Unicode.
 pub async fn from_env() -> Result<Arc<dyn Registry>> {
     Connector::new().from_env().await
 }
@@ -78,12 +86,14 @@ type Open = Arc<dyn Fn(RegistryUrl) -> BoxFuture<'static, Result<Arc<dyn Registr
 #[derive(Clone)]
 pub struct Connector {
     schemes: BTreeMap<String, Open>,
+    /// Where a URL names none.
+    namespace: Option<String>,
 }
 
 impl Connector {
     /// With the schemes of the enabled features and `memory`.
     pub fn new() -> Self {
-        let connector = Self { schemes: BTreeMap::new() };
+        let connector = Self { schemes: BTreeMap::new(), namespace: None };
         let connector = connector.scheme("memory", |url| async move { MemoryRegistry::from_url(&url) });
         #[cfg(feature = "mdns")]
         let connector = connector
@@ -108,73 +118,117 @@ impl Connector {
         self
     }
 
+    /// The [`Namespace`] of registries whose URL names none. Default: outside of any.
+    pub fn namespace(mut self, name: impl Into<String>) -> Self {
+        self.namespace = Some(name.into());
+        self
+    }
+
     /// Opens the registry that `url` names.
     ///
     /// # Errors
     ///
     /// As for [`connect`].
     pub async fn connect(&self, url: &str) -> Result<Arc<dyn Registry>> {
-        let expression = Expression::parse(url).map_err(|invalid| refused(&invalid))?;
-        self.open(expression).await
+        let plan: Plan = url.parse().map_err(|invalid| refused(&invalid))?;
+        self.carry_out(&plan).await
     }
 
-    fn open<'a>(&'a self, expression: Expression<'a>) -> BoxFuture<'a, Result<Arc<dyn Registry>>> {
+    /// Opens the registry of a program's own configuration.
+    ///
+    /// # Errors
+    ///
+    /// As for [`connect`].
+    #[cfg(feature = "settings")]
+    pub async fn open(&self, registry: &settings::RegistrySettings) -> Result<Arc<dyn Registry>> {
+        self.carry_out(&registry.0).await
+    }
+
+    fn carry_out<'a>(&'a self, plan: &'a Plan) -> BoxFuture<'a, Result<Arc<dyn Registry>>> {
         async move {
-            match expression {
-                Expression::Url(url) => self.open_url(url).await,
+            match plan {
+                Plan::Url(url) => self.open_url(url.clone()).await,
                 several => self.open_several(several).await,
             }
         }
         .boxed()
     }
 
-    async fn open_url(&self, url: &str) -> Result<Arc<dyn Registry>> {
-        let url: RegistryUrl = url.parse().map_err(|invalid| refused(&invalid))?;
-        match self.schemes.get(url.scheme()) {
-            Some(open) => open(url).await,
-            None => Err(refused(&self.unknown(url.scheme()))),
+    async fn open_url(&self, mut url: RegistryUrl) -> Result<Arc<dyn Registry>> {
+        let named = url.take("namespace").map_err(|invalid| refused(&invalid))?;
+        let namespace = named.as_ref().or(self.namespace.as_ref()).filter(|name| !name.is_empty());
+        if let Some(namespace) = namespace {
+            Namespace::check(namespace).map_err(|invalid| refused(&invalid))?;
         }
+        #[cfg(feature = "settings")]
+        if url.scheme() == "config" {
+            return self.open_file(&url, namespace).await;
+        }
+        let Some(open) = self.schemes.get(url.scheme()) else {
+            return Err(refused(&self.unknown(url.scheme())));
+        };
+        let opened = open(url).await?;
+        Ok(match namespace {
+            Some(namespace) => Arc::new(Namespace::new(&opened, namespace)?),
+            None => opened,
+        })
+    }
+
+    /// Opens the registry that a file names. A namespace of the URL counts before that of the file.
+    #[cfg(feature = "settings")]
+    async fn open_file(&self, url: &RegistryUrl, namespace: Option<&String>) -> Result<Arc<dyn Registry>> {
+        let file = settings::open_file(url).map_err(|invalid| refused(&invalid))?;
+        if file.registry.0.urls().any(|url| url.scheme() == "config") {
+            let why = "names another such file; write its registries here";
+            return Err(refused(&Invalid::new("config file", why)));
+        }
+        let namespace = namespace.cloned().or(file.namespace);
+        Self { namespace, ..self.clone() }.carry_out(&file.registry.0).await
     }
 
     #[cfg(feature = "compose")]
-    async fn open_several(&self, several: Expression<'_>) -> Result<Arc<dyn Registry>> {
+    async fn open_several(&self, several: &Plan) -> Result<Arc<dyn Registry>> {
         use switchboard_compose::{Failover, Mirror, Route, Union};
 
         Ok(match several {
-            Expression::Url(url) => self.open_url(url).await?,
-            Expression::Union(parts) => Arc::new(Union::new(self.open_all(parts).await?)?),
-            Expression::Failover(parts) => Arc::new(Failover::new(self.open_all(parts).await?)?),
-            Expression::Mirror(parts) => Arc::new(Mirror::new(self.open_all(parts).await?)?),
-            Expression::Route(rules) => {
-                let (patterns, parts): (Vec<&str>, Vec<_>) = rules.into_iter().unzip();
-                Arc::new(Route::new(patterns.into_iter().zip(self.open_all(parts).await?))?)
+            Plan::Url(url) => self.open_url(url.clone()).await?,
+            Plan::Union(parts) => Arc::new(Union::new(self.open_all(parts).await?)?),
+            Plan::Failover(parts) => Arc::new(Failover::new(self.open_all(parts).await?)?),
+            Plan::Mirror(parts) => Arc::new(Mirror::new(self.open_all(parts).await?)?),
+            Plan::Route(rules) => {
+                let parts = self.open_all(rules.iter().map(|(_, to)| to)).await?;
+                Arc::new(Route::new(rules.iter().map(|(pattern, _)| &**pattern).zip(parts))?)
             }
         })
     }
 
     #[cfg(feature = "compose")]
-    async fn open_all(&self, parts: Vec<Expression<'_>>) -> Result<Vec<Arc<dyn Registry>>> {
-        futures::future::try_join_all(parts.into_iter().map(|part| self.open(part))).await
+    async fn open_all(&self, parts: impl IntoIterator<Item = &Plan>) -> Result<Vec<Arc<dyn Registry>>> {
+        futures::future::try_join_all(parts.into_iter().map(|part| self.carry_out(part))).await
     }
 
     #[cfg(not(feature = "compose"))]
-    async fn open_several(&self, _: Expression<'_>) -> Result<Arc<dyn Registry>> {
+    async fn open_several(&self, _: &Plan) -> Result<Arc<dyn Registry>> {
         Err(refused(&off("several registries", "compose")))
     }
 
-    /// Opens the registry named by the environment variable `SWITCHBOARD_REGISTRY`; `mdns:` if it is unset or empty.
+    /// Opens the registry named by the environment: see [`from_env`]. A [namespace](Self::namespace) given here counts before that
+    /// of the environment.
     ///
     /// # Errors
     ///
     /// As for [`from_env`].
     pub async fn from_env(&self) -> Result<Arc<dyn Registry>> {
-        match std::env::var(ENVIRONMENT_VARIABLE) {
-            Ok(url) if !url.is_empty() => self.connect(&url).await,
-            Ok(_) | Err(std::env::VarError::NotPresent) => self.connect(DEFAULT).await,
-            Err(std::env::VarError::NotUnicode(_)) => {
-                Err(refused(&Invalid::new(ENVIRONMENT_VARIABLE, "is not Unicode")))
-            }
+        let url = variable(ENVIRONMENT_VARIABLE)?;
+        self.clone().namespace_of_environment()?.connect(url.as_deref().unwrap_or(DEFAULT)).await
+    }
+
+    /// With the namespace that the environment names, unless there is one already.
+    pub(crate) fn namespace_of_environment(mut self) -> Result<Self> {
+        if self.namespace.is_none() {
+            self.namespace = variable(NAMESPACE_VARIABLE)?;
         }
+        Ok(self)
     }
 
     fn unknown(&self, scheme: &str) -> Invalid {
@@ -182,12 +236,24 @@ impl Connector {
         if FEATURES.contains(&scheme) {
             return off(what, scheme);
         }
+        if scheme == "config" {
+            return off(what, "settings");
+        }
         let known: Vec<&str> = self.schemes.keys().map(String::as_str).collect();
         let advice = match scheme {
             "http" | "https" | "unix" => ", and a Consul agent is written consul://HOST:PORT",
             _ => "",
         };
         Invalid::new(what, format!("is unknown; there are: {}{advice}", known.join(", ")))
+    }
+}
+
+/// What an environment variable says; an empty one says nothing.
+fn variable(name: &str) -> Result<Option<String>> {
+    match std::env::var(name) {
+        Ok(value) => Ok(Some(value).filter(|value| !value.is_empty())),
+        Err(std::env::VarError::NotPresent) => Ok(None),
+        Err(std::env::VarError::NotUnicode(_)) => Err(refused(&Invalid::new(name, "is not Unicode"))),
     }
 }
 
@@ -266,6 +332,30 @@ mod tests {
             let error = connect(url).await.unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Invalid);
             assert_eq!(error.message(), message);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_namespace_is_named_by_the_url_or_else_by_the_connector() {
+        let connector = Connector::new().namespace("alice");
+        for (url, opened) in [
+            ("memory:n", "memory:n?namespace=alice"),
+            ("memory:n?namespace=bob", "memory:n?namespace=bob"),
+            ("memory:n?namespace=", "memory:n"),
+            #[cfg(feature = "compose")]
+            ("memory:n + memory:m?namespace=bob", "memory:n?namespace=alice + memory:m?namespace=bob"),
+        ] {
+            assert_eq!(connector.connect(url).await.unwrap().to_string(), opened);
+        }
+        for (url, why) in [
+            (
+                "memory:?namespace=a_b",
+                "namespace \"a_b\": has something other than letters, digits and hyphens",
+            ),
+            ("memory:?namespace=a&namespace=b", "parameter \"namespace\": is given more than once"),
+        ] {
+            let error = connect(url).await.unwrap_err();
+            assert_eq!((error.kind(), error.message()), (ErrorKind::Invalid, why));
         }
     }
 

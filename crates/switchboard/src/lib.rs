@@ -18,6 +18,7 @@
 //! | `reqwest` | `http://hello/greet` for reqwest: a middleware, and a DNS resolver; includes `selector` |
 //! | `tonic` | a gRPC channel for a service name that picks for each call; includes `selector` |
 //! | `compose` | several registries as one, for migrations and spares: see [`connect`] |
+//! | `settings` | all settings as a structure for a program's own configuration file, and registries in a file, scheme `config:` |
 //! | `metrics` | counters, gauges and histograms of all of it, through the [`metrics`](https://docs.rs/metrics) facade |
 //! | `full` | all of the above |
 //!
@@ -25,8 +26,11 @@
 
 mod connect;
 mod expression;
+mod plan;
+#[cfg(feature = "settings")]
+pub mod settings;
 
-pub use connect::{Connector, ENVIRONMENT_VARIABLE, connect, from_env};
+pub use connect::{Connector, ENVIRONMENT_VARIABLE, NAMESPACE_VARIABLE, connect, from_env};
 pub use switchboard_core::*;
 
 /// The registry on the local link: DNS-SD over multicast DNS.

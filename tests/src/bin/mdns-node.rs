@@ -26,7 +26,9 @@ use futures::StreamExt;
 use rustix::time::{ClockId, clock_gettime};
 use serde_json::{Value, json};
 use switchboard_consul::ConsulRegistry;
-use switchboard_core::{Error, Instance, InstanceId, InstanceKey, RegisterOptions, Registry, ServiceName};
+use switchboard_core::{
+    Error, Instance, InstanceId, InstanceKey, Namespace, RegisterOptions, Registry, RegistryUrl, ServiceName,
+};
 use switchboard_mdns::MdnsRegistry;
 use switchboard_registrar::{advertise, advertise_on};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -44,7 +46,13 @@ async fn main() -> Result<(), Failure> {
         .init();
     let mut arguments = std::env::args().skip(1);
     let url = arguments.next().ok_or("usage: mdns-node URL [COMMAND]…")?;
-    let registry = Arc::new(MdnsRegistry::from_url(&url.parse().map_err(Error::from)?).await?);
+    let mut url: RegistryUrl = url.parse().map_err(Error::from)?;
+    let namespace = url.take("namespace")?;
+    let registry: Arc<dyn Registry> = Arc::new(MdnsRegistry::from_url(&url).await?);
+    let registry = match namespace {
+        Some(namespace) => Arc::new(Namespace::new(&registry, &namespace)?),
+        None => registry,
+    };
     report("open", json!({}));
     for command in arguments {
         start(&registry, command);
@@ -61,17 +69,17 @@ async fn main() -> Result<(), Failure> {
     std::process::exit(0)
 }
 
-fn start(registry: &Arc<MdnsRegistry>, command: String) {
+fn start(registry: &Arc<dyn Registry>, command: String) {
     let registry = registry.clone();
     tokio::spawn(async move {
-        if let Err(error) = run(&registry, &command).await {
+        if let Err(error) = run(&*registry, &command).await {
             let operation = command.split(' ').next();
             report("error", json!({ "operation": operation, "message": error.to_string() }));
         }
     });
 }
 
-async fn run(registry: &MdnsRegistry, command: &str) -> Result<(), Failure> {
+async fn run(registry: &dyn Registry, command: &str) -> Result<(), Failure> {
     let (verb, rest) = command.split_once(' ').unwrap_or((command, ""));
     let begun = Instant::now();
     match verb {
@@ -139,7 +147,7 @@ async fn run(registry: &MdnsRegistry, command: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn serve(registry: &MdnsRegistry, key: InstanceKey) -> Result<(), Failure> {
+async fn serve(registry: &dyn Registry, key: InstanceKey) -> Result<(), Failure> {
     let listener = TcpListener::bind("0.0.0.0:0").await?;
     let address = advertise_on(registry, listener.local_addr()?).await?;
     let instance =

@@ -8,6 +8,7 @@
 mod addresses;
 mod faults;
 mod links;
+mod neighbours;
 mod peers;
 mod reach;
 

@@ -8,6 +8,7 @@ use switchboard::Snapshot;
 
 use crate::args::{self, Format};
 use crate::failure::Failure;
+use crate::origin::Origins;
 use crate::output::{self, InstanceJson, Look};
 use crate::session::Session;
 use crate::template::EachItem;
@@ -44,14 +45,18 @@ pub(crate) async fn run(session: &Session, args: &args::Describe) -> Result<Exit
             None => return Err(unknown(&found, id.as_str(), &registry.to_string())),
         },
     };
+    let origins = Origins::of(session, &registry, Some(&args.service)).await;
+    let known = chosen.all().iter().map(|instance| (&**instance, origins.get(&instance.key())));
     let description = Description {
         service: args.service.as_str(),
         registry: registry.to_string(),
         healthy: chosen.healthy().count(),
-        instances: chosen.all().iter().map(|instance| (&**instance).into()).collect(),
+        instances: known
+            .map(|(instance, registries)| InstanceJson::from(instance).known_at(registries))
+            .collect(),
     };
     match format {
-        None | Some(Format::Wide | Format::Name) => text(&description, &chosen)?,
+        None | Some(Format::Wide | Format::Name) => text(&description, &chosen, &origins)?,
         Some(Format::Template(template)) => {
             let text = EachItem::new(template)?.render(&Value::from(Serde(&description)))?;
             output::text(&format!("{text}\n"))?;
@@ -74,7 +79,7 @@ pub(crate) fn unknown(found: &Snapshot, id: &str, registry: &str) -> Failure {
     Failure::failed(format!("no {}/{id} at {registry}; {known}", found.service()))
 }
 
-fn text(description: &Description<'_>, chosen: &Snapshot) -> Result<(), Failure> {
+fn text(description: &Description<'_>, chosen: &Snapshot, origins: &Origins) -> Result<(), Failure> {
     let of = match chosen.len() {
         1 => "1 instance".into(),
         several => format!("{several} instances"),
@@ -86,6 +91,10 @@ fn text(description: &Description<'_>, chosen: &Snapshot) -> Result<(), Failure>
         output::line(Look::Heading, &output::clean(&instance.key().to_string()))?;
         for (look, line) in details::lines(instance) {
             output::line(look, &line)?;
+        }
+        if let Some(registries) = origins.get(&instance.key()) {
+            let line = format!("{:<10} {}", "registry", output::clean(&registries.join(" and ")));
+            output::line(Look::Plain, &line)?;
         }
     }
     Ok(())

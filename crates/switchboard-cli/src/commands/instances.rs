@@ -10,6 +10,7 @@ use switchboard::{Instance, Snapshot};
 use crate::args::{self, Format};
 use crate::failure::Failure;
 use crate::listing::Item;
+use crate::origin::Origins;
 use crate::output::{self, InstanceItem, InstanceJson, Listing, Look};
 use crate::session::Session;
 
@@ -24,12 +25,15 @@ impl args::InstanceFilter {
     }
 }
 
-/// One instance in the list.
-struct Row<'a>(&'a Instance);
+/// One instance in the list, and where it is known if there are several registries.
+struct Row<'a> {
+    instance: &'a Instance,
+    registries: Option<&'a [String]>,
+}
 
 impl Serialize for Row<'_> {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        InstanceJson::from(self.0).serialize(serializer)
+        InstanceJson::from(self.instance).known_at(self.registries).serialize(serializer)
     }
 }
 
@@ -37,11 +41,11 @@ impl Item for Row<'_> {
     const FIELDS: &'static str = "service, id, health, address, version, weight, metadata.KEY";
 
     fn name(&self) -> String {
-        self.0.key().to_string()
+        self.instance.key().to_string()
     }
 
     fn field(&self, field: &str) -> Option<String> {
-        let instance = self.0;
+        let instance = self.instance;
         Some(match field {
             "service" => instance.service().to_string(),
             "id" => instance.id().to_string(),
@@ -55,7 +59,7 @@ impl Item for Row<'_> {
     }
 
     fn value(&self) -> Value {
-        Value::from(Serde(InstanceItem::from(self.0)))
+        Value::from(Serde(InstanceItem::from(self.instance).known_at(self.registries)))
     }
 }
 
@@ -70,10 +74,15 @@ pub(crate) async fn run(session: &Session, args: &args::Instances) -> Result<Exi
     let wanted = |instance: &&Arc<Instance>| {
         args.filter.accepts(instance) && (!args.healthy || instance.health().is_healthy())
     };
-    let mut found: Vec<Row<'_>> =
-        snapshots.iter().flat_map(Snapshot::all).filter(wanted).map(|instance| Row(instance)).collect();
+    let origins = Origins::of(session, &registry, args.service.as_ref()).await;
+    let mut found: Vec<Row<'_>> = snapshots
+        .iter()
+        .flat_map(Snapshot::all)
+        .filter(wanted)
+        .map(|instance| Row { instance, registries: origins.get(&instance.key()) })
+        .collect();
     // The sort is stable: those of one health stay sorted by id.
-    found.sort_by_key(|Row(instance)| (instance.service(), instance.health()));
+    found.sort_by_key(|Row { instance, .. }| (instance.service(), instance.health()));
     args.list.sort(&mut found)?;
     if found.is_empty() && Format::is_for_people(format) {
         let known = match snapshots.iter().map(Snapshot::len).sum() {
@@ -90,11 +99,22 @@ pub(crate) async fn run(session: &Session, args: &args::Instances) -> Result<Exi
 
 fn table(rows: &[Row<'_>], all: bool, wide: bool) -> Listing {
     let several = |text: String| if wide { text } else { output::cut(text, WIDEST) };
-    let heads =
-        ["SERVICE", "ID", "HEALTH", "ADDRESS", "VERSION", "WEIGHT", "TAGS", "METADATA", "ENDPOINTS", "WHY"];
+    let heads = [
+        "SERVICE",
+        "ID",
+        "HEALTH",
+        "ADDRESS",
+        "VERSION",
+        "WEIGHT",
+        "TAGS",
+        "METADATA",
+        "ENDPOINTS",
+        "REGISTRY",
+        "WHY",
+    ];
     let mut listing = Listing::new(&heads);
-    let weighted = rows.iter().any(|Row(instance)| instance.weight().get() != 1);
-    for Row(instance) in rows {
+    let weighted = rows.iter().any(|Row { instance, .. }| instance.weight().get() != 1);
+    for Row { instance, registries } in rows {
         let metadata = instance.metadata().iter().map(|(key, value)| format!("{key}={value}"));
         let cells = vec![
             if all { instance.service().to_string() } else { String::new() },
@@ -106,6 +126,7 @@ fn table(rows: &[Row<'_>], all: bool, wide: bool) -> Listing {
             several(output::list(instance.tags())),
             several(output::list(metadata)),
             several(output::list(instance.endpoints().iter().map(|endpoint| &endpoint.name))),
+            registries.map(output::list).unwrap_or_default(),
             output::why(instance),
         ];
         listing.row(Look::of(instance.health()), cells);

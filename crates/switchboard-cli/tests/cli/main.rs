@@ -16,6 +16,7 @@ mod prometheus;
 mod render;
 mod run;
 mod serve;
+mod several;
 mod support;
 mod terminal;
 mod top;

@@ -259,6 +259,10 @@ impl<R: Registry> Registry for Chaos<R> {
         self.registry.local_ip().await
     }
 
+    fn parts(&self) -> Vec<Arc<dyn Registry>> {
+        self.registry.parts()
+    }
+
     async fn close(&self) -> Result<()> {
         self.closed.store(true, Ordering::Release);
         self.registry.close().await

@@ -20,7 +20,10 @@ pub(crate) const LIMIT: Duration = Duration::from_secs(30);
 pub(crate) fn switchboard(registry: &str, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_switchboard"));
     command.args(arguments).env("SWITCHBOARD_REGISTRY", registry).stdin(Stdio::null());
-    command.env("SWITCHBOARD_CONFIG", "/no/such/file").env_remove("COMPLETE");
+    command
+        .env("SWITCHBOARD_CONFIG", "/no/such/file")
+        .env_remove("COMPLETE")
+        .env_remove("SWITCHBOARD_NAMESPACE");
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("CONSUL_")) {
         command.env_remove(name);
     }
