@@ -132,6 +132,11 @@ impl Parts {
         if failed.len() == 1 && self.list.len() == 1 {
             return failed.remove(0).1;
         }
+        // Where nobody takes registrations, programs run on as with each of them.
+        let who: Option<Vec<&str>> = failed.iter().map(|(_, error)| error.registered_by()).collect();
+        if let Some(who) = who.filter(|who| !who.is_empty()) {
+            return Error::read_only(self.name, operation, who.join(" and "));
+        }
         let kind = failed.first().map_or(ErrorKind::Unavailable, |(_, error)| error.kind());
         let said: Vec<String> =
             failed.iter().map(|(at, error)| format!("{}: {error}", self.list[*at])).collect();
