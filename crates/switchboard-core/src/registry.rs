@@ -33,8 +33,9 @@ const LOOKUPS: usize = 16;
 ///
 /// # Registries one can only read
 ///
-/// Where the platform registers, as in DNS, a list or Kubernetes, [`register`](Self::register) and
-/// [`deregister`](Self::deregister) answer [`Error::read_only`](crate::Error::read_only), whatever they are given: of kind
+/// Where the platform registers, as in DNS, a list or Kubernetes, [`register`](Self::register),
+/// [`deregister`](Self::deregister) and [`set_maintenance`](Self::set_maintenance) answer
+/// [`Error::read_only`](crate::Error::read_only), whatever they are given: of kind
 /// [`Unsupported`](crate::ErrorKind::Unsupported), with the words for who registers instead. All else is as everywhere. A
 /// program that registers runs on them unchanged: its registrar takes that answer for the place being taken care of, and
 /// goes on checking.

@@ -115,6 +115,10 @@ impl Registry for StaticRegistry {
         Err(self.refused("deregister"))
     }
 
+    async fn set_maintenance(&self, _: &InstanceKey, _: Option<&str>) -> Result<()> {
+        Err(self.refused("set_maintenance"))
+    }
+
     async fn lookup(&self, service: &ServiceName) -> Result<Snapshot> {
         Ok(self.read("lookup").await?.snapshot(service))
     }

@@ -58,6 +58,10 @@ impl Flaw for Readable {
         open(inner).await?;
         Err(Error::read_only("readable", "deregister", "the test"))
     }
+
+    async fn set_maintenance(&self, _: &MemoryRegistry, _: &InstanceKey, _: Option<&str>) -> Result<()> {
+        Err(Error::read_only("readable", "set_maintenance", "the test"))
+    }
 }
 
 /// Passes the answer of a closed handle on.
@@ -97,6 +101,15 @@ impl Flaw for Addresses {
 
     async fn deregister(&self, inner: &MemoryRegistry, key: &InstanceKey) -> Result<()> {
         Readable.deregister(inner, key).await
+    }
+
+    async fn set_maintenance(
+        &self,
+        inner: &MemoryRegistry,
+        key: &InstanceKey,
+        why: Option<&str>,
+    ) -> Result<()> {
+        Readable.set_maintenance(inner, key, why).await
     }
 
     async fn services(&self, inner: &MemoryRegistry) -> Result<BTreeSet<ServiceName>> {
