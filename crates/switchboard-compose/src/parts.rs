@@ -124,7 +124,12 @@ impl Parts {
             .filter(|(_, answer)| !can_any || can(answer))
             .filter_map(|(at, answer)| Some((at, answer.err()?)))
             .collect();
-        if failed.is_empty() { Ok(()) } else { Err(self.error(operation, failed)) }
+        match failed.first() {
+            None => Ok(()),
+            // Who registers there is for registrars to know.
+            Some((_, error)) if error.registered_by().is_some() => Err(error.clone()),
+            Some(_) => Err(self.error(operation, failed)),
+        }
     }
 
     /// What several said, as one error: of the kind of the first.
