@@ -8,7 +8,7 @@ use crate::systems;
 const FOREIGN_TO_MDNS: [&str; 7] = ["reqwest", "hyper", "h2", "rustls", "native-tls", "openssl", "ring"];
 
 /// The fuzz targets.
-const TARGETS: [&str; 2] = ["txt", "names"];
+const TARGETS: [&str; 3] = ["txt", "names", "list"];
 
 type Check = fn() -> Result<(), String>;
 

@@ -124,13 +124,23 @@ impl Parts {
             .filter(|(_, answer)| !can_any || can(answer))
             .filter_map(|(at, answer)| Some((at, answer.err()?)))
             .collect();
-        if failed.is_empty() { Ok(()) } else { Err(self.error(operation, failed)) }
+        match failed.first() {
+            None => Ok(()),
+            // Who registers there is for registrars to know.
+            Some((_, error)) if error.registered_by().is_some() => Err(error.clone()),
+            Some(_) => Err(self.error(operation, failed)),
+        }
     }
 
     /// What several said, as one error: of the kind of the first.
     pub(crate) fn error(&self, operation: &'static str, mut failed: Vec<(usize, Error)>) -> Error {
         if failed.len() == 1 && self.list.len() == 1 {
             return failed.remove(0).1;
+        }
+        // Where nobody takes registrations, programs run on as with each of them.
+        let who: Option<Vec<&str>> = failed.iter().map(|(_, error)| error.registered_by()).collect();
+        if let Some(who) = who.filter(|who| !who.is_empty()) {
+            return Error::read_only(self.name, operation, who.join(" and "));
         }
         let kind = failed.first().map_or(ErrorKind::Unavailable, |(_, error)| error.kind());
         let said: Vec<String> =

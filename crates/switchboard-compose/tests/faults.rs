@@ -181,7 +181,10 @@ async fn those_that_one_can_only_read_are_left_out_of_registering() {
     union.deregister(&instance("1").key()).await.unwrap();
     let alone = Union::new(vec![Arc::new(Readable)]).unwrap();
     let error = alone.register(&instance("1"), &RegisterOptions::new()).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Unsupported);
+    assert_eq!((error.kind(), error.registered_by()), (ErrorKind::Unsupported, Some("somebody else")));
+    let both = Union::new(vec![Arc::new(Readable), Arc::new(Readable)]).unwrap();
+    let error = both.deregister(&instance("1").key()).await.unwrap_err();
+    assert_eq!(error.registered_by(), Some("somebody else and somebody else"));
     assert_eq!(Union::new(Vec::new()).unwrap_err().kind(), ErrorKind::Invalid);
 }
 
@@ -333,11 +336,11 @@ impl Registry for Hung {
 #[async_trait]
 impl Registry for Readable {
     async fn register(&self, _: &Instance, _: &RegisterOptions) -> Result<()> {
-        Err(Error::new(ErrorKind::Unsupported, "readable", "register", "somebody else registers here"))
+        Err(Error::read_only("readable", "register", "somebody else"))
     }
 
     async fn deregister(&self, _: &InstanceKey) -> Result<()> {
-        Err(Error::new(ErrorKind::Unsupported, "readable", "deregister", "somebody else registers here"))
+        Err(Error::read_only("readable", "deregister", "somebody else"))
     }
 
     async fn lookup(&self, service: &ServiceName) -> Result<Snapshot> {

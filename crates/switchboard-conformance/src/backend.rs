@@ -3,16 +3,27 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use switchboard_core::{Endpoint, Error, ErrorKind, Instance, MemoryRegistry, Registry};
+use switchboard_core::{Endpoint, Error, ErrorKind, Instance, MemoryRegistry, Registry, ServiceName};
 
 /// What is tested: a world of instances, and handles on it.
 #[async_trait]
 pub trait Backend: Send + Sync {
-    /// What the backend can do, and how long it may take.
-    fn profile(&self) -> Profile;
+    /// What the backend can do, and how long it may take. Default: the strictest profile.
+    fn profile(&self) -> Profile {
+        Profile::new()
+    }
 
     /// Opens another handle on the same world, as a second program would. The case closes it.
     async fn open(&self) -> Arc<dyn Registry>;
+
+    /// Writes into a world whose handles can [only read](Registry#registries-one-can-only-read): edits the zone, writes the
+    /// file. From then on `instances` are all there are of `service`, and lookups find them; without any, it is gone.
+    ///
+    /// Returns `true`; by default `false`, which says that handles register. Panics when it fails, as `open` does.
+    async fn write(&self, service: &ServiceName, instances: &[Instance]) -> bool {
+        let _ = (service, instances);
+        false
+    }
 
     /// Opens a handle like [`open`](Self::open), whose registry can be made to fail.
     ///
@@ -66,6 +77,9 @@ pub struct Profile {
     pub(crate) host_names: bool,
     pub(crate) many_addresses: bool,
     pub(crate) shared_ids: bool,
+    pub(crate) reads: Option<fn(&Instance) -> Instance>,
+    pub(crate) lists: bool,
+    pub(crate) ignores_case: bool,
     pub(crate) worker_threads: usize,
 }
 
@@ -87,6 +101,9 @@ impl Profile {
             host_names: true,
             many_addresses: true,
             shared_ids: false,
+            reads: None,
+            lists: true,
+            ignores_case: false,
             worker_threads: 0,
         }
     }
@@ -169,6 +186,25 @@ impl Profile {
         Self { shared_ids: can, ..self }
     }
 
+    /// What is read of an instance that was [written](Backend::write), where that is not all of it: addresses and weights
+    /// only, say, with ids that the registry makes of them. Default: everything but the health.
+    ///
+    /// Cases about what is not read are skipped. Written instances have the [host](Self::host) as address, each with a port
+    /// of its own.
+    pub fn reads(self, what: fn(&Instance) -> Instance) -> Self {
+        Self { reads: Some(what), ..self }
+    }
+
+    /// Whether there is a list of names. If not, `services` must say so as `Unsupported`. Default `true`.
+    pub fn lists(self, can: bool) -> Self {
+        Self { lists: can, ..self }
+    }
+
+    /// Whether names that differ only in upper and lower case are one service, as in DNS. Default `false`.
+    pub fn ignores_case(self, ignores: bool) -> Self {
+        Self { ignores_case: ignores, ..self }
+    }
+
     /// How many worker threads the runtime has under which [`suite!`](crate::suite) runs a case; 0, the default,
     /// is one thread in all.
     pub fn worker_threads(self, threads: usize) -> Self {
@@ -177,6 +213,9 @@ impl Profile {
 
     /// What is read of `instance` once it is registered.
     pub(crate) fn carried(&self, instance: &Instance) -> Instance {
+        if let Some(read) = self.reads {
+            return read(instance);
+        }
         let mut copy =
             Instance::builder(instance.service()).id(instance.id().as_str()).weight(instance.weight().get());
         if let Some(version) = instance.version() {

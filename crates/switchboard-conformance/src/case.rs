@@ -45,6 +45,7 @@ macro_rules! __with_cases {
     ([$($callback:tt)*] $($given:tt)*) => {
         $($callback)*! { [$($given)*]
             register {
+                it_is_done_or_said_who_does
                 found_at_once
                 found_by_its_own_handle
                 two_instances_of_one_service

@@ -6,7 +6,7 @@ use futures::future::join_all;
 use switchboard_core::{Endpoint, Health, Instance, InstanceBuilder, Value};
 
 use crate::invalid::kept_or_refused;
-use crate::world::World;
+use crate::world::{ONLY_READ, World, is_only_read};
 use crate::{Backend, Outcome};
 
 /// Every field is read back equal: version, address, tags, metadata, endpoints, weights.
@@ -157,7 +157,7 @@ async fn read_back(
     let carried = world.profile().carried(&instance);
     let is_whole = |found: Option<&std::sync::Arc<Instance>>| found.is_some_and(|found| **found == carried);
     two.watch(instance.service())
-        .until("all that was registered", |now| is_whole(now.get(instance.id())))
+        .until("all that was registered", |now| is_whole(now.get(carried.id())))
         .await;
     world.done().await
 }
@@ -170,6 +170,9 @@ async fn addresses(
 ) -> Outcome {
     if declared {
         return read_back(backend, case, fill).await;
+    }
+    if is_only_read(backend).await {
+        return ONLY_READ;
     }
     let (world, one, two) = World::two(backend, case).await;
     kept_or_refused(&world, &one, &two, fill(world.builder(&world.service("greeter")))).await;

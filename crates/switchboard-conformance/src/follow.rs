@@ -118,6 +118,15 @@ impl<T: Clone + PartialEq + Debug> Follow<T> {
         }
     }
 
+    /// The first item must be an error of this kind.
+    pub(crate) async fn refused(mut self, kind: ErrorKind) {
+        match timeout(self.rules.profile.answer, self.stream.next()).await {
+            Ok(Some(Err(error))) if error.kind() == kind => {}
+            other => self
+                .broken(&format!("should have begun with an error of kind {kind:?}, and did with {other:?}")),
+        }
+    }
+
     /// Reads on until an error is told.
     pub(crate) async fn until_error(&mut self) {
         let limit = self.rules.profile.answer;
@@ -212,12 +221,9 @@ impl Follow<Snapshot> {
 
     /// Everything told since the last [`mark`](Self::mark) must have held `instance`.
     pub(crate) fn never_missed(&self, instance: &Instance) {
-        if self.seen.iter().any(|seen| seen.get(instance.id()).is_none()) {
-            self.broken(&format!(
-                "missed {:?}, which was there all the time: {:#?}",
-                instance.key(),
-                self.seen
-            ));
+        let read = self.rules.profile.carried(instance);
+        if self.seen.iter().any(|seen| seen.get(read.id()).is_none()) {
+            self.broken(&format!("missed {:?}, which was there all the time: {:#?}", read.key(), self.seen));
         }
     }
 

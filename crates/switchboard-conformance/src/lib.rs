@@ -37,6 +37,9 @@
 //! - **A profile.** [`Profile`] says what the backend can do and how long things take. The default is the strictest:
 //!   everything is kept, within seconds. What a backend declares it cannot do is not tested, or tested for being
 //!   refused in words.
+//! - **A writer**, if its handles can [only read](switchboard_core::Registry#registries-one-can-only-read).
+//!   [`Backend::write`] edits the zone or writes the file; then it is what cases have for registering, and what is about registering is
+//!   skipped. By default handles register.
 //! - **An outage**, if it can. [`Backend::open_fragile`] opens a handle that a case may cut off from its registry; without
 //!   it the cases of theme [`outage`] are skipped.
 //!

@@ -15,7 +15,7 @@ pub async fn it_lasts_until_it_is_ended(backend: &dyn Backend) -> Outcome {
     one.register(&instance).await;
     let mut watch = one.watch(instance.service());
     watch.until("the instance", is(Health::Passing)).await;
-    match two.try_set_maintenance(&instance.key(), Some("a new disk")).await {
+    match two.try_set_maintenance(&world.key(&instance), Some("a new disk")).await {
         Err(error) if error.kind() == ErrorKind::Unsupported => {
             two.finds(&instance).await;
             return world.done().await;
@@ -26,11 +26,11 @@ pub async fn it_lasts_until_it_is_ended(backend: &dyn Backend) -> Outcome {
     one.register(&instance).await;
     let found = two.lookup(instance.service()).await;
     world.ensure(is(Health::Maintenance)(&found), || format!("a renewal ended it: {found:#?}"));
-    let back = two.try_set_maintenance(&instance.key(), None).await;
+    let back = two.try_set_maintenance(&world.key(&instance), None).await;
     world.ensure(back.is_ok(), || format!("set_maintenance failed: {back:?}"));
     watch.until("use", is(Health::Passing)).await;
 
-    let again = one.try_set_maintenance(&instance.key(), Some("")).await;
+    let again = one.try_set_maintenance(&world.key(&instance), Some("")).await;
     world.ensure(again.is_ok(), || format!("set_maintenance without a reason failed: {again:?}"));
     watch.until("maintenance again", is(Health::Maintenance)).await;
     one.deregister(&instance.key()).await;

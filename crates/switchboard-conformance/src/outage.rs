@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
-use futures::future::join;
+use futures::future::{OptionFuture, join};
 use switchboard_core::{Error, ErrorKind, RegisterOptions};
 
-use crate::world::World;
+use crate::follow::Follow;
+use crate::world::{ONLY_READ, World, is_only_read};
 use crate::{Backend, Outcome};
 
+const NO_LIST: Outcome = Outcome::Skipped("there is no list of names (Profile::lists)");
 const CANNOT: Outcome = Outcome::Skipped("the backend cannot bring an outage about (Backend::open_fragile)");
 
 /// More errors of one outage than `AGAIN` within `WHILE` say that a watch has no backoff: one that doubles its pause from
@@ -39,6 +41,9 @@ pub async fn a_watch_tells_the_same_again_after_an_error(backend: &dyn Backend) 
 
 /// A watch of the names does the same.
 pub async fn a_watch_of_names_tells_the_same_again_after_an_error(backend: &dyn Backend) -> Outcome {
+    if !backend.profile().lists {
+        return NO_LIST;
+    }
     let mut world = World::new(backend, "outage::a_watch_of_names_tells_the_same_again_after_an_error");
     let Some((handle, outage)) = world.open_fragile().await else { return CANNOT };
     let instance = world.instance(&world.service("greeter"));
@@ -86,7 +91,7 @@ pub async fn a_lookup_never_loses_what_is_there(backend: &dyn Backend) -> Outcom
     other.register(&instance).await;
     outage.begin().await;
     match handle.try_lookup(instance.service()).await {
-        Ok(found) => world.ensure(found.get(instance.id()).is_some(), || {
+        Ok(found) => world.ensure(world.seen(&found, &instance).is_some(), || {
             format!("the registry could not be heard, and lookup told {found:#?} as if it could")
         }),
         Err(error) => passes(&world, "lookup", &error),
@@ -99,6 +104,9 @@ pub async fn a_lookup_never_loses_what_is_there(backend: &dyn Backend) -> Outcom
 
 /// The names listed during an outage are an error or what was last known; the name of what is there is never missing.
 pub async fn the_names_never_lose_what_is_there(backend: &dyn Backend) -> Outcome {
+    if !backend.profile().lists {
+        return NO_LIST;
+    }
     let mut world = World::new(backend, "outage::the_names_never_lose_what_is_there");
     let Some((handle, outage)) = world.open_fragile().await else { return CANNOT };
     let other = world.open().await;
@@ -119,6 +127,9 @@ pub async fn the_names_never_lose_what_is_there(backend: &dyn Backend) -> Outcom
 
 /// A registration during an outage, new or changed, fails or is there; one that failed can be made after it.
 pub async fn a_registration_fails_or_is_there(backend: &dyn Backend) -> Outcome {
+    if is_only_read(backend).await {
+        return ONLY_READ;
+    }
     let mut world = World::new(backend, "outage::a_registration_fails_or_is_there");
     let Some((handle, outage)) = world.open_fragile().await else { return CANNOT };
     let other = world.open().await;
@@ -139,6 +150,9 @@ pub async fn a_registration_fails_or_is_there(backend: &dyn Backend) -> Outcome 
 
 /// A deregistration during an outage fails or is done; one that failed can be made after it.
 pub async fn a_deregistration_fails_or_is_done(backend: &dyn Backend) -> Outcome {
+    if is_only_read(backend).await {
+        return ONLY_READ;
+    }
     let mut world = World::new(backend, "outage::a_deregistration_fails_or_is_done");
     let Some((handle, outage)) = world.open_fragile().await else { return CANNOT };
     let other = world.open().await;
@@ -190,19 +204,24 @@ pub async fn a_watch_begun_in_it_never_lies(backend: &dyn Backend) -> Outcome {
     let name = instance.service();
     other.register(&instance).await;
     handle.watch(name).until("the instance", |now| now.len() == 1).await;
-    handle.watch_services().until("the name", |now| now.contains(name)).await;
+    if let Some(mut names) = handle.watch_listed() {
+        names.until("the name", |now| now.contains(name)).await;
+    }
     outage.begin().await;
-    let (mut watch, mut names) = (handle.watch(name), handle.watch_services());
-    join(watch.anything(), names.anything()).await;
+    let (mut watch, mut names) = (handle.watch(name), handle.watch_listed());
+    join(watch.anything(), OptionFuture::from(names.as_mut().map(Follow::anything))).await;
     let quiet = world.profile().quiet;
-    join(watch.listen(quiet), names.listen(quiet)).await;
+    let listening = names.as_mut().map(|names| names.listen(quiet));
+    join(watch.listen(quiet), OptionFuture::from(listening)).await;
     outage.end().await;
     watch.until("the instance", |now| now.len() == 1).await;
-    names.until("the name", |now| now.contains(name)).await;
     watch.never_missed(&instance);
-    world.ensure(names.seen().iter().all(|told| told.contains(name)), || {
-        format!("{name:?} was there all the time, and a watch begun in an outage told {:?}", names.seen())
-    });
+    if let Some(mut names) = names {
+        names.until("the name", |now| now.contains(name)).await;
+        world.ensure(names.seen().iter().all(|told| told.contains(name)), || {
+            format!("{name:?} was there all the time, and a watch begun in an outage told {:?}", names.seen())
+        });
+    }
     world.done().await
 }
 
@@ -214,12 +233,15 @@ pub async fn it_is_not_told_again_and_again(backend: &dyn Backend) -> Outcome {
     let other = world.open().await;
     let instance = world.instance(&world.service("greeter"));
     other.register(&instance).await;
-    let (mut watch, mut names) = (handle.watch(instance.service()), handle.watch_services());
+    let (mut watch, mut names) = (handle.watch(instance.service()), handle.watch_listed());
     watch.until("the instance", |now| now.len() == 1).await;
-    names.until("the name", |now| now.contains(instance.service())).await;
+    if let Some(names) = &mut names {
+        names.until("the name", |now| now.contains(instance.service())).await;
+    }
     outage.begin().await;
-    join(watch.until_error(), names.until_error()).await;
-    join(watch.only_errors(AGAIN, WHILE), names.only_errors(AGAIN, WHILE)).await;
+    join(watch.until_error(), OptionFuture::from(names.as_mut().map(Follow::until_error))).await;
+    let names = names.as_mut().map(|names| names.only_errors(AGAIN, WHILE));
+    join(watch.only_errors(AGAIN, WHILE), OptionFuture::from(names)).await;
     outage.end().await;
     world.done().await
 }
@@ -227,6 +249,9 @@ pub async fn it_is_not_told_again_and_again(backend: &dyn Backend) -> Outcome {
 /// Closing during an outage deregisters what the handle registered, or fails and names what may be left; the handle is
 /// closed all the same.
 pub async fn close_says_what_is_left(backend: &dyn Backend) -> Outcome {
+    if is_only_read(backend).await {
+        return ONLY_READ;
+    }
     let mut world = World::new(backend, "outage::close_says_what_is_left");
     let Some((handle, outage)) = world.open_fragile().await else { return CANNOT };
     let other = world.open().await;

@@ -1,9 +1,9 @@
 //! That what is registered can be found.
 
 use futures::future::join_all;
-use switchboard_core::{RegisterOptions, Registry};
+use switchboard_core::{ErrorKind, RegisterOptions, Registry};
 
-use crate::world::World;
+use crate::world::{World, is_only_read};
 use crate::{Backend, Outcome};
 
 /// When `register` returns, a lookup by another handle finds the instance, whether that handle asked before or not.
@@ -15,6 +15,31 @@ pub async fn found_at_once(backend: &dyn Backend) -> Outcome {
     one.register(&instance).await;
     cold.finds(&instance).await;
     warm.finds(&instance).await;
+    world.done().await
+}
+
+/// A handle registers, or says that it cannot and who does instead, to be told apart from a failure by
+/// [`registered_by`](switchboard_core::Error::registered_by). Nothing has happened then.
+pub async fn it_is_done_or_said_who_does(backend: &dyn Backend) -> Outcome {
+    let case = "register::it_is_done_or_said_who_does";
+    let (world, one, two) = World::two(backend, case).await;
+    let instance = world.instance(&world.service("greeter"));
+    let registered = one.try_register(&instance, &RegisterOptions::new()).await;
+    if !is_only_read(backend).await {
+        world.ensure(registered.is_ok(), || {
+            format!("handles register here, unless Backend::write does it, and register gave {registered:?}")
+        });
+        return world.done().await;
+    }
+    for (call, made) in [("register", registered), ("deregister", one.try_deregister(&instance.key()).await)]
+    {
+        let who = made.as_ref().err().and_then(|error| error.registered_by()).map(str::to_owned);
+        one.must_fail(call, ErrorKind::Unsupported, made);
+        world.ensure(who.is_some_and(|who| !who.is_empty()), || {
+            format!("{call} should have said who registers instead, by Error::read_only")
+        });
+    }
+    two.finds_nothing_of(instance.service()).await;
     world.done().await
 }
 
@@ -34,7 +59,7 @@ pub async fn two_instances_of_one_service(backend: &dyn Backend) -> Outcome {
     let service = world.service("greeter");
     let (first, second) = (
         world.built(world.builder(&service).version("1")),
-        world.built(world.builder(&service).version("2").clear_addresses().address(world.address(7002))),
+        world.built(world.builder(&service).version("2")),
     );
     one.register(&first).await;
     one.register(&second).await;

@@ -1,11 +1,25 @@
 //! The names of services, listed and watched.
 
+use switchboard_core::ErrorKind;
+
 use crate::tasks;
 use crate::world::World;
 use crate::{Backend, Outcome};
 
+const NO_LIST: Outcome = Outcome::Skipped("there is no list of names (Profile::lists)");
+
 /// A service's name appears with its first instance, in `watch_services` and then in `services`.
+///
+/// Where there is no list of names ([`Profile::lists`](crate::Profile::lists)), both must say so as `Unsupported`.
 pub async fn a_name_comes_with_the_first_instance(backend: &dyn Backend) -> Outcome {
+    if !backend.profile().lists {
+        let mut world = World::new(backend, "services::a_name_comes_with_the_first_instance");
+        let handle = world.open().await;
+        handle.must_fail("services", ErrorKind::Unsupported, handle.try_services().await);
+        handle.watch_services().refused(ErrorKind::Unsupported).await;
+        let _ = world.done().await;
+        return NO_LIST;
+    }
     let (world, one, two) = World::two(backend, "services::a_name_comes_with_the_first_instance").await;
     let instance = world.instance(&world.service("greeter"));
     let name = instance.service();
@@ -21,6 +35,9 @@ pub async fn a_name_comes_with_the_first_instance(backend: &dyn Backend) -> Outc
 
 /// A service's name goes with its last instance, and not before.
 pub async fn a_name_goes_with_the_last_instance(backend: &dyn Backend) -> Outcome {
+    if !backend.profile().lists {
+        return NO_LIST;
+    }
     let (world, one, two) = World::two(backend, "services::a_name_goes_with_the_last_instance").await;
     let service = world.service("greeter");
     let (first, last) = (world.instance(&service), world.instance(&service));
@@ -49,6 +66,9 @@ pub async fn a_name_goes_with_the_last_instance(backend: &dyn Backend) -> Outcom
 
 /// The first item of `watch_services` comes at once and holds the names there are.
 pub async fn first_item_is_the_current_set(backend: &dyn Backend) -> Outcome {
+    if !backend.profile().lists {
+        return NO_LIST;
+    }
     let (world, one, two) = World::two(backend, "services::first_item_is_the_current_set").await;
     two.watch_services().first().await;
     let instance = world.instance(&world.service("greeter"));
@@ -63,6 +83,9 @@ pub async fn first_item_is_the_current_set(backend: &dyn Backend) -> Outcome {
 
 /// `watch_services` never tells the same set twice in a row: more instances of a known name are no news.
 pub async fn equal_sets_are_not_repeated(backend: &dyn Backend) -> Outcome {
+    if !backend.profile().lists {
+        return NO_LIST;
+    }
     let (world, one, two) = World::two(backend, "services::equal_sets_are_not_repeated").await;
     let service = world.service("greeter");
     one.register(&world.instance(&service)).await;
@@ -83,6 +106,9 @@ pub async fn equal_sets_are_not_repeated(backend: &dyn Backend) -> Outcome {
 ///
 /// Counts the tasks of the runtime it runs on, so it should have that runtime for itself.
 pub async fn a_dropped_watch_leaves_no_task(backend: &dyn Backend) -> Outcome {
+    if !backend.profile().lists {
+        return NO_LIST;
+    }
     let mut world = World::new(backend, "services::a_dropped_watch_leaves_no_task");
     let handle = world.open().await;
     handle.watch_services().first().await;

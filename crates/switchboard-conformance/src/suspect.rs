@@ -13,8 +13,8 @@ pub async fn a_live_instance_stays(backend: &dyn Backend) -> Outcome {
     let mut watch = two.watch(instance.service());
     watch.until("the instance", |now| now.len() == 1).await;
     watch.mark();
-    one.suspect(&instance.key()).await;
-    two.suspect(&instance.key()).await;
+    one.suspect(&world.key(&instance)).await;
+    two.suspect(&world.key(&instance)).await;
     watch.listen(world.profile().suspicion).await;
     watch.rest().await;
     watch.never_missed(&instance);

@@ -1,4 +1,4 @@
-//! What a TTL does. Skipped where [`Profile::ttl`](crate::Profile::ttl) is `None`.
+//! What a TTL does. Skipped where [`Profile::ttl`](crate::Profile::ttl) is `None`, or handles only read.
 
 use std::time::Duration;
 
@@ -6,14 +6,14 @@ use switchboard_core::{Instance, Snapshot};
 use tokio::time::{Instant, sleep};
 
 use crate::follow::Follow;
-use crate::world::{Handle, World};
+use crate::world::{Handle, World, is_only_read};
 use crate::{Backend, Outcome};
 
-const NO_TTL: Outcome = Outcome::Skipped("the backend keeps no TTLs (Profile::ttl)");
+const NO_TTL: Outcome = Outcome::Skipped("the backend keeps no TTLs (Profile::ttl, Backend::write)");
 
 /// An instance that is not renewed leaves watches when its TTL has passed, not earlier, and then lookups.
 pub async fn a_lapse_reaches_watchers(backend: &dyn Backend) -> Outcome {
-    let Some(ttl) = backend.profile().ttl else { return NO_TTL };
+    let Some(ttl) = ttl_of(backend).await else { return NO_TTL };
     let (world, one, two) = World::two(backend, "ttl::a_lapse_reaches_watchers").await;
     let instance = world.instance(&world.service("greeter"));
     let mut watch = two.watch(instance.service());
@@ -31,7 +31,7 @@ pub async fn a_lapse_reaches_watchers(backend: &dyn Backend) -> Outcome {
 
 /// An instance that is not renewed leaves lookups though nobody watches.
 pub async fn a_lapse_reaches_lookups(backend: &dyn Backend) -> Outcome {
-    let Some(ttl) = backend.profile().ttl else { return NO_TTL };
+    let Some(ttl) = ttl_of(backend).await else { return NO_TTL };
     let (world, one, two) = World::two(backend, "ttl::a_lapse_reaches_lookups").await;
     let instance = world.instance(&world.service("greeter"));
     one.register_for(&instance, ttl).await;
@@ -51,7 +51,7 @@ pub async fn a_lapse_reaches_lookups(backend: &dyn Backend) -> Outcome {
 
 /// The name of a service goes when its last instance lapses.
 pub async fn a_lapse_takes_the_name(backend: &dyn Backend) -> Outcome {
-    let Some(ttl) = backend.profile().ttl else { return NO_TTL };
+    let Some(ttl) = ttl_of(backend).await else { return NO_TTL };
     if backend.profile().keeps_lapsed {
         return Outcome::Skipped("the backend keeps lapsed instances (Profile::keeps_lapsed)");
     }
@@ -68,7 +68,7 @@ pub async fn a_lapse_takes_the_name(backend: &dyn Backend) -> Outcome {
 
 /// Registering again before the TTL has passed keeps the instance, and watchers see nothing of it.
 pub async fn a_renewal_in_time_keeps_it(backend: &dyn Backend) -> Outcome {
-    let Some(ttl) = backend.profile().ttl else { return NO_TTL };
+    let Some(ttl) = ttl_of(backend).await else { return NO_TTL };
     let (world, one, two) = World::two(backend, "ttl::a_renewal_in_time_keeps_it").await;
     let instance = world.instance(&world.service("greeter"));
     let mut watch = two.watch(instance.service());
@@ -94,7 +94,7 @@ pub async fn a_renewal_in_time_keeps_it(backend: &dyn Backend) -> Outcome {
 
 /// Registering again after the TTL has passed puts the instance back.
 pub async fn registering_after_a_lapse_puts_it_back(backend: &dyn Backend) -> Outcome {
-    let Some(ttl) = backend.profile().ttl else { return NO_TTL };
+    let Some(ttl) = ttl_of(backend).await else { return NO_TTL };
     let (world, one, two) = World::two(backend, "ttl::registering_after_a_lapse_puts_it_back").await;
     let instance = world.instance(&world.service("greeter"));
     let mut watch = two.watch(instance.service());
@@ -109,7 +109,7 @@ pub async fn registering_after_a_lapse_puts_it_back(backend: &dyn Backend) -> Ou
 
 /// An instance registered without a TTL outlives one with a TTL.
 pub async fn without_a_ttl_it_stays(backend: &dyn Backend) -> Outcome {
-    let Some(ttl) = backend.profile().ttl else { return NO_TTL };
+    let Some(ttl) = ttl_of(backend).await else { return NO_TTL };
     let (world, one, two) = World::two(backend, "ttl::without_a_ttl_it_stays").await;
     let service = world.service("greeter");
     let (stays, lapses) = (world.instance(&service), world.instance(&service));
@@ -127,7 +127,7 @@ pub async fn without_a_ttl_it_stays(backend: &dyn Backend) -> Outcome {
 
 /// The TTL of the last registration counts: registered again without one, an instance stays.
 pub async fn the_last_registration_decides(backend: &dyn Backend) -> Outcome {
-    let Some(ttl) = backend.profile().ttl else { return NO_TTL };
+    let Some(ttl) = ttl_of(backend).await else { return NO_TTL };
     let (world, one, two) = World::two(backend, "ttl::the_last_registration_decides").await;
     let service = world.service("greeter");
     let (stays, lapses) = (world.instance(&service), world.instance(&service));
@@ -144,8 +144,13 @@ pub async fn the_last_registration_decides(backend: &dyn Backend) -> Outcome {
     world.done().await
 }
 
+/// The TTL to test with; none where handles only read.
+async fn ttl_of(backend: &dyn Backend) -> Option<Duration> {
+    if is_only_read(backend).await { None } else { backend.profile().ttl }
+}
+
 /// Renews, and lets a quarter of the TTL pass.
-async fn renew(handle: &Handle, instance: &Instance, ttl: Duration) {
+async fn renew(handle: &Handle<'_>, instance: &Instance, ttl: Duration) {
     handle.register_for(instance, ttl).await;
     sleep(ttl / 4).await;
 }

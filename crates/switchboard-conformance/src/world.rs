@@ -1,6 +1,7 @@
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
 use std::time::Duration;
 
 use futures::future::join_all;
@@ -8,6 +9,7 @@ use switchboard_core::{
     ErrorKind, Instance, InstanceBuilder, InstanceKey, RegisterOptions, Registry, Result, ServiceName,
     Snapshot,
 };
+use tokio::sync::Mutex;
 use tokio::time::timeout;
 
 use crate::follow::Follow;
@@ -26,11 +28,50 @@ impl Rules {
     }
 }
 
+/// How a case ends that is about registering, where one can only read.
+pub(crate) const ONLY_READ: Outcome = Outcome::Skipped("handles only read (Backend::write)");
+
+/// Whether handles can only read.
+pub(crate) async fn is_only_read(backend: &dyn Backend) -> bool {
+    World::new(backend, "is_only_read").is_only_read().await
+}
+
+/// Writes into the world what handles cannot register.
+struct Pen<'b> {
+    backend: &'b dyn Backend,
+    written: Mutex<BTreeMap<ServiceName, Vec<Instance>>>,
+}
+
+impl Pen<'_> {
+    /// Changes what there is of `service`; `false`, and nothing is done, where handles register.
+    async fn write(&self, service: &ServiceName, change: impl FnOnce(&mut Vec<Instance>)) -> bool {
+        let mut written = self.written.lock().await;
+        let instances = written.entry(service.clone()).or_default();
+        let mut changed = instances.clone();
+        change(&mut changed);
+        let done = self.backend.write(service, &changed).await;
+        if done {
+            *instances = changed;
+        }
+        done
+    }
+
+    /// Takes back what is left.
+    async fn erase(&self) {
+        for service in std::mem::take(&mut *self.written.lock().await).into_keys() {
+            self.backend.write(&service, &[]).await;
+        }
+    }
+}
+
 /// One case at work: names of its own, and the handles it opened.
 pub(crate) struct World<'b> {
     backend: &'b dyn Backend,
+    pen: Arc<Pen<'b>>,
     rules: Arc<Rules>,
     suffix: String,
+    /// Of the last address given out.
+    port: AtomicU16,
     handles: Vec<Arc<dyn Registry>>,
 }
 
@@ -39,28 +80,38 @@ impl<'b> World<'b> {
     pub(crate) fn new(backend: &'b dyn Backend, case: &'static str) -> Self {
         let suffix = format!("{:012x}", fastrand::u64(..1 << 48));
         let rules = Arc::new(Rules { case, profile: backend.profile() });
-        Self { backend, rules, suffix, handles: Vec::new() }
+        let pen = Arc::new(Pen { backend, written: Mutex::default() });
+        Self { backend, pen, rules, suffix, port: AtomicU16::new(7000), handles: Vec::new() }
     }
 
     /// Begins the case with two handles.
-    pub(crate) async fn two(backend: &'b dyn Backend, case: &'static str) -> (Self, Handle, Handle) {
+    pub(crate) async fn two(backend: &'b dyn Backend, case: &'static str) -> (Self, Handle<'b>, Handle<'b>) {
         let mut world = Self::new(backend, case);
         let (one, two) = (world.open().await, world.open().await);
         (world, one, two)
     }
 
     /// Another handle.
-    pub(crate) async fn open(&mut self) -> Handle {
+    pub(crate) async fn open(&mut self) -> Handle<'b> {
         let registry = bounded(&self.rules, "open", self.backend.open()).await;
         self.handles.push(registry.clone());
-        Handle { registry, rules: self.rules.clone() }
+        self.handle(registry)
     }
 
     /// Another handle, and how to bring an outage about for it; `None` if the backend cannot.
-    pub(crate) async fn open_fragile(&mut self) -> Option<(Handle, Box<dyn Outage>)> {
+    pub(crate) async fn open_fragile(&mut self) -> Option<(Handle<'b>, Box<dyn Outage>)> {
         let (registry, outage) = bounded(&self.rules, "open_fragile", self.backend.open_fragile()).await?;
         self.handles.push(registry.clone());
-        Some((Handle { registry, rules: self.rules.clone() }, outage))
+        Some((self.handle(registry), outage))
+    }
+
+    fn handle(&self, registry: Arc<dyn Registry>) -> Handle<'b> {
+        Handle { registry, pen: self.pen.clone(), rules: self.rules.clone() }
+    }
+
+    /// Whether handles can only read.
+    pub(crate) async fn is_only_read(&self) -> bool {
+        bounded(&self.rules, "write", self.backend.write(&self.service("nobody"), &[])).await
     }
 
     pub(crate) fn profile(&self) -> &Profile {
@@ -87,9 +138,10 @@ impl<'b> World<'b> {
         self.built(self.builder(service))
     }
 
-    /// The same, to go on with.
+    /// The same, to go on with; each has an address of its own.
     pub(crate) fn builder(&self, service: &ServiceName) -> InstanceBuilder {
-        Instance::builder(service).address(self.address(7001))
+        let port = self.port.fetch_add(1, Relaxed) + 1;
+        Instance::builder(service).address(self.address(port))
     }
 
     /// An address with this port that instances may have.
@@ -99,6 +151,16 @@ impl<'b> World<'b> {
 
     pub(crate) fn built(&self, builder: InstanceBuilder) -> Instance {
         builder.build().unwrap_or_else(|invalid| self.broken(&format!("the suite is wrong: {invalid}")))
+    }
+
+    /// The key under which `instance` is read, which is the registry's to give where it makes the ids.
+    pub(crate) fn key(&self, instance: &Instance) -> InstanceKey {
+        self.profile().carried(instance).key()
+    }
+
+    /// What `now` has of `instance`.
+    pub(crate) fn seen<'s>(&self, now: &'s Snapshot, instance: &Instance) -> Option<&'s Arc<Instance>> {
+        now.get(self.key(instance).id())
     }
 
     pub(crate) fn ensure(&self, holds: bool, how: impl FnOnce() -> String) {
@@ -112,7 +174,7 @@ impl<'b> World<'b> {
     }
 
     /// Forgets a handle, so that nothing but the case holds it.
-    pub(crate) fn release(&mut self, handle: &Handle) {
+    pub(crate) fn release(&mut self, handle: &Handle<'_>) {
         self.handles.retain(|held| !Arc::ptr_eq(held, &handle.registry));
     }
 
@@ -123,25 +185,34 @@ impl<'b> World<'b> {
         for result in closed.await {
             self.ensure(result.is_ok(), || format!("close failed: {result:?}"));
         }
+        bounded(&self.rules, "write", self.pen.erase()).await;
         Outcome::Passed
     }
 }
 
 /// A handle whose calls have a limit, and must succeed unless they are said to be tried.
 #[derive(Clone)]
-pub(crate) struct Handle {
+pub(crate) struct Handle<'b> {
     registry: Arc<dyn Registry>,
+    pen: Arc<Pen<'b>>,
     rules: Arc<Rules>,
 }
 
-impl Handle {
+impl Handle<'_> {
     /// The registry itself.
     pub(crate) fn registry(&self) -> &Arc<dyn Registry> {
         &self.registry
     }
 
-    /// Registers without a TTL.
+    /// Registers without a TTL; writes it, where handles only read.
     pub(crate) async fn register(&self, instance: &Instance) {
+        let put = |all: &mut Vec<Instance>| {
+            all.retain(|other| other.id() != instance.id());
+            all.push(instance.clone());
+        };
+        if self.write(instance.service(), put).await {
+            return;
+        }
         self.must("register", self.try_register(instance, &RegisterOptions::new())).await;
     }
 
@@ -150,8 +221,16 @@ impl Handle {
         self.must("register", self.try_register(instance, &RegisterOptions::new().ttl(ttl))).await;
     }
 
+    /// Deregisters what was registered with this key; takes it out again, where handles only read.
     pub(crate) async fn deregister(&self, key: &InstanceKey) {
+        if self.write(key.service(), |all| all.retain(|other| other.id() != key.id())).await {
+            return;
+        }
         self.must("deregister", self.try_deregister(key)).await;
+    }
+
+    async fn write(&self, service: &ServiceName, change: impl FnOnce(&mut Vec<Instance>)) -> bool {
+        bounded(&self.rules, "write", self.pen.write(service, change)).await
     }
 
     /// What a lookup finds.
@@ -183,10 +262,15 @@ impl Handle {
         Follow::new("watch_services".into(), self.registry.watch_services(), self.rules.clone())
     }
 
+    /// The same, where there is a list of names.
+    pub(crate) fn watch_listed(&self) -> Option<Follow<BTreeSet<ServiceName>>> {
+        self.rules.profile.lists.then(|| self.watch_services())
+    }
+
     /// A lookup made now must find `instance`, as the backend carries it.
     pub(crate) async fn finds(&self, instance: &Instance) {
         let (found, wanted) = (self.lookup(instance.service()).await, self.rules.profile.carried(instance));
-        if found.get(instance.id()).map(AsRef::as_ref) != Some(&wanted) {
+        if found.get(wanted.id()).map(AsRef::as_ref) != Some(&wanted) {
             self.rules.broken(&format!("lookup should have found {wanted:#?} and gave {found:#?}"));
         }
     }

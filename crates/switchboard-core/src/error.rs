@@ -32,6 +32,8 @@ struct Inner {
     backend: Cow<'static, str>,
     operation: Cow<'static, str>,
     message: String,
+    /// Who registers in a registry that can only be read.
+    registered_by: Option<String>,
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
 
@@ -67,6 +69,33 @@ impl Error {
             backend: backend.into(),
             operation: operation.into(),
             message: message.into(),
+            registered_by: None,
+            source: None,
+        }))
+    }
+
+    /// The [`ErrorKind::Unsupported`] of a registry that can only be read; `who` registers there instead.
+    ///
+    /// ```
+    /// use switchboard_core::{Error, ErrorKind};
+    ///
+    /// let error = Error::read_only("dns", "register", "whoever keeps the zone");
+    /// let message = "this registry can only be read; whoever keeps the zone registers here";
+    /// assert_eq!((error.kind(), error.message()), (ErrorKind::Unsupported, message));
+    /// assert_eq!(error.registered_by(), Some("whoever keeps the zone"));
+    /// ```
+    pub fn read_only(
+        backend: impl Into<Cow<'static, str>>,
+        operation: impl Into<Cow<'static, str>>,
+        who: impl Into<String>,
+    ) -> Self {
+        let who = who.into();
+        Self(Arc::new(Inner {
+            kind: ErrorKind::Unsupported,
+            backend: backend.into(),
+            operation: operation.into(),
+            message: format!("this registry can only be read; {who} registers here"),
+            registered_by: Some(who),
             source: None,
         }))
     }
@@ -96,18 +125,18 @@ impl Error {
 
     /// Keeps `source` as the cause.
     pub fn with_source(self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
-        let kind = self.0.kind;
-        let Inner { backend, operation, message, .. } = match Arc::try_unwrap(self.0) {
+        let inner = match Arc::try_unwrap(self.0) {
             Ok(inner) => inner,
             Err(shared) => Inner {
-                kind,
+                kind: shared.kind,
                 backend: shared.backend.clone(),
                 operation: shared.operation.clone(),
                 message: shared.message.clone(),
+                registered_by: shared.registered_by.clone(),
                 source: None,
             },
         };
-        Self(Arc::new(Inner { kind, backend, operation, message, source: Some(source.into()) }))
+        Self(Arc::new(Inner { source: Some(source.into()), ..inner }))
     }
 
     /// What kind of failure this is.
@@ -129,6 +158,12 @@ impl Error {
     /// What happened, without backend, operation and kind.
     pub fn message(&self) -> &str {
         &self.0.message
+    }
+
+    /// Who registers instead, when this is the answer of a registry that can only be read: see
+    /// [`Registry`](crate::Registry#registries-one-can-only-read).
+    pub fn registered_by(&self) -> Option<&str> {
+        self.0.registered_by.as_deref()
     }
 
     /// Whether the same call may succeed later with nothing changed by the caller.
@@ -325,6 +360,10 @@ mod tests {
         assert_eq!(second.to_string(), first.to_string());
         assert_eq!(first.to_string(), "memory: watch: closed: this registry handle was closed");
         assert!(first.source().is_none());
+        let shared = Error::read_only("static", "register", "the list");
+        let _other = shared.clone();
+        assert_eq!(shared.with_source("cause").registered_by(), Some("the list"));
+        assert!(second.registered_by().is_none());
     }
 
     #[test]

@@ -31,6 +31,15 @@ const LOOKUPS: usize = 16;
 ///   [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) when it passes.
 /// - Dropping the future of a call abandons the call; whether it took effect is then unknown.
 ///
+/// # Registries one can only read
+///
+/// Where the platform registers, as in DNS, a list or Kubernetes, [`register`](Self::register),
+/// [`deregister`](Self::deregister) and [`set_maintenance`](Self::set_maintenance) answer
+/// [`Error::read_only`](crate::Error::read_only), whatever they are given: of kind
+/// [`Unsupported`](crate::ErrorKind::Unsupported), with the words for who registers instead. All else is as everywhere. A
+/// program that registers runs on them unchanged: its registrar takes that answer for the place being taken care of, and
+/// goes on checking.
+///
 /// The `switchboard-conformance` crate is this contract as tests, for any implementation.
 #[async_trait]
 pub trait Registry: Debug + Display + Send + Sync + 'static {

@@ -1,6 +1,7 @@
 //! Calls to the registry: one that hangs is given up, and one that panics has failed.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use switchboard_core::{Error, ErrorKind, Instance, RegisterOptions, Result};
@@ -15,17 +16,36 @@ const SHORTEST_CALL: Duration = Duration::from_secs(1);
 /// A call may take so long at most, however long the TTL: one that hangs must not hold up a withdrawal.
 pub(crate) const LONGEST_CALL: Duration = Duration::from_secs(30);
 
+/// What a registry did with a registration.
+#[derive(Clone, Debug)]
+pub(crate) enum Taken {
+    /// It has it.
+    Here,
+    /// It can only be read, and this is who registers instead.
+    Elsewhere(Arc<str>),
+}
+
 impl Registrar {
-    pub(crate) async fn register(&self, instance: &Instance) -> Result<()> {
+    pub(crate) async fn register(&self, instance: &Instance) -> Result<Taken> {
         let mut options = RegisterOptions::new();
         options.ttl = self.effective_ttl();
         let call = async { self.registry.register(instance, &options).await };
-        within(self.call_limit(), "register", call).await
+        match within(self.call_limit(), "register", call).await {
+            Ok(()) => Ok(Taken::Here),
+            Err(error) => match error.registered_by() {
+                Some(who) => Ok(Taken::Elsewhere(who.into())),
+                None => Err(error),
+            },
+        }
     }
 
     pub(crate) async fn deregister(&self, limit: Duration) -> Result<()> {
         let call = async { self.registry.deregister(&self.instance.key()).await };
-        within(limit, "deregister", call).await
+        match within(limit, "deregister", call).await {
+            // There is nothing of ours in what can only be read.
+            Err(error) if error.registered_by().is_some() => Ok(()),
+            done => done,
+        }
     }
 
     /// So long a call may take that a second one comes before the TTL lapses.

@@ -36,6 +36,8 @@
 //! - [`update`](Running::update) changes what is registered: weight, metadata, tags, addresses.
 //! - [`shutdown`](Running::shutdown) deregisters first, then lets requests in flight drain. Once it has begun, nothing is
 //!   registered any more. Dropping [`Running`] does the same in the background.
+//! - On a registry that can only be read, because the platform registers (DNS, a list, Kubernetes), it stays up all the same:
+//!   the [`Status`] says so, checks run, and readiness is what they say.
 //!
 //! # Defaults
 //!

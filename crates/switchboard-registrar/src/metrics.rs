@@ -4,6 +4,7 @@ use switchboard_core::metrics::{Counter, Level, Metric};
 use switchboard_core::{Result, ServiceName};
 
 use crate::Status;
+use crate::calls::Taken;
 
 const REGISTRATIONS: Metric =
     Metric::new("switchboard.registrar.registrations", "Instances kept registered, by how that stands.");
@@ -11,7 +12,7 @@ const RENEWALS: Metric =
     Metric::new("switchboard.registrar.renewals", "Registrations and renewals tried, by what came of them.");
 
 pub(crate) struct Metrics {
-    registrations: [(&'static str, Level); 5],
+    registrations: [(&'static str, Level); 6],
     success: Counter,
     failure: Counter,
 }
@@ -20,7 +21,7 @@ impl Metrics {
     pub(crate) fn new(service: &ServiceName) -> Self {
         let service = ("service", service.as_str());
         let renewals = |outcome| RENEWALS.counter(&[service, ("outcome", outcome)]);
-        let registrations = ["registering", "registered", "failing", "withdrawn", "closed"]
+        let registrations = ["registering", "registered", "read_only", "failing", "withdrawn", "closed"]
             .map(|status| (status, REGISTRATIONS.level(&[service, ("status", status)])));
         Self { registrations, success: renewals("success"), failure: renewals("failure") }
     }
@@ -32,7 +33,11 @@ impl Metrics {
         }
     }
 
-    pub(crate) fn tried(&self, tried: &Result<()>) {
-        if tried.is_ok() { self.success.count() } else { self.failure.count() }
+    pub(crate) fn tried(&self, tried: &Result<Taken>) {
+        match tried {
+            Ok(Taken::Here) => self.success.count(),
+            Ok(Taken::Elsewhere(_)) => {}
+            Err(_) => self.failure.count(),
+        }
     }
 }

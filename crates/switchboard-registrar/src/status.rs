@@ -6,6 +6,7 @@ use switchboard_core::time::{seconds_since, seconds_until};
 use switchboard_core::{Error, ErrorKind, Result};
 use tokio::time::Instant;
 
+use crate::calls::Taken;
 use crate::check::Health;
 
 /// How a registration stands.
@@ -29,6 +30,16 @@ pub enum Status {
         /// When the TTL of the last renewal ends; `None`: never.
         #[serde(rename = "lapses_in_seconds", serialize_with = "seconds_until")]
         lapses: Option<Instant>,
+        /// The checks that failed last, too few yet to withdraw it. `None` while they pass.
+        check: Option<CheckFailures>,
+    },
+    /// The registry can only be read: the platform registers. The check goes on, and is what there is to be told.
+    ReadOnly {
+        /// Since when.
+        #[serde(rename = "for_seconds", serialize_with = "seconds_since")]
+        since: Instant,
+        /// Who registers, in the registry's words: `whoever keeps the zone`.
+        registered_by: Arc<str>,
         /// The checks that failed last, too few yet to withdraw it. `None` while they pass.
         check: Option<CheckFailures>,
     },
@@ -86,6 +97,7 @@ impl Status {
         match self {
             Self::Registering { .. } => "registering",
             Self::Registered { .. } => "registered",
+            Self::ReadOnly { .. } => "read_only",
             Self::Failing { .. } => "failing",
             Self::Withdrawn { .. } => "withdrawn",
             Self::Closed { .. } => "closed",
@@ -95,7 +107,7 @@ impl Status {
 
     /// Whether clients can be expected to find the instance now: registered, and the TTL of the last renewal that went well
     /// has not passed. So renewals may fail for less than a TTL, and without a TTL for ever; with the defaults it is not
-    /// ready 90 s after the last one. For a readiness endpoint.
+    /// ready 90 s after the last one. Where the platform registers: the check passes. For a readiness endpoint.
     ///
     /// Time alone can end it: no receiver of [`watch_status`](crate::Running::watch_status) is woken at that moment.
     pub fn is_ready(&self) -> bool {
@@ -103,6 +115,7 @@ impl Status {
             Self::Registered { lapses, .. } | Self::Failing { lapses, .. } => {
                 lapses.is_none_or(|lapses| Instant::now() < lapses)
             }
+            Self::ReadOnly { .. } => true,
             _ => false,
         }
     }
@@ -110,9 +123,10 @@ impl Status {
     /// Takes note of what the checks say; whether that changes anything.
     pub(crate) fn checked(&mut self, health: &Health) -> bool {
         match (self, health) {
-            (Self::Registered { check, .. } | Self::Failing { check, .. }, _) => {
-                replace(check, health.failures().cloned())
-            }
+            (
+                Self::Registered { check, .. } | Self::ReadOnly { check, .. } | Self::Failing { check, .. },
+                _,
+            ) => replace(check, health.failures().cloned()),
             (Self::Withdrawn { why, passes, .. }, Health::Unwell { failures, passes: passed }) => {
                 replace(why, failures.why.clone()) | replace(passes, *passed)
             }
@@ -122,15 +136,19 @@ impl Status {
 
     /// Takes note of a try to register, and when the TTL ends that begins with it; whether that changes anything but the
     /// latter.
-    pub(crate) fn tried(&mut self, tried: &Result<()>, ends: Option<Instant>, health: &Health) -> bool {
+    pub(crate) fn tried(&mut self, tried: &Result<Taken>, ends: Option<Instant>, health: &Health) -> bool {
         let now = Instant::now();
         let check = health.failures().cloned();
         *self = match (&mut *self, tried.clone()) {
-            (Self::Registered { lapses, .. }, Ok(())) => {
+            (Self::Registered { lapses, .. }, Ok(Taken::Here)) => {
                 *lapses = ends;
                 return false;
             }
-            (_, Ok(())) => Self::Registered { since: now, lapses: ends, check },
+            (_, Ok(Taken::Here)) => Self::Registered { since: now, lapses: ends, check },
+            (Self::ReadOnly { registered_by, .. }, Ok(Taken::Elsewhere(who))) if *registered_by == who => {
+                return false;
+            }
+            (_, Ok(Taken::Elsewhere(who))) => Self::ReadOnly { since: now, registered_by: who, check },
             (_, Err(error)) if error.kind() == ErrorKind::Closed => Self::Closed { error },
             (Self::Registered { lapses, .. }, Err(error)) => {
                 Self::Failing { since: now, error, lapses: *lapses, check }
@@ -167,6 +185,13 @@ impl fmt::Display for Status {
             Self::Registering { error: Some(error) } => write!(f, "registering, not yet done: {error}"),
             Self::Registered { since, check, .. } => {
                 write!(f, "registered for {}", Age(since))?;
+                also(f, check.as_ref())
+            }
+            Self::ReadOnly { registered_by, check, .. } => {
+                write!(
+                    f,
+                    "not registered here: the registry can only be read, and {registered_by} registers"
+                )?;
                 also(f, check.as_ref())
             }
             Self::Failing { since, error, check, .. } => {
@@ -241,6 +266,10 @@ mod tests {
             (
                 Status::Withdrawn { since: now, why: "no disk".into(), passes: 1 },
                 json!({"status": "withdrawn", "for_seconds": 12.5, "why": "no disk", "passes": 1}),
+            ),
+            (
+                Status::ReadOnly { since: now, registered_by: "the list".into(), check: None },
+                json!({"status": "read_only", "for_seconds": 12.5, "registered_by": "the list", "check": null}),
             ),
             (Status::Stopped, json!({"status": "stopped"})),
         ] {

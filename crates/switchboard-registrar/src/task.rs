@@ -15,7 +15,7 @@ use tokio::select;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, Sleep, sleep, timeout};
 
-use crate::calls::is_refusal;
+use crate::calls::{Taken, is_refusal};
 use crate::check::Health;
 use crate::leave::Stop;
 use crate::pause::{AT_LEISURE, LONGEST_RETRY, early, retries};
@@ -138,24 +138,27 @@ impl Keeper<'_> {
         let before = self.instance.send_replace(instance);
         let begun = Instant::now();
         let well = matches!(*self.health.borrow(), Health::Well(_));
-        let tried = if well { self.register().await } else { Ok(()) };
+        let tried = if well { Some(self.register().await) } else { None };
         match &tried {
-            Err(error) if error.kind() == ErrorKind::Invalid => drop(self.instance.send_replace(before)),
-            tried if well => self.registered(tried, begun),
-            _ => {}
+            Some(Err(error)) if error.kind() == ErrorKind::Invalid => {
+                drop(self.instance.send_replace(before));
+            }
+            Some(tried) => self.registered(tried, begun),
+            None => {}
         }
         // Nobody listens if the caller gave up.
-        let _ = done.send(tried);
+        let _ = done.send(tried.map_or(Ok(()), |tried| tried.map(drop)));
     }
 
-    async fn register(&mut self) -> Result<()> {
+    async fn register(&mut self) -> Result<Taken> {
         let instance = self.instance.borrow().clone();
         // Also when it is given up half-way.
         let before = mem::replace(&mut self.may_be_there, true);
         let tried = self.registrar.register(&instance).await;
         self.teller.tried(&tried);
         match &tried {
-            Ok(()) => self.accepted = instance,
+            Ok(Taken::Here) => self.accepted = instance,
+            Ok(Taken::Elsewhere(_)) => self.may_be_there = before,
             Err(error) if is_refusal(error) => self.may_be_there = before,
             Err(_) => {}
         }
@@ -163,7 +166,7 @@ impl Keeper<'_> {
     }
 
     /// Takes note of a try to register that began then.
-    fn registered(&mut self, tried: &Result<()>, begun: Instant) {
+    fn registered(&mut self, tried: &Result<Taken>, begun: Instant) {
         let ends = self.registrar.effective_ttl().and_then(|ttl| begun.checked_add(ttl));
         self.teller.change(|status| status.tried(tried, ends, &self.health.borrow()));
         self.schedule(tried.as_ref().err());
@@ -186,7 +189,9 @@ impl Keeper<'_> {
         let limit = self.registrar.call_limit();
         let tried = if self.registrar.withdraw { self.registrar.deregister(limit).await } else { Ok(()) };
         match &tried {
-            Err(error) if error.kind() == ErrorKind::Closed => return self.registered(&tried, begun),
+            Err(error) if error.kind() == ErrorKind::Closed => {
+                return self.registered(&Err(error.clone()), begun);
+            }
             Err(error) => tracing::warn!(instance = %self.key, %error, "not withdrawn; will try again"),
             Ok(()) => {}
         }

@@ -4,6 +4,7 @@ use switchboard_core::{InstanceKey, Result};
 use tokio::sync::watch;
 
 use crate::Status;
+use crate::calls::Taken;
 use crate::metrics::Metrics;
 
 /// Says `Stopped` when it is dropped, so that this is told also when the task ends with its runtime.
@@ -30,7 +31,7 @@ impl Teller {
     }
 
     /// Takes note of a try to register.
-    pub(crate) fn tried(&self, tried: &Result<()>) {
+    pub(crate) fn tried(&self, tried: &Result<Taken>) {
         self.metrics.tried(tried);
     }
 
@@ -61,6 +62,9 @@ impl Teller {
                 tracing::info!(%instance, after = ?since.elapsed(), "recovered: its check passes, and it is registered again");
             }
             (_, Status::Registered { .. }) => tracing::info!(%instance, "registered"),
+            (_, Status::ReadOnly { registered_by, .. }) => {
+                tracing::info!(%instance, %registered_by, "not registered: the registry can only be read");
+            }
             (_, Status::Withdrawn { why, .. }) => tracing::info!(%instance, %why, "withdrawn by its check"),
             (_, Status::Stopped) => tracing::info!(%instance, "stopped"),
             _ => {}

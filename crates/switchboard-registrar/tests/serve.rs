@@ -20,6 +20,10 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
+#[path = "registrar/support.rs"]
+#[allow(dead_code)] // the other tests need the rest
+mod support;
+
 const LIMIT: Duration = Duration::from_secs(60);
 const SOON: Duration = Duration::from_millis(10);
 
@@ -111,6 +115,43 @@ async fn serves_says_whether_it_is_registered_and_ends_in_order() {
     assert_eq!(within(in_flight).await.unwrap().1, "at last");
     over(server).await.unwrap();
     assert!(reqwest::get(format!("http://{}/", instance.address())).await.is_err());
+}
+
+#[tokio::test]
+async fn where_the_platform_registers_it_is_ready_while_its_check_passes() {
+    let registry = support::Scripted::new();
+    registry.set(support::Mood::ReadOnly);
+    let (stop, stopped) = oneshot::channel::<()>();
+    let well = Arc::new(AtomicBool::new(true));
+    let check = well.clone();
+    let serve = Serve::bind(&(registry as Arc<dyn Registry>), "hello", "127.0.0.1:0").await.unwrap();
+    let instance = serve.instance().clone();
+    let serve = serve.until(async move { drop(stopped.await) }).registrar(move |registrar| {
+        registrar.drain(Duration::ZERO).check_interval(SOON).unhealthy_after(1).check(move || {
+            let well = check.load(Relaxed);
+            async move { if well { Ok(()) } else { Err("no disk") } }
+        })
+    });
+    let server = tokio::spawn(serve.axum(Router::new()));
+    let answers = async |wanted: u16, words: &str| {
+        within(async {
+            loop {
+                let (code, said) = get_from(&instance, "/ready").await;
+                if code == wanted && said.contains(words) {
+                    return;
+                }
+                tokio::time::sleep(SOON).await;
+            }
+        })
+        .await;
+    };
+    answers(200, "the platform registers").await;
+    well.store(false, Relaxed);
+    answers(503, "no disk").await;
+    well.store(true, Relaxed);
+    answers(200, "the platform registers").await;
+    stop.send(()).unwrap();
+    over(server).await.unwrap();
 }
 
 #[tokio::test]

@@ -20,10 +20,18 @@ pub const NAMESPACE_VARIABLE: &str = "SWITCHBOARD_NAMESPACE";
 /// The registry when nothing names one.
 const DEFAULT: &str = "mdns:";
 
-/// The schemes that are features of the same name.
-const FEATURES: [&str; 2] = ["mdns", "consul"];
+/// The schemes that come with a feature, and which.
+const FEATURES: [(&str, &str); 5] = [
+    ("config", "settings"),
+    ("mdns", "mdns"),
+    ("consul", "consul"),
+    ("static", "static"),
+    ("file", "static"),
+];
 
 /// Opens the registry that `url` names, such as `mdns:`, `consul://127.0.0.1:8500?dc=dc1` or `memory:`.
+///
+/// Without a registry, `static:orders=10.0.0.1:80,10.0.0.2:80` (feature `static`) is a list, and `file:///etc/services.toml` one in a file.
 ///
 /// With the feature `compose`, several make one, by operators between blanks, so that nothing in the URLs needs to be escaped. From
 /// the one that binds most to the one that binds least:
@@ -101,6 +109,10 @@ impl Connector {
         #[cfg(feature = "consul")]
         let connector = connector
             .scheme("consul", |url| async move { switchboard_consul::ConsulRegistry::from_url(&url) });
+        #[cfg(feature = "static")]
+        let connector = ["static", "file"].into_iter().fold(connector, |connector, scheme| {
+            connector.scheme(scheme, |url| async move { switchboard_static::StaticRegistry::from_url(&url) })
+        });
         connector
     }
 
@@ -233,11 +245,8 @@ impl Connector {
 
     fn unknown(&self, scheme: &str) -> Invalid {
         let what = format!("registry scheme {scheme:?}");
-        if FEATURES.contains(&scheme) {
-            return off(what, scheme);
-        }
-        if scheme == "config" {
-            return off(what, "settings");
+        if let Some((_, feature)) = FEATURES.iter().find(|(known, _)| *known == scheme) {
+            return off(what, feature);
         }
         let known: Vec<&str> = self.schemes.keys().map(String::as_str).collect();
         let advice = match scheme {
@@ -308,13 +317,22 @@ mod tests {
                 "registry scheme \"consul\": needs the feature \"consul\", which is off; turn it on by `cargo add \
                  switchboard-discovery --features consul`",
             ),
-            #[cfg(all(feature = "mdns", feature = "consul"))]
-            ("zookeeper:", "registry scheme \"zookeeper\": is unknown; there are: consul, mdns, memory"),
-            #[cfg(all(feature = "mdns", feature = "consul"))]
+            #[cfg(all(feature = "mdns", feature = "consul", feature = "static"))]
+            (
+                "zookeeper:",
+                "registry scheme \"zookeeper\": is unknown; there are: consul, file, mdns, memory, static",
+            ),
+            #[cfg(all(feature = "mdns", feature = "consul", feature = "static"))]
             (
                 "http://127.0.0.1:8500",
-                "registry scheme \"http\": is unknown; there are: consul, mdns, memory, and a Consul agent is written \
-                 consul://HOST:PORT",
+                "registry scheme \"http\": is unknown; there are: consul, file, mdns, memory, static, and a Consul agent is \
+                 written consul://HOST:PORT",
+            ),
+            #[cfg(not(feature = "static"))]
+            (
+                "file:///etc/services.toml",
+                "registry scheme \"file\": needs the feature \"static\", which is off; turn it on by `cargo add \
+                 switchboard-discovery --features static`",
             ),
             #[cfg(feature = "consul")]
             (
@@ -357,6 +375,22 @@ mod tests {
             let error = connect(url).await.unwrap_err();
             assert_eq!((error.kind(), error.message()), (ErrorKind::Invalid, why));
         }
+    }
+
+    #[cfg(feature = "static")]
+    #[tokio::test]
+    async fn lists_are_read_and_not_registered_in() {
+        let registry = connect("static:orders=10.0.0.1:80,10.0.0.2:80;stock=10.0.0.3:90").await.unwrap();
+        assert_eq!(registry.to_string(), "static:orders=10.0.0.1:80,10.0.0.2:80;stock=10.0.0.3:90");
+        let instance = Instance::builder("orders").address("h:1").build().unwrap();
+        assert_eq!(registry.lookup(instance.service()).await.unwrap().len(), 2);
+        let error = registry.register(&instance, &RegisterOptions::new()).await.unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "static: register: unsupported: this registry can only be read; whoever writes the list registers here"
+        );
+        let file = connect("file:///nowhere/services.toml").await.unwrap();
+        assert!(file.lookup(instance.service()).await.unwrap_err().is_transient());
     }
 
     #[cfg(feature = "compose")]

@@ -9,6 +9,7 @@
 //! |---|---|
 //! | `mdns` (default) | the registry on the local link, scheme `mdns:` |
 //! | `consul` | Consul, scheme `consul:` |
+//! | `static` | lists in a URL or a watched file, schemes `static:` and `file:`; one can only read them |
 //! | `registrar` | the server side: renewals, health checks, withdrawal, graceful shutdown |
 //! | `axum` | `Serve`: an HTTP server in one call, registered, with `/ready`, deregistered and drained at the end; includes `registrar` |
 //! | `tonic-server` | the same for gRPC, with the health service; includes `registrar` |
@@ -40,6 +41,10 @@ pub use switchboard_mdns as mdns;
 /// The registry to grow into: Consul, over its HTTP API.
 #[cfg(feature = "consul")]
 pub use switchboard_consul as consul;
+
+/// Lists in a URL, or in a TOML or JSON file that is watched.
+#[cfg(feature = "static")]
+pub use switchboard_static as lists;
 
 /// Several registries as one: united, in turn, mirrored, or by the service's name.
 #[cfg(feature = "compose")]

@@ -36,6 +36,11 @@ pub(crate) async fn run(session: &Session, args: args::Register) -> Result<ExitC
             return Err(Failure::failed("interrupted before it was registered"));
         }
     };
+    if let Status::ReadOnly { registered_by, .. } = running.status() {
+        leave(session, running, &registry).await?;
+        let why = format!("{registry} can only be read; {registered_by} registers here");
+        return Err(Failure::failed(why));
+    }
     let told = tokio::select! {
         told = report.follow(running.watch_status()) => told,
         () = signals.end() => Ok(()),
@@ -222,9 +227,13 @@ impl Report<'_> {
 fn state(status: &Status) -> Option<(&'static str, Option<String>)> {
     match status {
         Status::Registered { check: None, .. } => Some(("registered", None)),
-        Status::Registered { check: Some(failures), .. } => {
+        Status::Registered { check: Some(failures), .. } | Status::ReadOnly { check: Some(failures), .. } => {
             let why = format!("{} of {}: {}", failures.count, failures.limit, failures.why);
             Some(("check failing", Some(why)))
+        }
+        Status::ReadOnly { registered_by, .. } => {
+            let why = format!("the registry can only be read; {registered_by} registers here");
+            Some(("not registered", Some(why)))
         }
         Status::Failing { error, .. } => Some(("renewal failing", Some(chain(error)))),
         Status::Registering { error: Some(error) } => Some(("not yet registered", Some(chain(error)))),

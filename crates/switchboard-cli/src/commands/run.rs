@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 use serde::Serialize;
-use switchboard::registrar::{self, Running};
+use switchboard::registrar::{self, Running, Status};
 use switchboard::{Address, Registry};
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
@@ -50,7 +50,9 @@ pub(crate) async fn run(session: &Session, args: args::Run) -> Result<ExitCode, 
     let mut running = None;
     let ended = accompany(&place, &mut program, &mut signals, &mut running).await;
     if let Some((running, report)) = running {
+        let registered = is_registered(&running);
         match leave(session, running, &registry).await {
+            Ok(()) if !registered => {}
             Ok(()) => report.say("deregistered", None)?,
             // Told, but the program's own end is what counts.
             Err(failure) => drop(failure.exit()),
@@ -103,7 +105,9 @@ async fn accompany<'a>(
                     leaving = true;
                     if let Some((running, report)) = running.take() {
                         // Clients leave first; a registry that hangs must not keep the program from ending.
+                        let registered = is_registered(&running);
                         match timeout(DEREGISTER_WITHIN, running.shutdown()).await {
+                            Ok(Ok(())) if !registered => {}
                             Ok(Ok(())) => report.say("deregistered", None)?,
                             Ok(Err(error)) => drop(Failure::from(error).exit()),
                             Err(_) => report.say("not deregistered", Some("the registry took too long"))?,
@@ -114,6 +118,11 @@ async fn accompany<'a>(
             }
         }
     }
+}
+
+/// Whether there is something to deregister; there is not where the platform registers.
+fn is_registered(running: &Running) -> bool {
+    !matches!(running.status(), Status::ReadOnly { .. })
 }
 
 /// The exit code of a program that was not started, by the convention of shells.

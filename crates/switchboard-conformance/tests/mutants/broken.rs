@@ -95,13 +95,21 @@ pub(crate) struct World<M> {
     memory: MemoryRegistry,
     flaw: M,
     profile: Profile,
+    /// Instances are written past the handles.
+    only_read: bool,
 }
 
 impl<F: Flaw, M: Fn() -> F + Send + Sync> World<M> {
     /// A new world in which `flaw` makes the flaw of each handle.
     pub(crate) fn new(flaw: M) -> Self {
         let profile = Profile::new().ttl(Some(Duration::from_millis(400))).shared_ids(true);
-        Self { memory: MemoryRegistry::new(), flaw, profile }
+        Self { memory: MemoryRegistry::new(), flaw, profile, only_read: false }
+    }
+
+    /// As a world whose handles can only read.
+    pub(crate) fn only_read(mut self) -> Self {
+        self.only_read = true;
+        self
     }
 
     /// With another profile.
@@ -119,6 +127,19 @@ impl<F: Flaw, M: Fn() -> F + Send + Sync> Backend for World<M> {
 
     async fn open(&self) -> Arc<dyn Registry> {
         Arc::new(Broken { inner: Arc::new(self.memory.handle()), flaw: Arc::new((self.flaw)()) })
+    }
+
+    async fn write(&self, service: &ServiceName, instances: &[Instance]) -> bool {
+        if self.only_read {
+            let before = self.memory.lookup(service).await.expect("it is open");
+            for gone in before.all().iter().filter(|old| instances.iter().all(|new| new.id() != old.id())) {
+                self.memory.deregister(&gone.key()).await.expect("it is open");
+            }
+            for instance in instances {
+                self.memory.register(instance, &RegisterOptions::new()).await.expect("it is open");
+            }
+        }
+        self.only_read
     }
 
     async fn open_fragile(&self) -> Option<(Arc<dyn Registry>, Box<dyn Outage>)> {

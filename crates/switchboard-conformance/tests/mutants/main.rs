@@ -8,6 +8,7 @@ mod content;
 mod lasting;
 mod modest;
 mod outage;
+mod readable;
 mod reading;
 mod registering;
 mod watching;
@@ -21,6 +22,7 @@ use switchboard_core::Registry;
 
 use broken::{Flaw, Sound, World, Writes};
 use modest::{Ambient, Modest, Remote, Slow};
+use readable::{Addresses, Readable};
 
 /// A broken registry, and the cases that must notice.
 pub(crate) struct Mutant {
@@ -51,6 +53,7 @@ fn mutants() -> Vec<Mutant> {
     [
         content::mutants(),
         registering::mutants(),
+        readable::mutants(),
         reading::mutants(),
         watching::mutants(),
         lasting::mutants(),
@@ -129,9 +132,55 @@ fn what_the_profile_allows_passes() {
 fn without_ttls_their_cases_are_skipped_in_words() {
     let backend = World::new(Sound::default).profile(|profile| profile.ttl(None));
     for case in cases().iter().filter(|case| case.name().starts_with("ttl::")) {
-        let why = "the backend keeps no TTLs (Profile::ttl)";
+        let why = "the backend keeps no TTLs (Profile::ttl, Backend::write)";
         assert_eq!(outcome(case, &backend), Ok(Outcome::Skipped(why)), "{}", case.name());
     }
+}
+
+/// The cases that a backend skips, each by its name, or a theme's; all others must pass.
+fn skips(backend: &dyn Backend, expected: &[&str]) {
+    for case in cases() {
+        let skipped = expected.iter().any(|name| case.name().starts_with(name));
+        match outcome(case, backend) {
+            Ok(Outcome::Passed) if !skipped => {}
+            Ok(Outcome::Skipped(_)) if skipped => {}
+            other => panic!("{} gave {other:?}", case.name()),
+        }
+    }
+}
+
+/// What is about registering.
+const REGISTERING: [&str; 8] = [
+    "deregister::deregistering_twice_succeeds",
+    "deregister::deregistering_the_unknown_succeeds",
+    "invalid::",
+    "ttl::",
+    "outage::a_registration_fails_or_is_there",
+    "outage::a_deregistration_fails_or_is_done",
+    "outage::close_says_what_is_left",
+    "close::deregisters_its_own_and_only_that",
+];
+
+#[test]
+fn what_can_only_be_read_is_read_like_any_other() {
+    skips(&World::new(|| Readable).only_read(), &REGISTERING);
+}
+
+#[test]
+fn what_has_ids_of_its_own_and_no_list_skips_what_is_about_more() {
+    let more = [
+        "update::changed_metadata",
+        "update::changed_version",
+        "update::changed_address",
+        "update::changed_tags",
+        "update::changed_endpoints",
+        "services::",
+        "names::case_is_significant",
+        "outage::a_watch_of_names",
+        "outage::the_names",
+    ];
+    let backend = World::new(|| Addresses).only_read().profile(readable::profile);
+    skips(&backend, &[&REGISTERING[..], &more].concat());
 }
 
 /// Opens no handle that can be cut off.

@@ -23,7 +23,7 @@ impl Serve {
     /// end; see [`Serve`].
     ///
     /// Beside it is gRPC's health service: the whole server (`""`) and the service under its name in the registry are `SERVING`
-    /// while the instance is registered, else `NOT_SERVING`.
+    /// while the instance is registered or, where the platform registers, while its check passes, else `NOT_SERVING`.
     ///
     /// # Errors
     ///

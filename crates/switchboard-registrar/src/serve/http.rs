@@ -14,8 +14,8 @@ use crate::Status;
 impl Serve {
     /// Serves `app` with [axum](https://docs.rs/axum) until the process is asked to end; see [`Serve`].
     ///
-    /// `GET /ready` answers 200 while the instance is registered, else 503, with the [`Status`] in words; a route of the app's
-    /// own at this path is not reached. Handlers can extract the caller's `ConnectInfo<SocketAddr>`.
+    /// `GET /ready` answers 200 while the instance is registered or, where the platform registers, while its check passes, else
+    /// 503, with the [`Status`] in words; a route of the app's own at this path is not reached. Handlers can extract the caller's `ConnectInfo<SocketAddr>`.
     ///
     /// # Errors
     ///

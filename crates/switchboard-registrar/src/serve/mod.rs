@@ -51,7 +51,7 @@ const GRACE: Duration = Duration::from_secs(15);
 /// [`axum`](Self::axum) and [`tonic`](Self::tonic) then
 ///
 /// 1. take requests, and register when the check passes, if there is one;
-/// 2. say whether the instance is registered ([`Status::is_ready`]): at `/ready`, or by gRPC's health service;
+/// 2. say whether the instance is ready ([`Status::is_ready`]): at `/ready`, or by gRPC's health service;
 /// 3. on the [signal](shutdown_signal) to end are not ready any more, deregister, and serve on for the drain time;
 /// 4. take no more requests, and finish those in flight.
 ///

@@ -6,6 +6,7 @@ mod checks;
 mod durations;
 mod interleavings;
 mod life;
+mod readable;
 #[cfg(feature = "metrics")]
 #[path = "../../../switchboard-watcher/tests/support/recorded.rs"]
 mod recorded;

@@ -55,6 +55,8 @@ pub(crate) enum Mood {
     Well,
     Down,
     Refuses,
+    /// Can only be read.
+    ReadOnly,
     /// Finds something wrong with what it is told.
     Invalid,
     /// The same, for instances of this weight.
@@ -124,6 +126,7 @@ impl Scripted {
             Mood::Refuses => {
                 Err(Error::new(ErrorKind::PermissionDenied, "scripted", "call", "the token may not"))
             }
+            Mood::ReadOnly => Err(Error::read_only("scripted", "call", "the platform")),
             Mood::Invalid => Err(Error::new(ErrorKind::Invalid, "scripted", "call", "makes no sense")),
             Mood::Panics => panic!("on purpose"),
             Mood::Hangs => std::future::pending().await,
