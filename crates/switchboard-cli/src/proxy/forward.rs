@@ -166,7 +166,7 @@ impl Outgoing {
 
     /// Sends it, and tells what was spoken.
     async fn send(&self, proxy: &Proxy, attempt: &Attempt) -> (Outcome, Version) {
-        let version = version(attempt.instance(), self.came.version, self.wants.upgrade.is_some());
+        let version = version(attempt.instance(), self.is_grpc, self.wants.upgrade.is_some());
         let (body, sent) = RequestBody::of(self.upload.as_ref());
         let mut request = Request::new(body);
         *request.method_mut() = self.head.method.clone();

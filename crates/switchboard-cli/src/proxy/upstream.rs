@@ -130,15 +130,14 @@ fn uri(address: &Address, path: PathAndQuery) -> Result<Uri, Unanswered> {
     uri.build().map_err(|error| Unanswered::own(&error))
 }
 
-/// What an instance is spoken to with: what it says of itself, else what the client speaks. A connection that is to become
-/// another is HTTP/1.1.
-pub(crate) fn version(instance: &Instance, came: Version, upgrades: bool) -> Version {
+/// What an instance is spoken to with: what it says of itself, else what every HTTP server speaks, and gRPC's do not. A connection
+/// that is to become another is HTTP/1.1.
+pub(crate) fn version(instance: &Instance, is_grpc: bool, upgrades: bool) -> Version {
     let says = instance.metadata().get(metadata_keys::PROTOCOL).map(|says| says.to_ascii_lowercase());
     match says.as_deref() {
         _ if upgrades => Version::HTTP_11,
+        _ if is_grpc => Version::HTTP_2,
         Some("grpc" | "h2" | "h2c" | "http2" | "http/2") => Version::HTTP_2,
-        Some("http" | "http1" | "http/1.1" | "ws" | "websocket") => Version::HTTP_11,
-        _ if came == Version::HTTP_2 => Version::HTTP_2,
         _ => Version::HTTP_11,
     }
 }
@@ -241,25 +240,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_instance_is_spoken_to_as_it_says_or_as_the_client_does() {
-        let version = |says: Option<&str>, came, upgrades| {
-            let instance = Instance::builder("web").address("h:1");
-            let instance = match says {
-                Some(says) => instance.metadata(metadata_keys::PROTOCOL, says),
-                None => instance,
-            };
-            super::version(&instance.build().unwrap(), came, upgrades)
+    fn an_instance_is_spoken_to_as_it_says_or_as_the_request_needs() {
+        let version = |says: &str, is_grpc, upgrades| {
+            let instance = Instance::builder("web").address("h:1").metadata(metadata_keys::PROTOCOL, says);
+            super::version(&instance.build().unwrap(), is_grpc, upgrades)
         };
-        for (says, came, expected) in [
-            (None, Version::HTTP_10, Version::HTTP_11),
-            (None, Version::HTTP_2, Version::HTTP_2),
-            (Some("mucp"), Version::HTTP_2, Version::HTTP_2),
-            (Some("GRPC"), Version::HTTP_11, Version::HTTP_2),
-            (Some("http"), Version::HTTP_2, Version::HTTP_11),
+        for (says, is_grpc, expected) in [
+            ("", false, Version::HTTP_11),
+            ("", true, Version::HTTP_2),
+            ("mucp", false, Version::HTTP_11),
+            ("GRPC", false, Version::HTTP_2),
+            ("h2c", false, Version::HTTP_2),
+            ("http", false, Version::HTTP_11),
         ] {
-            assert_eq!(version(says, came, false), expected, "{says:?} {came:?}");
+            assert_eq!(version(says, is_grpc, false), expected, "{says:?}");
         }
-        assert_eq!(version(Some("h2c"), Version::HTTP_11, true), Version::HTTP_11);
+        assert_eq!(version("h2c", false, true), Version::HTTP_11);
     }
 
     #[test]
