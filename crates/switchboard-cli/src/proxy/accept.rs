@@ -34,17 +34,17 @@ pub(crate) async fn accept<F>(
     let mut connections = JoinSet::new();
     let mut told = false;
     loop {
-        // Whoever finds no place waits in the system's queue.
+        // The place comes second, or one listener would keep it from the others. Whoever comes meanwhile waits in the system's queue.
         let next = async {
-            let place = room.places.clone().acquire_owned().await;
-            (place, listener.accept().await)
+            let accepted = listener.accept().await?;
+            Ok((accepted, room.places.clone().acquire_owned().await))
         };
-        let (place, accepted) = tokio::select! {
+        let next: std::io::Result<_> = tokio::select! {
             next = next => next,
             _ = stop.wait_for(|stop| *stop) => break,
         };
-        match accepted {
-            Ok((stream, peer)) => {
+        match next {
+            Ok(((stream, peer), place)) => {
                 let (served, taken) = (serve(stream, peer), room.taken.clone().one_more());
                 connections.spawn(async move {
                     served.await;
