@@ -118,9 +118,10 @@ mod tests {
 
     use super::*;
 
-    fn known(registry: &MemoryRegistry) -> Known {
-        let selector = Selector::new(Directory::new(registry.handle()));
-        Known::new(Arc::new(registry.handle()), selector, Duration::from_secs(10))
+    fn known(registry: &Arc<MemoryRegistry>) -> Known {
+        let registry: Arc<dyn Registry> = registry.clone();
+        let selector = Selector::new(Directory::new(registry.clone()));
+        Known::new(registry, selector, Duration::from_secs(10))
     }
 
     fn name(text: &str) -> ServiceName {
@@ -129,7 +130,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_name_is_looked_up_until_it_is_somebodys() {
-        let registry = MemoryRegistry::new();
+        let registry = Arc::new(MemoryRegistry::new());
         let known = known(&registry);
         let status = |problem: Option<Problem>| problem.map(|problem| problem.status().as_u16());
         assert_eq!(status(known.service(&name("web")).await.err()), Some(404));
@@ -147,7 +148,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_is_nobodys_is_not_kept() {
-        let registry = MemoryRegistry::new();
+        let registry = Arc::new(MemoryRegistry::new());
         let known = known(&registry);
         for number in 0..2 * MANY {
             assert!(known.service(&name(&format!("n{number}"))).await.is_err());

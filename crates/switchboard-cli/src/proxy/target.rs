@@ -49,7 +49,12 @@ fn authority(head: &Parts) -> Result<Authority, Problem> {
             .map_err(|_| Problem::bad_request(format!("the Host header {host:?} is no host")))?,
         (None, None, None) => return Err(Problem::bad_request("the request has no Host header")),
     };
-    if authority.as_str().contains('@') || authority.host().is_empty() {
+    // What is before the host is a user, what is after it a port.
+    let port = authority.as_str().strip_prefix(authority.host());
+    let is_port = |port: &str| {
+        port.strip_prefix(':').is_some_and(|port| port.is_empty() || port.parse::<u16>().is_ok())
+    };
+    if authority.host().is_empty() || !port.is_some_and(|port| port.is_empty() || is_port(port)) {
         return Err(Problem::bad_request(format!("{:?} is no host", authority.as_str())));
     }
     Ok(authority)
@@ -114,7 +119,9 @@ mod tests {
             assert_eq!(of("/", hosts), Err(400));
             assert_eq!(of("http://a.localhost/", hosts), Err(400));
         }
-        for host in ["", "a b", "a.localhost/x", "u@a.localhost", "a.localhost:x", "[::1"] {
+        for host in
+            ["", "a b", "a.localhost/x", "u@a.localhost", "a.localhost:x", "a.localhost:99999", "[::1", ":80"]
+        {
             assert_eq!(of("/", &[host]), Err(400), "{host:?}");
         }
     }

@@ -37,7 +37,10 @@ fn a_name_is_a_service_and_what_is_asked_arrives_as_it_is() {
     let host = format!("web.localhost:{}", proxy.port);
     let answer = get(proxy.port, &host, "/a/../b%20c?x=1&y");
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-    assert!(head.starts_with("HTTP/1.1 200 OK\r\n") && head.contains("\r\nswitchboard-instance: w1"), "{answer}");
+    assert!(
+        head.starts_with("HTTP/1.1 200 OK\r\n") && head.contains("\r\nswitchboard-instance: w1"),
+        "{answer}"
+    );
     assert!(body.starts_with("GET /a/../b%20c?x=1&y HTTP/1.1\r\n"), "{answer}");
     assert!(body.contains(&format!("\r\nhost: {host}\r\n")), "the name is kept: {answer}");
     let forwarded = format!("\r\nforwarded: for=127.0.0.1;host=\"{host}\";proto=http\r\n");
@@ -228,7 +231,8 @@ fn more_connections_than_there_may_be_wait() {
 
 #[test]
 fn a_connection_of_whatever_kind_goes_to_a_service_by_its_port() {
-    let proxy = Proxy::start(&["--tcp", "0=echo", "--tcp", "127.0.0.1:0=nobody", "--strategy", "round-robin"]);
+    let proxy =
+        Proxy::start(&["--tcp", "0=echo", "--tcp", "127.0.0.1:0=nobody", "--strategy", "round-robin"]);
     let echo = server(|mut stream| {
         let mut all = Vec::new();
         stream.read_to_end(&mut all).unwrap();

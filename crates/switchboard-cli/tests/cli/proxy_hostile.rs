@@ -50,7 +50,10 @@ fn a_request_that_could_be_read_as_two_is_one_or_none() {
         (format!("{post}transfer-encoding: gzip, chunked\r\n\r\n0\r\n\r\n"), "501"),
         (format!("{post}transfer-encoding : chunked\r\n\r\n0\r\n\r\n{smuggled}"), "400"),
         (format!("{post}x-a: 1\r\n folded\r\n\r\n"), "400"),
-        ("GET / HTTP/1.0\r\nhost: web.localhost\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n".into(), "400"),
+        (
+            "GET / HTTP/1.0\r\nhost: web.localhost\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n".into(),
+            "400",
+        ),
         ("GET / HTTP/1.1\r\n\r\n".into(), "400"),
         ("GET / HTTP/1.1\r\nhost: web.localhost\r\nhost: web.localhost\r\n\r\n".into(), "400"),
         ("GET / HTTP/1.1\r\nhost: web.localhost\0\r\n\r\n".into(), "400"),
@@ -71,7 +74,10 @@ fn heads_have_a_size_and_chunks_are_checked() {
     let proxy = Proxy::start(&[]);
     let (_web, told) = told(&proxy);
     let with = |more: &str| {
-        exchange(proxy.port, &format!("GET / HTTP/1.1\r\nhost: web.localhost\r\nconnection: close\r\n{more}\r\n"))
+        exchange(
+            proxy.port,
+            &format!("GET / HTTP/1.1\r\nhost: web.localhost\r\nconnection: close\r\n{more}\r\n"),
+        )
     };
     assert!(with(&format!("x-a: {}\r\n", "a".repeat(50_000))).starts_with("HTTP/1.1 200"));
     told.recv_timeout(LIMIT).unwrap();
@@ -179,7 +185,8 @@ fn an_answer_that_breaks_off_does_not_pass_for_a_whole_one() {
 fn of_two_lengths_of_an_answer_the_chunks_count() {
     let proxy = Proxy::start(&[]);
     let port = answering(|_, _| {
-        "HTTP/1.1 200 OK\r\ncontent-length: 50\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n".into()
+        "HTTP/1.1 200 OK\r\ncontent-length: 50\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n"
+            .into()
     });
     let _web = proxy.register("web", "w1", port, &[]);
     let answer = get(proxy.port, "web.localhost", "/");

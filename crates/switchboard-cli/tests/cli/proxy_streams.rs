@@ -72,7 +72,8 @@ fn what_is_not_taken_is_not_taken_in() {
     });
     let _web = proxy.register("web", "w1", port, &[]);
     let mut client = connect(proxy.port);
-    write!(client, "PUT / HTTP/1.1\r\nhost: web.localhost\r\ncontent-length: {}\r\n\r\n", 1_u64 << 40).unwrap();
+    write!(client, "PUT / HTTP/1.1\r\nhost: web.localhost\r\ncontent-length: {}\r\n\r\n", 1_u64 << 40)
+        .unwrap();
     client.set_write_timeout(Some(Duration::from_secs(1))).unwrap();
     let mut written = 0;
     while let Ok(more) = client.write(&[0; 65536]) {

@@ -16,6 +16,7 @@ const COMMANDS: [&str; 18] = [
     "run",
     "pick",
     "call",
+    "proxy",
     "deregister",
     "maintenance",
     "doctor",
