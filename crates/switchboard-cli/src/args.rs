@@ -88,7 +88,7 @@ pub(crate) enum Command {
     Pick(Pick),
     /// Send an HTTP request to a picked instance
     Call(Call),
-    /// Forward requests for http://NAME.localhost to instances, for programs in any language
+    /// Forward what is sent to NAME.localhost to an instance, for programs in any language
     Proxy(crate::proxy::Settings),
     /// Deregister an instance that nobody else does
     Deregister(Deregister),

@@ -137,11 +137,9 @@ impl Call {
             }
             Ok(Err(error)) => {
                 self.span.not_picked();
-                let line = match self.attempts.failures.is_empty() {
-                    // It names the service.
-                    true => error.to_string(),
-                    false => self.attempts.failures.line_and(&error),
-                };
+                // It names the service.
+                let is_first = self.attempts.failures.is_empty();
+                let line = if is_first { error.to_string() } else { self.attempts.failures.line_and(&error) };
                 Err(NotCalled::Pick { line, source: error })
             }
             Err(over) => {

@@ -97,12 +97,11 @@ impl Download {
             // A gRPC call that ends without a status has not ended well.
             Poll::Ready(None) if self.is_grpc => self.finish(Err(FailureKind::Response)),
             Poll::Ready(None) => self.finish(Ok(())),
-            Poll::Pending => {
-                if self.quiet.poll_over(cx).is_ready() {
-                    let limit = humantime::format_duration(self.quiet.limit);
-                    return Poll::Ready(Some(Err(format!("nothing has moved for {limit}").into())));
-                }
+            Poll::Pending if self.quiet.poll_over(cx).is_ready() => {
+                let limit = humantime::format_duration(self.quiet.limit);
+                return Poll::Ready(Some(Err(format!("nothing has moved for {limit}").into())));
             }
+            Poll::Pending => {}
         }
         frame.map_err(Into::into)
     }
@@ -194,13 +193,11 @@ impl Part {
         let is_end = body.is_end_stream();
         match &frame {
             Poll::Ready(Some(Ok(_))) => self.upload.moved.again(),
-            Poll::Pending => {
-                if self.quiet.poll_over(cx).is_ready() {
-                    let limit = humantime::format_duration(self.quiet.limit);
-                    frame = Poll::Ready(Some(Err(format!("nothing came for {limit}").into())));
-                }
+            Poll::Pending if self.quiet.poll_over(cx).is_ready() => {
+                let limit = humantime::format_duration(self.quiet.limit);
+                frame = Poll::Ready(Some(Err(format!("nothing came for {limit}").into())));
             }
-            _ => {}
+            Poll::Pending | Poll::Ready(_) => {}
         }
         if let Poll::Ready(Some(Err(_))) = &frame {
             self.upload.broken.store(true, Ordering::Release);
@@ -236,9 +233,7 @@ impl hyper::body::Body for RequestBody {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Empty => SizeHint::with_exact(0),
-            Self::Upload(part) => {
-                part.taken.as_ref().map_or_else(|| part.upload.hint.clone(), Incoming::size_hint)
-            }
+            Self::Upload(part) => part.taken.as_ref().map_or_else(|| part.upload.hint, Incoming::size_hint),
         }
     }
 }

@@ -78,11 +78,13 @@ pub(crate) async fn serve(
             _ = connection.as_mut() => break,
             _ = stop.wait_for(|stop| *stop), if !ending => {}
             () = requests.quiet(KEEP_ALIVE), if !ending => left.as_mut().reset(Instant::now() + GOODBYE),
-            // One may have come just before the client was told.
-            () = left.as_mut() => match requests.is_busy() {
-                true => left.as_mut().reset(Instant::now() + GOODBYE),
-                false => break,
-            },
+            () = left.as_mut() => {
+                // One may have come just before the client was told.
+                if !requests.is_busy() {
+                    break;
+                }
+                left.as_mut().reset(Instant::now() + GOODBYE);
+            }
         }
         ending = true;
         connection.as_mut().graceful_shutdown();

@@ -53,9 +53,8 @@ impl Problem {
 
     /// No instance could be called.
     pub(crate) fn not_called(service: &ServiceName, error: &NotCalled) -> Self {
-        let source = match error {
-            NotCalled::Pick { source, .. } => source,
-            _ => return Self::too_late(error.to_string(), "try again, or raise --request-timeout"),
+        let NotCalled::Pick { source, .. } = error else {
+            return Self::too_late(error.to_string(), "try again, or raise --request-timeout");
         };
         let text = error.to_string();
         match source {

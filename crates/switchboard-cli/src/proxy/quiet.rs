@@ -169,7 +169,7 @@ mod tests {
         let write = async { near.write_all(&[0; 40]).await };
         let read = async {
             for _ in 0..3 {
-                tokio::time::sleep(LIMIT - Duration::from_secs(1)).await;
+                tokio::time::sleep(LIMIT / 2).await;
                 far.read_exact(&mut [0; 10]).await.unwrap();
             }
         };

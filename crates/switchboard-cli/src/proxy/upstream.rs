@@ -144,10 +144,8 @@ pub(crate) fn version(instance: &Instance, is_grpc: bool, upgrades: bool) -> Ver
 
 /// What a status says of the instance: server errors, except that something is not implemented, which is no trouble.
 pub(crate) fn judge_status(status: StatusCode) -> Result<(), FailureKind> {
-    match status.is_server_error() && status != StatusCode::NOT_IMPLEMENTED {
-        true => Err(FailureKind::Response),
-        false => Ok(()),
-    }
+    let trouble = status.is_server_error() && status != StatusCode::NOT_IMPLEMENTED;
+    if trouble { Err(FailureKind::Response) } else { Ok(()) }
 }
 
 /// What gRPC's status says of the instance, if there is one: `UNKNOWN`, `DEADLINE_EXCEEDED`, `INTERNAL`, `UNAVAILABLE` and

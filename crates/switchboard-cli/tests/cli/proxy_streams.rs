@@ -1,4 +1,4 @@
-//! What lasts: streams both ways, WebSockets, gRPC, and that nothing is held back or piles up.
+//! What lasts: streams both ways, web sockets, gRPC, and that nothing is held back or piles up.
 
 use std::io::{Read as _, Write as _};
 use std::sync::Mutex;
@@ -62,7 +62,7 @@ fn what_is_not_taken_is_not_taken_in() {
             let _ = write!(stream, "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", 1_u64 << 40);
             stream.set_write_timeout(Some(Duration::from_secs(1))).unwrap();
             let mut written = 0;
-            while let Ok(more) = stream.write(&[0; 65536]) {
+            while let Ok(more) = stream.write(&vec![0; 65536]) {
                 written += more;
                 assert!(written < 64 << 20, "it is held somewhere");
             }
@@ -76,7 +76,7 @@ fn what_is_not_taken_is_not_taken_in() {
         .unwrap();
     client.set_write_timeout(Some(Duration::from_secs(1))).unwrap();
     let mut written = 0;
-    while let Ok(more) = client.write(&[0; 65536]) {
+    while let Ok(more) = client.write(&vec![0; 65536]) {
         written += more;
         assert!(written < 64 << 20, "it is held somewhere");
     }
