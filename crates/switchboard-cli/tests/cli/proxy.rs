@@ -1,6 +1,6 @@
 //! `proxy`: hosts, instances that fail, limits, the end.
 
-use std::io::{Read as _, Write as _};
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::TcpListener;
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
@@ -85,7 +85,7 @@ fn what_fails_is_left_out_and_what_may_be_repeated_is() {
         let answer = get(proxy.port, "web.localhost", "/");
         assert!(status(&answer) == "200" && answer.contains("switchboard-instance: well"), "{answer}");
     }
-    // It was not sent to the dead one, so it goes on; the one that fails has had it.
+    // It has had it, so it is not asked of another.
     for _ in 0..20 {
         let answer = exchange(proxy.port, &post("web.localhost", "hello"));
         let well = status(&answer) == "200" && answer.ends_with("got 5");
@@ -93,6 +93,28 @@ fn what_fails_is_left_out_and_what_may_be_repeated_is() {
     }
     let metrics = get(proxy.port, "localhost", "/metrics");
     assert!(metrics.contains("switchboard_selector_ejections_total{service=\"web\"}"), "{metrics}");
+}
+
+#[test]
+fn what_has_reached_nobody_goes_on_with_its_body() {
+    let proxy = Proxy::start(&["--strategy", "round-robin"]);
+    let _dead = proxy.register("web", "dead", closed(), &[]);
+    let _well = proxy.register("web", "well", answering(|_, body| ok(&format!("got {}", body.len()))), &[]);
+    let two = |said: &crate::support::Said| said.out.lines().count() == 2;
+    crate::support::until(&proxy.at, &["instances", "web", "--no-headers"], two);
+    let tried = || {
+        let metrics = get(proxy.port, "localhost", "/metrics");
+        !metrics.contains("switchboard_selector_calls_total{service=\"web\",outcome=\"connection\"} 0")
+    };
+    let end = Instant::now() + LIMIT;
+    loop {
+        let answer = exchange(proxy.port, &post("web.localhost", "hello"));
+        assert!(answer.ends_with("got 5"), "{answer}");
+        if tried() {
+            break;
+        }
+        assert!(Instant::now() < end, "the dead one was never asked");
+    }
 }
 
 #[test]
@@ -262,7 +284,8 @@ fn a_silent_connection_ends() {
     let port = server(|mut stream| drop(stream.read(&mut [0])));
     let _quiet = proxy.register("quiet", "q1", port, &[]);
     let mut client = connect(proxy.tcp[0]);
-    assert!(matches!(client.read(&mut [0]), Ok(0) | Err(_)));
+    let ended = client.read(&mut [0]).map_err(|error| error.kind());
+    assert!(matches!(ended, Ok(0) | Err(ErrorKind::ConnectionReset)), "{ended:?}");
 }
 
 #[test]
