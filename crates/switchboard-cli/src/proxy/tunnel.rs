@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use socket2::SockRef;
 use switchboard::ServiceName;
 use switchboard::client::{InFlight, Options};
 use switchboard::selector::FailureKind;
@@ -45,7 +46,7 @@ pub(crate) async fn serve(proxy: Arc<Proxy>, service: ServiceName, near: TcpStre
         Err(problem) => {
             tracing::warn!(%service, %peer, "{}", problem.text());
             // A client must not take this for a server that has nothing to say.
-            let _ = near.set_zero_linger();
+            let _ = SockRef::from(&near).set_linger(Some(Duration::ZERO));
             return;
         }
     };

@@ -1,11 +1,18 @@
 //! What lasts: streams both ways, web sockets, gRPC, and that nothing is held back or piles up.
 
+use std::convert::Infallible;
 use std::io::{Read as _, Write as _};
+use std::pin::Pin;
 use std::sync::Mutex;
 use std::sync::mpsc::channel;
+use std::task::Context;
 use std::time::Duration;
 
 use futures::{SinkExt as _, StreamExt as _};
+use hyper::body::{Body as _, Incoming};
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message;
@@ -15,7 +22,7 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 use tonic_health::server::HealthReporter;
 
-use crate::support::http::{connect, get, head, server};
+use crate::support::http::{answering, connect, get, head, ok, server};
 use crate::support::proxy::Proxy;
 use crate::support::{LIMIT, Running};
 
@@ -124,6 +131,55 @@ async fn a_websocket_goes_through() {
     while in_time(socket.next()).await.is_some_and(|message| message.is_ok()) {}
     in_time(echo).await.unwrap();
     assert_eq!(proxy.end().0.code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn http2_goes_on_by_what_the_instance_speaks() {
+    let proxy = Proxy::start(&[]);
+    let told = |head: &str, body: &[u8]| ok(&format!("{} {}", head.lines().next().unwrap(), body.len()));
+    let _web = proxy.register("web", "w1", answering(told), &[]);
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let answer = service_fn(|request: Request<Incoming>| async move {
+                let said = format!("{:?} {}", request.version(), request.uri());
+                Ok::<_, Infallible>(Response::new(said))
+            });
+            let http2 = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+            tokio::spawn(http2.serve_connection(TokioIo::new(stream), answer));
+        }
+    });
+    let _modern = proxy.register("modern", "m1", port, &["--meta", "protocol=h2c"]);
+
+    let stream = TcpStream::connect(("127.0.0.1", proxy.port)).await.unwrap();
+    let (sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    let ask = |host: &'static str, body: String| {
+        let mut sender = sender.clone();
+        async move {
+            let request = Request::post(format!("http://{host}.localhost/x?y")).body(body).unwrap();
+            let mut answer = sender.send_request(request).await.unwrap();
+            let mut said = Vec::new();
+            let next = |answer: &mut Response<Incoming>, cx: &mut Context<'_>| {
+                Pin::new(answer.body_mut()).poll_frame(cx)
+            };
+            while let Some(frame) = std::future::poll_fn(|cx| next(&mut answer, cx)).await {
+                said.extend(frame.unwrap().into_data().unwrap_or_default());
+            }
+            (answer.status().as_u16(), String::from_utf8(said).unwrap())
+        }
+    };
+    let calls = (0..100).map(|number| ask("web", "a".repeat(number * 1000)));
+    for (number, answer) in in_time(futures::future::join_all(calls)).await.into_iter().enumerate() {
+        assert_eq!(answer, (200, format!("POST /x?y HTTP/1.1 {}", number * 1000)));
+    }
+    let modern = in_time(ask("modern", "hello".into())).await;
+    assert_eq!(modern, (200, "HTTP/2.0 http://modern.localhost/x?y".into()));
+    assert!(get(proxy.port, "modern.localhost", "/").ends_with("HTTP/2.0 http://modern.localhost/"));
+    assert_eq!(in_time(ask("nobody", String::new())).await.0, 404);
 }
 
 /// gRPC's health service in this process.
