@@ -99,16 +99,21 @@ fn half_a_request_ends_with_its_client() {
     let (events, seen) = channel();
     let port = server(move |mut stream| {
         let head = head(&mut stream).unwrap().unwrap();
-        let mut body = Vec::new();
-        let _ = stream.read_to_end(&mut body);
-        events.send((head.contains("content-length: 100\r\n"), body)).unwrap();
+        let mut half = [0; 4];
+        stream.read_exact(&mut half).unwrap();
+        events.send((head.contains("content-length: 100\r\n"), half.to_vec())).unwrap();
+        let mut rest = Vec::new();
+        let _ = stream.read_to_end(&mut rest);
+        events.send((false, rest)).unwrap();
     });
     let _web = proxy.register("web", "w1", port, &[]);
     let mut client = connect(proxy.port);
     client.write_all(b"POST / HTTP/1.1\r\nhost: web.localhost\r\ncontent-length: 100\r\n\r\nhalf").unwrap();
-    // What is there is passed on at once; closing is what says that no more comes.
-    client.shutdown(std::net::Shutdown::Write).unwrap();
+    // What is there is passed on at once.
     assert_eq!(seen.recv_timeout(LIMIT), Ok((true, b"half".to_vec())));
+    // Closing is what says that no more comes.
+    client.shutdown(std::net::Shutdown::Write).unwrap();
+    assert_eq!(seen.recv_timeout(LIMIT), Ok((false, Vec::new())));
     drop(client);
     // Heads that never end, and connections that say nothing, keep nobody else from being served.
     let mut open = Vec::new();
@@ -165,7 +170,9 @@ fn an_instance_that_is_no_http_server_is_a_bad_gateway() {
 #[test]
 fn an_answer_that_breaks_off_does_not_pass_for_a_whole_one() {
     let proxy = Proxy::start(&[]);
-    let port = server(|mut stream| {
+    let (breaks, may_break) = channel();
+    let may_break = std::sync::Mutex::new(may_break);
+    let port = server(move |mut stream| {
         let head = head(&mut stream).unwrap().unwrap();
         let answer = if head.starts_with("GET /length") {
             "HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf"
@@ -173,12 +180,23 @@ fn an_answer_that_breaks_off_does_not_pass_for_a_whole_one() {
             "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\nhalf\r\n"
         };
         stream.write_all(answer.as_bytes()).unwrap();
+        may_break.lock().unwrap().recv_timeout(LIMIT).unwrap();
     });
     let _web = proxy.register("web", "w1", port, &[]);
-    let answer = get(proxy.port, "web.localhost", "/length");
-    assert!(answer.contains("content-length: 100\r\n") && answer.ends_with("half"), "{answer}");
-    let answer = get(proxy.port, "web.localhost", "/chunked");
-    assert!(answer.contains("4\r\nhalf\r\n") && !answer.ends_with("0\r\n\r\n"), "{answer}");
+    for (path, length, half) in
+        [("/length", "content-length: 100\r\n", "half"), ("/chunked", "chunked\r\n", "4\r\nhalf\r\n")]
+    {
+        let mut client = connect(proxy.port);
+        write!(client, "GET {path} HTTP/1.1\r\nhost: web.localhost\r\n\r\n").unwrap();
+        let head = head(&mut client).unwrap().unwrap();
+        assert!(head.contains(length), "{head}");
+        let mut body = vec![0; half.len()];
+        client.read_exact(&mut body).unwrap();
+        breaks.send(()).unwrap();
+        let mut rest = Vec::new();
+        let _ = client.read_to_end(&mut rest);
+        assert_eq!((body.as_slice(), rest.as_slice()), (half.as_bytes(), &[][..]), "no end in chunks either");
+    }
 }
 
 #[test]
