@@ -101,7 +101,7 @@ const GROUPS: [Group; 18] = [
     Group {
         what: "the command line, on a real Consul agent",
         choose: "--test cli",
-        filter: "consul:: serve:: operate:: render::",
+        filter: "consul:: serve:: operate:: proxy:: render::",
         needs: &[Need::Consul],
         outside: false,
         beside: false,
@@ -109,7 +109,7 @@ const GROUPS: [Group; 18] = [
     Group {
         what: "the command line, on a real Consul agent of today",
         choose: "--test cli",
-        filter: "consul:: serve:: operate:: render::",
+        filter: "consul:: serve:: operate:: proxy:: render::",
         needs: &[Need::ConsulCurrent],
         outside: false,
         beside: false,

@@ -94,6 +94,8 @@ pub(crate) enum Command {
     Pick(Pick),
     /// Send an HTTP request to a picked instance
     Call(Call),
+    /// Forward what is sent to NAME.localhost to an instance, for programs in any language
+    Proxy(crate::proxy::Settings),
     /// Deregister an instance that nobody else does
     Deregister(Deregister),
     /// Take an instance out of use without deregistering it, or back into use
@@ -565,7 +567,7 @@ pub(crate) struct Man {
     pub(crate) directory: Option<PathBuf>,
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     match humantime::parse_duration(text) {
         Ok(Duration::ZERO) => Err("is no time at all".into()),
         Ok(time) => Ok(time),

@@ -15,6 +15,7 @@ mod network;
 mod origin;
 mod output;
 mod process;
+mod proxy;
 mod reader;
 mod replace;
 mod serve;
@@ -41,7 +42,12 @@ fn main() -> ExitCode {
         Ok(arguments) => arguments,
         Err(error) => return failure::usage(&error),
     };
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+    // One thread starts sooner; a proxy is for the calls of a whole machine.
+    let mut runtime = match arguments.command {
+        Command::Proxy(_) => tokio::runtime::Builder::new_multi_thread(),
+        _ => tokio::runtime::Builder::new_current_thread(),
+    };
+    let runtime = match runtime.enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return Failure::failed("cannot start").because(&error).exit(),
     };
@@ -83,6 +89,7 @@ async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         Command::Run(args) => commands::run::run(&session, args).await,
         Command::Pick(args) => commands::pick::run(&session, &args).await,
         Command::Call(args) => commands::call::run(&session, &args).await,
+        Command::Proxy(settings) => proxy::run(&session, &settings).await,
         Command::Doctor(args) => doctor::run(&session, &args).await,
         Command::Top(args) => top::run(&session, &args).await,
         Command::Serve(args) => serve::run(&session, &args).await,

@@ -120,6 +120,13 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
             "switchboard call web /orders -d @order.json -H 'content-type: application/json'",
         )],
     ),
+    (
+        "proxy",
+        &[
+            ("Any program calls web as http://web.localhost:8080/:", "switchboard proxy"),
+            ("And finds the database on its usual port:", "switchboard proxy --tcp 5432=db"),
+        ],
+    ),
     ("deregister", &[("What a dead machine left behind:", "switchboard deregister web web-1")]),
     (
         "maintenance",

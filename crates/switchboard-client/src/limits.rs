@@ -33,7 +33,7 @@ impl Limits {
     }
 
     /// The limits of an attempt that finds out how an instance is and may be followed by another: that has as much time.
-    #[cfg(any(feature = "reqwest", feature = "tonic", test))]
+    #[cfg(any(feature = "caller", feature = "reqwest", feature = "tonic", test))]
     pub(crate) fn of_trial(self) -> Self {
         let half = self.left().map(|left| left / 2);
         Self { per_try: self.per_try.into_iter().chain(half).min(), ..self }
@@ -46,7 +46,7 @@ impl Limits {
     }
 
     /// What is left for the call.
-    #[cfg(any(feature = "reqwest", feature = "tonic", test))]
+    #[cfg(any(feature = "caller", feature = "reqwest", feature = "tonic", test))]
     pub(crate) fn left(&self) -> Option<Duration> {
         self.until.map(|until| until.saturating_duration_since(Instant::now()))
     }

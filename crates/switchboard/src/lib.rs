@@ -18,6 +18,7 @@
 //! | `tower` | a tower `Service` that picks for each request, and a `Discover` stream; includes `selector` |
 //! | `reqwest` | `http://hello/greet` for reqwest: a middleware, and a DNS resolver; includes `selector` |
 //! | `tonic` | a gRPC channel for a service name that picks for each call; includes `selector` |
+//! | `caller` | the loop of a call by name, for other protocols and proxies; includes `selector` |
 //! | `compose` | several registries as one, for migrations and spares: see [`connect`] |
 //! | `settings` | all settings as a structure for a program's own configuration file, and registries in a file, scheme `config:` |
 //! | `metrics` | counters, gauges and histograms of all of it, through the [`metrics`](https://docs.rs/metrics) facade |
@@ -62,8 +63,8 @@ pub use switchboard_watcher as watcher;
 #[cfg(feature = "selector")]
 pub use switchboard_selector as selector;
 
-/// Calls to services by name, with tower, reqwest and tonic.
-#[cfg(any(feature = "tower", feature = "reqwest", feature = "tonic"))]
+/// Calls to services by name, with tower, reqwest and tonic, or by other means.
+#[cfg(any(feature = "tower", feature = "reqwest", feature = "tonic", feature = "caller"))]
 pub use switchboard_client as client;
 
 /// What most programs need: `use switchboard::prelude::*;`.

@@ -7,11 +7,12 @@ use std::sync::Arc;
 use serde::Serialize;
 use switchboard::selector::{
     Balancer, ConsistentHash, Filter, LeastRequest, PeakEwma, Random, Request, RoundRobin, Selector,
+    SelectorBuilder,
 };
 use switchboard::watcher::Directory;
 use switchboard::{Instance, Registry, ServiceName};
 
-use crate::args::{self, Choice, StrategyName};
+use crate::args::{self, Choice, InstanceFilter, StrategyName};
 use crate::failure::Failure;
 use crate::output::{self, Listing, Look};
 use crate::session::Session;
@@ -94,17 +95,7 @@ impl Choice {
         let directory = Directory::builder(registry.clone()).ready_timeout(session.timeout).build();
         // A long-running client ramps new instances up; to this one all are new.
         let builder = Selector::builder(directory).without_slow_start();
-        let builder = match strategy {
-            StrategyName::Random => builder.strategy(Random),
-            StrategyName::RoundRobin => builder.strategy(RoundRobin),
-            StrategyName::LeastRequest => builder.strategy(LeastRequest),
-            StrategyName::PeakEwma => builder.strategy(PeakEwma),
-            StrategyName::Hash => builder.strategy(ConsistentHash),
-        };
-        let filters = self.filter.version.iter().map(Filter::version);
-        let filters = filters.chain(self.filter.tag.iter().map(Filter::tag));
-        let filters = filters.chain(self.filter.meta.iter().map(|(key, value)| Filter::label(key, value)));
-        let selector = filters.fold(builder, switchboard::selector::SelectorBuilder::filter).build();
+        let selector = self.filter.selecting().fold(strategy.on(builder), SelectorBuilder::filter).build();
         let balancer = selector.service(service)?;
         // On mDNS a lookup listens longer for a service not heard of yet than a view does before it calls it absent.
         let found = session.limited("lookup", registry.lookup(service)).await?;
@@ -117,5 +108,27 @@ impl Choice {
         };
         session.limited("watch", caught_up).await?;
         Ok(balancer)
+    }
+}
+
+impl StrategyName {
+    /// Picks by it.
+    pub(crate) fn on(self, builder: SelectorBuilder) -> SelectorBuilder {
+        match self {
+            Self::Random => builder.strategy(Random),
+            Self::RoundRobin => builder.strategy(RoundRobin),
+            Self::LeastRequest => builder.strategy(LeastRequest),
+            Self::PeakEwma => builder.strategy(PeakEwma),
+            Self::Hash => builder.strategy(ConsistentHash),
+        }
+    }
+}
+
+impl InstanceFilter {
+    /// The filters for a selector.
+    pub(crate) fn selecting(&self) -> impl Iterator<Item = Filter> + '_ {
+        let filters = self.version.iter().map(Filter::version);
+        let filters = filters.chain(self.tag.iter().map(Filter::tag));
+        filters.chain(self.meta.iter().map(|(key, value)| Filter::label(key, value)))
     }
 }

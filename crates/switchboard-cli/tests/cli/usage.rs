@@ -5,7 +5,7 @@ use std::process::Stdio;
 
 use crate::support::{golden, run, said, switchboard};
 
-const COMMANDS: [&str; 18] = [
+const COMMANDS: [&str; 19] = [
     "services",
     "instances",
     "describe",
@@ -16,6 +16,7 @@ const COMMANDS: [&str; 18] = [
     "run",
     "pick",
     "call",
+    "proxy",
     "deregister",
     "maintenance",
     "doctor",

@@ -197,12 +197,10 @@ async fn events_tell_all_first_and_then_what_is_different() {
     let served = Served::new().await;
     served.register(instance("a", "1", 1)).await;
     served.register(instance("b", "1", 1)).await;
+    served.json_until("/http_sd", |all| all.as_array().is_some_and(|all| all.len() == 2)).await;
     let mut events = served.events().await;
-    let mut first = events.state(|_| true).await;
-    while first["heard"] == false {
-        assert_eq!(first["instances"], json!([]), "a part for the whole");
-        first = events.state(|_| true).await;
-    }
+    let first = events.state(|_| true).await;
+    assert_eq!((&first["whole"], &first["heard"]), (&json!(true), &json!(true)));
     assert_eq!(first["instances"].as_array().unwrap().len(), 2, "{first}");
     served.set_health("a", "1", Health::Critical);
     let critical = events.state(|state| has(state, "1")).await;
@@ -227,13 +225,29 @@ async fn events_tell_all_first_and_then_what_is_different() {
     assert!(late["news"].as_array().unwrap().len() >= 6, "{late}");
 
     served.end().await;
-    loop {
-        match events.next().await {
-            Some((name, _)) if name == "state" => {}
-            Some((name, _)) => assert_eq!(name, "end"),
-            None => break,
-        }
+    let mut last = String::new();
+    while let Some((name, _)) = events.next().await {
+        last = name;
     }
+    assert_eq!(last, "end");
+}
+
+#[tokio::test]
+async fn a_part_is_not_taken_for_the_whole() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut served = Served::held(listener, MemoryRegistry::new(), None, &[]);
+    served.register(instance("a", "1", 1)).await;
+    served.register(instance("slow", "1", 1)).await;
+    served.hold = None;
+    let mut events = served.events().await;
+    let part = events.state(|state| has(state, "1")).await;
+    assert_eq!((&part["heard"], part["instances"].as_array().unwrap().len()), (&json!(false), 1));
+    for path in ["/api/services", "/api/services/a", "/http_sd"] {
+        assert_eq!(served.json(path).await.0, 503, "{path}");
+    }
+    served.slow.send_replace(true);
+    events.state(|state| state["heard"] == true).await;
+    assert_eq!(served.json("/http_sd").await.1.as_array().unwrap().len(), 2);
 }
 
 #[tokio::test]

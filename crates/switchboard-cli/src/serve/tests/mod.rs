@@ -18,7 +18,7 @@ use switchboard::{
     RegisterOptions, Registry, Result, ServiceName, Snapshot, SnapshotStream,
 };
 use tokio::net::TcpListener;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
@@ -38,6 +38,8 @@ struct Served {
     /// What the server sees of it.
     seen: Arc<MemoryRegistry>,
     reasons: Reasons,
+    /// Whether the service `slow` answers yet.
+    slow: watch::Sender<bool>,
     url: String,
     /// Nothing is asked of the registry until this is dropped.
     hold: Option<oneshot::Sender<()>>,
@@ -74,7 +76,8 @@ impl Served {
         let access = Access::new(address, token_file, names).unwrap();
         let seen = Arc::new(world.handle());
         let reasons = Reasons::default();
-        let registry = Checked { inner: seen.clone(), reasons: reasons.clone() };
+        let (slow, answers) = watch::channel(false);
+        let registry = Checked { inner: seen.clone(), reasons: reasons.clone(), answers };
         let (hold, held) = oneshot::channel();
         let (stop, stopped) = oneshot::channel();
         let task = tokio::spawn(async move {
@@ -85,7 +88,7 @@ impl Served {
             server.end().await;
         });
         let url = format!("http://{address}");
-        Self { world, seen, reasons, url, hold: Some(hold), stop: Some(stop), task }
+        Self { world, seen, reasons, slow, url, hold: Some(hold), stop: Some(stop), task }
     }
 
     async fn register(&self, instance: Instance) {
@@ -128,11 +131,12 @@ fn key(service: &str, id: &str) -> InstanceKey {
 
 type Reasons = Arc<Mutex<BTreeMap<InstanceKey, HealthReason>>>;
 
-/// A registry of this process, with the reasons for the health of its instances.
+/// A registry of this process, with the reasons for the health of its instances, and with a service that takes its time.
 #[derive(Debug)]
 struct Checked {
     inner: Arc<MemoryRegistry>,
     reasons: Reasons,
+    answers: watch::Receiver<bool>,
 }
 
 impl std::fmt::Display for Checked {
@@ -173,7 +177,13 @@ impl Registry for Checked {
         let with_reasons = move |snapshot: Snapshot| {
             Snapshot::new(snapshot.service().clone(), snapshot.all().iter().map(&with_reason))
         };
-        told.map(move |told| told.map(&with_reasons)).boxed()
+        let told = told.map(move |told| told.map(&with_reasons));
+        if service.as_str() != "slow" {
+            return told.boxed();
+        }
+        let mut answers = self.answers.clone();
+        let answered = async move { answers.wait_for(|answers| *answers).await.map(drop) };
+        futures::stream::once(answered).flat_map(move |_| futures::stream::empty()).chain(told).boxed()
     }
 
     fn watch_services(&self) -> NamesStream {

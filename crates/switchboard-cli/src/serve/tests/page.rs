@@ -53,6 +53,10 @@ async fn it_lists_filters_and_tells_all_by_keyboard() {
     served.set_health("web", "w-1", Health::Warning);
     browser.until(&ids("o-1 w-2 w-1 o-2")).await;
     browser.until("document.activeElement.textContent === 'o-2'").await;
+    // It moves itself.
+    served.set_health("orders", "o-2", Health::Warning);
+    browser.until(&ids("o-1 w-2 o-2 w-1")).await;
+    browser.until("document.activeElement.textContent === 'o-2'").await;
 
     browser.press(&["Enter"]).await;
     browser.until("document.getElementById('details').open").await;

@@ -1,6 +1,8 @@
 //! The program under test, what it writes, and where it looks.
 
 pub(crate) mod agent;
+pub(crate) mod http;
+pub(crate) mod proxy;
 pub(crate) mod shell;
 pub(crate) mod terminal;
 

@@ -1,0 +1,239 @@
+//! Bodies on their way through: piece by piece, and never more than one held.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use hyper::body::{Body as _, Frame, Incoming, SizeHint};
+use switchboard::client::InFlight;
+use switchboard::selector::FailureKind;
+use tokio::sync::oneshot;
+
+use super::connection::Busy;
+use super::quiet::{Moved, Quiet};
+use super::upstream::judge;
+
+pub(crate) type BoxError = Box<dyn StdError + Send + Sync>;
+
+/// The body of a response.
+pub(crate) enum Body {
+    Empty,
+    Own(Bytes),
+    Forwarded(Box<Download>),
+}
+
+impl From<Bytes> for Body {
+    fn from(text: Bytes) -> Self {
+        Self::Own(text)
+    }
+}
+
+impl hyper::body::Body for Body {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match &mut *self {
+            Self::Empty => Poll::Ready(None),
+            Self::Own(text) => {
+                let text = std::mem::take(text);
+                *self = Self::Empty;
+                Poll::Ready(Some(Ok(Frame::data(text))))
+            }
+            Self::Forwarded(download) => download.poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Own(text) => text.is_empty(),
+            Self::Forwarded(download) => download.incoming.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Empty => SizeHint::with_exact(0),
+            Self::Own(text) => SizeHint::with_exact(text.len() as u64),
+            Self::Forwarded(download) => download.incoming.size_hint(),
+        }
+    }
+}
+
+/// What an instance answers. The call is in flight, and the connection busy, until it has ended.
+pub(crate) struct Download {
+    pub(crate) incoming: Incoming,
+    pub(crate) in_flight: Option<InFlight>,
+    /// gRPC's status comes at the end.
+    pub(crate) is_grpc: bool,
+    /// The request's own body, which may break off.
+    pub(crate) upload: Option<Arc<Upload>>,
+    pub(crate) quiet: Quiet,
+    pub(crate) _busy: Busy,
+}
+
+impl Download {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let frame = Pin::new(&mut self.incoming).poll_frame(cx);
+        match &frame {
+            Poll::Ready(Some(Ok(frame))) => {
+                self.quiet.moved.again();
+                match frame.trailers_ref() {
+                    Some(trailers) if self.is_grpc => self.finish(judge(trailers).unwrap_or(Ok(()))),
+                    _ if self.incoming.is_end_stream() && !self.is_grpc => self.finish(Ok(())),
+                    _ => {}
+                }
+            }
+            Poll::Ready(Some(Err(_))) => self.finish(Err(FailureKind::Connection)),
+            // A gRPC call that ends without a status has not ended well.
+            Poll::Ready(None) if self.is_grpc => self.finish(Err(FailureKind::Response)),
+            Poll::Ready(None) => self.finish(Ok(())),
+            Poll::Pending if self.quiet.poll_over(cx).is_ready() => {
+                let limit = humantime::format_duration(self.quiet.limit);
+                return Poll::Ready(Some(Err(format!("nothing has moved for {limit}").into())));
+            }
+            Poll::Pending => {}
+        }
+        frame.map_err(Into::into)
+    }
+
+    fn finish(&mut self, outcome: Result<(), FailureKind>) {
+        let broken = self.upload.as_ref().is_some_and(|upload| upload.is_broken());
+        match self.in_flight.take() {
+            Some(in_flight) if !broken => in_flight.finish(outcome),
+            // The client's own fault.
+            _ => {}
+        }
+    }
+}
+
+/// A client's body, for whichever attempt is the first to ask for it.
+pub(crate) struct Upload {
+    body: Mutex<Option<Incoming>>,
+    hint: SizeHint,
+    broken: AtomicBool,
+    moved: Moved,
+    limit: Duration,
+}
+
+impl Upload {
+    /// It breaks off when nothing comes for so long.
+    pub(crate) fn new(body: Incoming, moved: Moved, limit: Duration) -> Arc<Self> {
+        let hint = body.size_hint();
+        Arc::new(Self { body: Mutex::new(Some(body)), hint, broken: AtomicBool::new(false), moved, limit })
+    }
+
+    /// Whether nothing of it has been read, so that another attempt may have it.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.body.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
+    /// Whether it broke off.
+    pub(crate) fn is_broken(&self) -> bool {
+        self.broken.load(Ordering::Acquire)
+    }
+
+    fn take(&self) -> Option<Incoming> {
+        self.body.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+impl fmt::Debug for Upload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Upload").field("hint", &self.hint).finish_non_exhaustive()
+    }
+}
+
+/// The body of one attempt.
+pub(crate) enum RequestBody {
+    Empty,
+    Upload(Box<Part>),
+}
+
+/// An attempt's hold on the client's body.
+pub(crate) struct Part {
+    upload: Arc<Upload>,
+    taken: Option<Incoming>,
+    /// Told, or dropped, when all has been sent.
+    sent: Option<oneshot::Sender<()>>,
+    quiet: Quiet,
+}
+
+impl RequestBody {
+    /// The body for an attempt, and what ends when it has been sent.
+    pub(crate) fn of(upload: Option<&Arc<Upload>>) -> (Self, impl Future<Output = ()> + use<>) {
+        let (sender, sent) = oneshot::channel();
+        let body = upload.map(|upload| {
+            let quiet = Quiet::new(upload.moved.clone(), upload.limit);
+            Box::new(Part { upload: upload.clone(), taken: None, sent: Some(sender), quiet })
+        });
+        (body.map_or(Self::Empty, Self::Upload), async { drop(sent.await) })
+    }
+}
+
+impl Part {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        if self.taken.is_none() {
+            self.upload.moved.again();
+            self.taken = self.upload.take();
+        }
+        let Some(body) = &mut self.taken else {
+            return Poll::Ready(Some(Err("the body belongs to another attempt".into())));
+        };
+        let mut frame = Pin::new(&mut *body).poll_frame(cx).map_err(BoxError::from);
+        let is_end = body.is_end_stream();
+        match &frame {
+            Poll::Ready(Some(Ok(_))) => self.upload.moved.again(),
+            Poll::Pending if self.quiet.poll_over(cx).is_ready() => {
+                let limit = humantime::format_duration(self.quiet.limit);
+                frame = Poll::Ready(Some(Err(format!("nothing came for {limit}").into())));
+            }
+            Poll::Pending | Poll::Ready(_) => {}
+        }
+        if let Poll::Ready(Some(Err(_))) = &frame {
+            self.upload.broken.store(true, Ordering::Release);
+        }
+        if is_end || matches!(frame, Poll::Ready(None)) {
+            self.sent = None;
+        }
+        frame
+    }
+}
+
+impl hyper::body::Body for RequestBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match &mut *self {
+            Self::Empty => Poll::Ready(None),
+            Self::Upload(part) => part.poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Upload(part) => part.taken.as_ref().is_some_and(Incoming::is_end_stream),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Empty => SizeHint::with_exact(0),
+            Self::Upload(part) => part.taken.as_ref().map_or_else(|| part.upload.hint, Incoming::size_hint),
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! The proxy, with its ports.
+
+use std::process::ExitStatus;
+
+use rustix::process::Signal;
+use serde_json::Value;
+
+use super::{Running, mdns, switchboard};
+
+pub(crate) struct Proxy {
+    pub(crate) running: Running,
+    /// Where it takes HTTP.
+    pub(crate) port: u16,
+    /// Where it takes connections for services.
+    pub(crate) tcp: Vec<u16>,
+    pub(crate) at: String,
+}
+
+impl Proxy {
+    pub(crate) fn start(arguments: &[&str]) -> Self {
+        Self::of(&mdns(), arguments)
+    }
+
+    pub(crate) fn of(at: &str, arguments: &[&str]) -> Self {
+        let arguments = [&["proxy", "--port", "0", "--json"], arguments].concat();
+        let running = Running::start(switchboard(at, &arguments));
+        let line = running.line_with("listening");
+        let said: Value = serde_json::from_str(&line).unwrap();
+        let port = |address: &Value| -> u16 {
+            address.as_str().unwrap().rsplit(':').next().unwrap().parse().unwrap()
+        };
+        let tcp = said["tcp"].as_array().unwrap().iter().map(|through| port(&through["address"])).collect();
+        Self { running, port: port(&said["http"][0]), tcp, at: at.to_owned() }
+    }
+
+    /// Registers an instance on loopback, for as long as what this gives is held.
+    pub(crate) fn register(&self, service: &str, id: &str, port: u16, more: &[&str]) -> Running {
+        let address = format!("127.0.0.1:{port}");
+        let register = [&["register", service, &address, "--id", id], more].concat();
+        let running = Running::start(switchboard(&self.at, &register));
+        running.line_with("registered");
+        running
+    }
+
+    /// Ends it as the system does; what it still said.
+    pub(crate) fn end(self) -> (ExitStatus, Vec<String>) {
+        self.running.signal(Signal::TERM);
+        self.running.end()
+    }
+}
