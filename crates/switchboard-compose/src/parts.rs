@@ -124,12 +124,7 @@ impl Parts {
             .filter(|(_, answer)| !can_any || can(answer))
             .filter_map(|(at, answer)| Some((at, answer.err()?)))
             .collect();
-        match failed.first() {
-            None => Ok(()),
-            // Who registers there is for registrars to know.
-            Some((_, error)) if error.registered_by().is_some() => Err(error.clone()),
-            Some(_) => Err(self.error(operation, failed)),
-        }
+        if failed.is_empty() { Ok(()) } else { Err(self.error(operation, failed)) }
     }
 
     /// What several said, as one error: of the kind of the first.
