@@ -25,7 +25,7 @@ struct Group {
 
 const CARGO_TEST: &str = "cargo test --offline --workspace --all-features";
 
-const GROUPS: [Group; 18] = [
+const GROUPS: [Group; 19] = [
     Group {
         what: "mDNS between machines (network namespaces)",
         choose: "--test namespaces",
@@ -87,6 +87,14 @@ const GROUPS: [Group; 18] = [
         choose: "--test clusters",
         filter: "",
         needs: &[Need::ConsulCurrent],
+        outside: true,
+        beside: true,
+    },
+    Group {
+        what: "several registries as one, on real Consul agents",
+        choose: "--test composed",
+        filter: "",
+        needs: &[Need::Consul],
         outside: true,
         beside: true,
     },
