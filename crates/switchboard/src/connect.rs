@@ -16,9 +16,9 @@ pub const ENVIRONMENT_VARIABLE: &str = "SWITCHBOARD_REGISTRY";
 const DEFAULT: &str = "mdns:";
 
 /// The schemes that are features of the same name.
-const FEATURES: [&str; 2] = ["mdns", "consul"];
+const FEATURES: [&str; 3] = ["mdns", "consul", "etcd"];
 
-/// Opens the registry that `url` names, such as `mdns:`, `consul://127.0.0.1:8500?dc=dc1` or `memory:`.
+/// Opens the registry that `url` names, such as `mdns:`, `consul://127.0.0.1:8500?dc=dc1`, `etcd://127.0.0.1:2379` or `memory:`.
 ///
 /// With the feature `compose`, several make one, by operators between blanks, so that nothing in the URLs needs to be escaped. From
 /// the one that binds most to the one that binds least:
@@ -65,13 +65,13 @@ type Open = Arc<dyn Fn(RegistryUrl) -> BoxFuture<'static, Result<Arc<dyn Registr
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), switchboard::Error> {
-/// let connector = Connector::new().scheme("etcd", |url| async move {
-///     let mut params = url.params("etcd");
+/// let connector = Connector::new().scheme("hosts", |url| async move {
+///     let mut params = url.params("hosts");
 ///     let _prefix: Option<String> = params.take("prefix")?;
 ///     params.finish()?;
 ///     Ok(MemoryRegistry::new()) // your own registry here
 /// });
-/// let registry = connector.connect("etcd://127.0.0.1:2379?prefix=services").await?;
+/// let registry = connector.connect("hosts:/etc/hosts?prefix=services").await?;
 /// # Ok(())
 /// # }
 /// ```
@@ -91,6 +91,9 @@ impl Connector {
         #[cfg(feature = "consul")]
         let connector = connector
             .scheme("consul", |url| async move { switchboard_consul::ConsulRegistry::from_url(&url) });
+        #[cfg(feature = "etcd")]
+        let connector =
+            connector.scheme("etcd", |url| async move { switchboard_etcd::EtcdRegistry::from_url(&url) });
         connector
     }
 
@@ -242,12 +245,21 @@ mod tests {
                 "registry scheme \"consul\": needs the feature \"consul\", which is off; turn it on by `cargo add \
                  switchboard-discovery --features consul`",
             ),
-            #[cfg(all(feature = "mdns", feature = "consul"))]
-            ("zookeeper:", "registry scheme \"zookeeper\": is unknown; there are: consul, mdns, memory"),
-            #[cfg(all(feature = "mdns", feature = "consul"))]
+            #[cfg(not(feature = "etcd"))]
+            (
+                "etcd:",
+                "registry scheme \"etcd\": needs the feature \"etcd\", which is off; turn it on by `cargo add \
+                 switchboard-discovery --features etcd`",
+            ),
+            #[cfg(all(feature = "mdns", feature = "consul", feature = "etcd"))]
+            (
+                "zookeeper:",
+                "registry scheme \"zookeeper\": is unknown; there are: consul, etcd, mdns, memory",
+            ),
+            #[cfg(all(feature = "mdns", feature = "consul", feature = "etcd"))]
             (
                 "http://127.0.0.1:8500",
-                "registry scheme \"http\": is unknown; there are: consul, mdns, memory, and a Consul agent is written \
+                "registry scheme \"http\": is unknown; there are: consul, etcd, mdns, memory, and a Consul agent is written \
                  consul://HOST:PORT",
             ),
             #[cfg(feature = "consul")]
@@ -300,7 +312,7 @@ mod tests {
         );
     }
 
-    #[cfg(any(feature = "mdns", feature = "consul"))]
+    #[cfg(any(feature = "mdns", feature = "consul", feature = "etcd"))]
     #[test]
     fn outside_a_runtime_what_needs_one_says_where_to_find_it() {
         use futures::executor::block_on;
@@ -317,6 +329,12 @@ mod tests {
             let registry = block_on(connect("consul://127.0.0.1:1")).unwrap();
             let error = block_on(registry.services()).unwrap_err();
             assert_eq!(error.to_string(), format!("consul: services: {WHY}"));
+        }
+        #[cfg(feature = "etcd")]
+        {
+            let registry = block_on(connect("etcd://127.0.0.1:1")).unwrap();
+            let error = block_on(registry.services()).unwrap_err();
+            assert_eq!(error.to_string(), format!("etcd: services: {WHY}"));
         }
     }
 

@@ -9,6 +9,7 @@
 //! |---|---|
 //! | `mdns` (default) | the registry on the local link, scheme `mdns:` |
 //! | `consul` | Consul, scheme `consul:` |
+//! | `etcd` | etcd, scheme `etcd:` |
 //! | `registrar` | the server side: renewals, health checks, withdrawal, graceful shutdown |
 //! | `axum` | `Serve`: an HTTP server in one call, registered, with `/ready`, deregistered and drained at the end; includes `registrar` |
 //! | `tonic-server` | the same for gRPC, with the health service; includes `registrar` |
@@ -36,6 +37,10 @@ pub use switchboard_mdns as mdns;
 /// The registry to grow into: Consul, over its HTTP API.
 #[cfg(feature = "consul")]
 pub use switchboard_consul as consul;
+
+/// The registry for those who have etcd.
+#[cfg(feature = "etcd")]
+pub use switchboard_etcd as etcd;
 
 /// Several registries as one: united, in turn, mirrored, or by the service's name.
 #[cfg(feature = "compose")]
