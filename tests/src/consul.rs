@@ -22,7 +22,7 @@ pub const LIMIT: Duration = Duration::from_secs(30);
 
 /// Ends with the test, however the test ends: a shell holds the agent and kills it when its standard input closes,
 /// which the kernel does for a test that was killed. It removes the files too, unless a line asks for another start.
-const KEEPER: &str = r#""$@" >>"$AGENT_DIR/log" 2>&1 & pid=$!
+pub(crate) const KEEPER: &str = r#""$@" >>"$AGENT_DIR/log" 2>&1 & pid=$!
 echo $pid >"$AGENT_DIR/pid"
 if read -r _; then again=1; fi
 kill -9 $pid 2>/dev/null
@@ -46,7 +46,7 @@ pub struct Agent {
 }
 
 /// Ports below the range that outgoing connections take theirs from, free for TCP and UDP.
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     // Processes started one after the other must not try the same ports at the same time.
     let start = u16::try_from(u64::from(std::process::id()) * 977 % 20_000).unwrap();

@@ -4,6 +4,7 @@
 //! | module | holds |
 //! |---|---|
 //! | [`consul`] | Consul agents on free loopback ports |
+//! | [`etcd`] | etcd on free loopback ports, alone and three members |
 //! | [`netns`] | namespaces joined by bridges, and what breaks in them |
 //! | [`program`] | a program in a namespace that takes commands and reports in JSON lines |
 //! | [`peers`] | Avahi, python-zeroconf, hashicorp/mdns |
@@ -13,6 +14,7 @@
 //! Everything here is for tests, so it panics with the reason when something cannot be had.
 
 pub mod consul;
+pub mod etcd;
 pub mod netns;
 pub mod packet;
 pub mod peers;

@@ -31,7 +31,7 @@ pub(crate) enum Need {
     Nginx,
     /// `haproxy`, likewise.
     Haproxy,
-    /// protoc, which etcd-client is built with, and etcd itself.
+    /// etcd, and its own command.
     Etcd,
     /// A browser without a window, whichever of its two there is.
     Chromium,
@@ -65,8 +65,8 @@ impl Need {
             }
             Self::Nginx => installed("nginx -v", "nginx"),
             Self::Haproxy => installed("haproxy -v", "haproxy"),
-            Self::Etcd => installed("protoc --version", "protobuf-compiler")
-                .and_then(|()| installed("etcd --version", "etcd-server")),
+            Self::Etcd => installed("etcd --version", "etcd-server")
+                .and_then(|()| installed("etcdctl version", "etcd-client")),
             Self::Chromium if succeeds("chromium --version") => Ok(()),
             Self::Chromium => installed("chromium-headless-shell --version", "chromium-headless-shell"),
             Self::Prometheus => installed("promtool --version", "prometheus"),

@@ -25,7 +25,7 @@ struct Group {
 
 const CARGO_TEST: &str = "cargo test --offline --workspace --all-features";
 
-const GROUPS: [Group; 19] = [
+const GROUPS: [Group; 21] = [
     Group {
         what: "mDNS between machines (network namespaces)",
         choose: "--test namespaces",
@@ -107,6 +107,22 @@ const GROUPS: [Group; 19] = [
         beside: false,
     },
     Group {
+        what: "etcd, with a real one",
+        choose: "--test etcd",
+        filter: "--skip interop",
+        needs: &[Need::Etcd],
+        outside: false,
+        beside: false,
+    },
+    Group {
+        what: "go-micro and gRPC on etcd, with real programs of theirs",
+        choose: "--test etcd",
+        filter: "interop",
+        needs: &[Need::Etcd, Need::Go],
+        outside: true,
+        beside: false,
+    },
+    Group {
         what: "the command line, on a real Consul agent",
         choose: "--test cli",
         filter: "consul:: serve:: operate:: proxy:: render::",
@@ -180,9 +196,6 @@ const GROUPS: [Group; 19] = [
     },
 ];
 
-/// A workspace of its own, as it is built with what not every machine has.
-const ETCD: &str = "cargo test --manifest-path crates/switchboard-etcd/Cargo.toml --target-dir target/etcd";
-
 pub(crate) fn run() -> Result<(), String> {
     let count = run_all()?;
     println!();
@@ -223,14 +236,6 @@ fn run_all() -> Result<Count, String> {
         } else {
             count.left_out.push(format!("{}: {}", group.what, missing.join("; ")));
         }
-    }
-    match Need::Etcd.provide() {
-        Ok(()) => {
-            execute(&format!("{ETCD} --no-run"))?;
-            let line = format!("{ETCD} --offline --no-fail-fast -- --include-ignored");
-            count.add(&line, isolated(namespace.as_ref(), &line), &show)?;
-        }
-        Err(why) => count.left_out.push(format!("etcd, with a real one: {why}")),
     }
     let wine = Wine::get();
     match &wine {

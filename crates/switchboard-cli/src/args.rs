@@ -29,7 +29,7 @@ pub(crate) struct Arguments {
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Global options")]
 pub(crate) struct Global {
-    /// The registry: `mdns:`, `mdns:?interface=lo`, `consul://127.0.0.1:8500`, … [env: SWITCHBOARD_REGISTRY] [default: the current context, or mdns:]
+    /// The registry: `mdns:`, `mdns:?interface=lo`, `consul://127.0.0.1:8500`, `etcd://127.0.0.1:2379`, … [env: SWITCHBOARD_REGISTRY] [default: the current context, or mdns:]
     // The environment is read without clap, to tell an empty variable, which counts as none, from an empty option, which is a mistake.
     #[allow(clippy::doc_markdown, reason = "the help is no markdown")]
     #[arg(long, global = true, value_name = "URL", value_parser = NonEmptyStringValueParser::new())]

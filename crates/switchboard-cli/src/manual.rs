@@ -39,6 +39,9 @@ The file with the contexts, by default $XDG_CONFIG_HOME/switchboard/config.toml 
 CONSUL_HTTP_TOKEN, CONSUL_HTTP_TOKEN_FILE, CONSUL_CACERT, …
 What Consul's own command reads, for consul: registries.
 .TP
+ETCDCTL_ENDPOINTS, ETCDCTL_USER, ETCDCTL_CACERT, …
+What etcd's own command reads, for etcd: registries.
+.TP
 NO_COLOR
 No colours.
 .TP

@@ -62,6 +62,10 @@ impl EtcdRegistry {
         EtcdBuilder::from_url(url).map_err(|invalid| Error::invalid(BACKEND, "connect", &invalid))?.open()
     }
 
+    pub(crate) fn client(&self) -> &Client {
+        &self.inner.client
+    }
+
     pub(crate) fn new(settings: Settings) -> Self {
         let inner = Inner {
             client: Arc::new(Client::new(settings)),
@@ -76,8 +80,15 @@ impl EtcdRegistry {
 }
 
 impl Inner {
+    /// Whether something can be asked for: it is not closed, and there is a runtime.
     fn open(&self, operation: &'static str) -> Result<()> {
-        if self.closed.load(Ordering::Acquire) { Err(Error::closed(BACKEND, operation)) } else { Ok(()) }
+        if self.closed.load(Ordering::Acquire) {
+            return Err(Error::closed(BACKEND, operation));
+        }
+        if tokio::runtime::Handle::try_current().is_err() {
+            return Err(Error::no_runtime(BACKEND, operation));
+        }
+        Ok(())
     }
 
     fn root(&self) -> String {
@@ -96,7 +107,7 @@ impl Inner {
         let (found, _) = self.client.range(operation, scope.root(), scope.keys_only()).await?;
         self.open(operation)?;
         for entry in &found {
-            scope.put(entry.key(), entry.value());
+            scope.put(&entry.key, &entry.value);
         }
         Ok(scope.state())
     }
@@ -157,7 +168,7 @@ impl Registry for EtcdRegistry {
 
     fn watch(&self, service: &ServiceName) -> SnapshotStream {
         let inner = &self.inner;
-        if let Err(error) = ready(inner, "watch") {
+        if let Err(error) = inner.open("watch") {
             return futures::stream::once(async { Err(error) }).boxed();
         }
         let mut services = inner.services.lock().unwrap_or_else(PoisonError::into_inner);
@@ -172,7 +183,7 @@ impl Registry for EtcdRegistry {
 
     fn watch_services(&self) -> NamesStream {
         let inner = &self.inner;
-        if let Err(error) = ready(inner, "watch_services") {
+        if let Err(error) = inner.open("watch_services") {
             return futures::stream::once(async { Err(error) }).boxed();
         }
         let mut names = inner.names.lock().unwrap_or_else(PoisonError::into_inner);
@@ -206,15 +217,6 @@ impl Registry for EtcdRegistry {
         }
         inner.registrations.revoke_all(&inner.client).await
     }
-}
-
-/// Whether something can be followed.
-fn ready(inner: &Inner, operation: &'static str) -> Result<()> {
-    inner.open(operation)?;
-    if tokio::runtime::Handle::try_current().is_err() {
-        return Err(Error::no_runtime(BACKEND, operation));
-    }
-    Ok(())
 }
 
 /// Deregisters in the background what is still registered, if there is a runtime to do so.

@@ -4,11 +4,13 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use etcd_client::{Certificate, ConnectOptions, Identity, TlsOptions};
 use switchboard_core::{Error, Invalid, RegistryUrl, Result};
+use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
 
 use crate::BACKEND;
 use crate::backend::EtcdRegistry;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// What values are written as. All are read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -45,11 +47,26 @@ pub struct EtcdBuilder {
 /// All that is needed, with defaults filled in.
 #[derive(Clone)]
 pub(crate) struct Settings {
-    pub(crate) endpoints: Vec<String>,
+    /// At least one.
+    pub(crate) members: Vec<Member>,
     pub(crate) prefix: String,
     pub(crate) wire: Wire,
     pub(crate) timeout: Duration,
-    pub(crate) options: ConnectOptions,
+    pub(crate) user: Option<User>,
+}
+
+/// A member of the cluster.
+#[derive(Clone)]
+pub(crate) struct Member {
+    /// `HOST:PORT`.
+    pub(crate) host: String,
+    pub(crate) endpoint: Endpoint,
+}
+
+#[derive(Clone)]
+pub(crate) struct User {
+    pub(crate) name: String,
+    pub(crate) password: String,
 }
 
 impl EtcdBuilder {
@@ -167,52 +184,25 @@ impl EtcdBuilder {
         let is_https = endpoints.iter().any(|endpoint| endpoint.starts_with("https://"));
         let tls = self.tls.unwrap_or(is_https || ca_cert.is_some() || client_cert.is_some());
         let scheme = if tls { "https" } else { "http" };
-        let endpoints = endpoints.into_iter().map(|endpoint| {
-            let host = endpoint.split_once("://").map_or(&*endpoint, |(_, host)| host);
-            let url = format!("{scheme}://{host}");
-            match url.parse::<tonic::transport::Uri>() {
-                Ok(uri) if uri.port().is_some() => Ok(url),
-                _ => Err(Invalid::quoting("etcd endpoint", host, "is no HOST:PORT")),
-            }
+        let tls = if tls { Some(tls_config(ca_cert, client_cert, client_key)?) } else { None };
+        let members = endpoints.iter().map(|endpoint| {
+            let host = endpoint.split_once("://").map_or(&**endpoint, |(_, host)| host);
+            member(scheme, host.trim_end_matches('/'), tls.clone())
         });
-        let endpoints = endpoints.collect::<Result<Vec<_>, _>>()?;
-
-        // A member that is cut off from its leader is an error, not silence; and so is a connection that has died.
-        let mut options = ConnectOptions::new()
-            .with_require_leader(true)
-            .with_auto_token_refresh(true)
-            .with_connect_timeout(Duration::from_secs(3))
-            .with_keep_alive(Duration::from_secs(10), Duration::from_secs(5))
-            .with_keep_alive_while_idle(true);
-        if tls {
-            let mut tls = TlsOptions::new().with_enabled_roots();
-            if let Some(path) = &ca_cert {
-                tls = TlsOptions::new().ca_certificate(Certificate::from_pem(read(path)?));
-            }
-            match (&client_cert, &client_key) {
-                (Some(cert), Some(key)) => tls = tls.identity(Identity::from_pem(read(cert)?, read(key)?)),
-                (None, None) => {}
-                _ => {
-                    return Err(Invalid::new(
-                        "etcd client certificate",
-                        "takes both a certificate and its key",
-                    ));
+        let members = members.collect::<Result<Vec<_>, _>>()?;
+        let user = match self.user.or_else(|| variable("ETCDCTL_USER")) {
+            None => None,
+            Some(user) => Some(match user.split_once(':') {
+                Some((name, password)) if self.password.is_none() => {
+                    User { name: name.to_owned(), password: password.to_owned() }
                 }
-            }
-            options = options.with_tls(tls);
-        }
-        let user = self.user.or_else(|| variable("ETCDCTL_USER"));
-        if let Some(user) = user {
-            let (name, password) = match user.split_once(':') {
-                Some((name, password)) if self.password.is_none() => (name.to_owned(), password.to_owned()),
                 _ => {
                     let password = self.password.or_else(|| variable("ETCDCTL_PASSWORD"));
                     let why = "needs a password: ETCDCTL_PASSWORD, or password= in the URL";
-                    (user, password.ok_or_else(|| Invalid::new("etcd user", why))?)
+                    User { name: user, password: password.ok_or_else(|| Invalid::new("etcd user", why))? }
                 }
-            };
-            options = options.with_user(name, password);
-        }
+            }),
+        };
         let prefix = self.prefix.unwrap_or_else(|| {
             match self.wire {
                 Wire::Plain => "switchboard",
@@ -222,19 +212,68 @@ impl EtcdBuilder {
             .into()
         });
         let timeout = self.timeout.unwrap_or(Duration::from_secs(10));
-        Ok(Settings { endpoints, prefix, wire: self.wire, timeout, options })
+        Ok(Settings { members, prefix, wire: self.wire, timeout, user })
     }
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, Invalid> {
-    std::fs::read(path).map_err(|error| Invalid::new(format!("file {}", path.display()), error.to_string()))
+fn member(scheme: &str, host: &str, tls: Option<ClientTlsConfig>) -> Result<Member, Invalid> {
+    let is_none = || Invalid::quoting("etcd endpoint", host, "is no HOST:PORT");
+    let endpoint = Endpoint::from_shared(format!("{scheme}://{host}")).map_err(|_| is_none())?;
+    if endpoint.uri().port_u16().is_none() || endpoint.uri().path() != "/" {
+        return Err(is_none());
+    }
+    let mut endpoint = endpoint
+        .connect_timeout(CONNECT_TIMEOUT)
+        // etcd refuses pings more often than each 5 s. A connection that has died is an error within 15 s, not silence.
+        .http2_keep_alive_interval(Duration::from_secs(10))
+        .keep_alive_timeout(Duration::from_secs(5))
+        .keep_alive_while_idle(true);
+    if let Some(tls) = tls {
+        endpoint = endpoint.tls_config(tls).map_err(|error| {
+            let cause = std::error::Error::source(&error).map_or(error.to_string(), ToString::to_string);
+            Invalid::new("TLS to etcd", format!("cannot be set up from the files given: {cause}"))
+        })?;
+    }
+    Ok(Member { host: host.to_owned(), endpoint })
+}
+
+fn tls_config(
+    ca_cert: Option<PathBuf>,
+    client_cert: Option<PathBuf>,
+    client_key: Option<PathBuf>,
+) -> Result<ClientTlsConfig, Invalid> {
+    let mut tls = ClientTlsConfig::new().timeout(CONNECT_TIMEOUT);
+    tls = match ca_cert {
+        Some(path) => tls.ca_certificate(Certificate::from_pem(read_pem(&path, "CERTIFICATE")?)),
+        None => tls.with_enabled_roots(),
+    };
+    match (client_cert, client_key) {
+        (Some(cert), Some(key)) => {
+            let cert = read_pem(&cert, "CERTIFICATE")?;
+            Ok(tls.identity(Identity::from_pem(cert, read_pem(&key, "PRIVATE KEY")?)))
+        }
+        (None, None) => Ok(tls),
+        _ => Err(Invalid::new("etcd client certificate", "takes both a certificate and its key")),
+    }
+}
+
+/// A PEM file that holds something of this kind.
+fn read_pem(path: &Path, kind: &str) -> Result<Vec<u8>, Invalid> {
+    let what = || format!("file {}", path.display());
+    let pem = std::fs::read(path).map_err(|error| Invalid::new(what(), error.to_string()))?;
+    if String::from_utf8_lossy(&pem)
+        .lines()
+        .any(|line| line.starts_with("-----BEGIN ") && line.contains(kind))
+    {
+        return Ok(pem);
+    }
+    Err(Invalid::new(what(), format!("holds no {} in PEM", kind.to_lowercase())))
 }
 
 /// Without credentials.
 impl fmt::Display for Settings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let hosts: Vec<&str> =
-            self.endpoints.iter().map(|url| url.split_once("://").map_or(&**url, |(_, host)| host)).collect();
+        let hosts: Vec<&str> = self.members.iter().map(|member| &*member.host).collect();
         write!(f, "etcd://{}/{}", hosts.join(","), self.prefix)
     }
 }

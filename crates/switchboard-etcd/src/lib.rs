@@ -10,12 +10,17 @@
 mod backend;
 mod client;
 mod config;
+mod diagnosis;
+mod failure;
 mod record;
 mod registrations;
 mod scope;
+mod stream;
 mod watch;
+mod wire;
 
 pub use backend::EtcdRegistry;
 pub use config::{EtcdBuilder, Wire};
+pub use diagnosis::MemberStatus;
 
 pub(crate) const BACKEND: &str = "etcd";

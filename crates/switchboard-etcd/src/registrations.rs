@@ -4,13 +4,16 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use etcd_client::{Compare, CompareOp, PutOptions, Txn, TxnOp};
 use switchboard_core::{Error, Instance, InstanceKey, Invalid, RegisterOptions, Result};
-use tonic::Code;
 
 use crate::BACKEND;
 use crate::client::Client;
+use crate::failure::Failure;
 use crate::record;
+use crate::wire::{
+    Compare, CompareTarget, Compared, DeleteRangeRequest, LeaseGrantRequest, LeaseRevokeRequest, PutRequest,
+    TxnRequest,
+};
 
 /// How long the lease of a registration without a TTL lasts when this handle no longer renews it.
 const OWN_TTL: Duration = Duration::from_secs(30);
@@ -126,101 +129,79 @@ async fn write(
     let settings = &client.settings;
     let key = record::key(&settings.prefix, settings.wire, instance.service(), instance.id());
     let value = record::value(settings.wire, instance);
-    let mut etcd = client.get(operation).await?;
     if let Some(before) = held.as_mut().filter(|before| before.ttl == ttl) {
-        match renew(client, &mut etcd, before, &key, &value).await {
+        match renew(client, before, &key, &value).await {
             Ok(true) => {
                 (before.instance, before.value) = (instance.clone(), value);
                 return Ok(());
             }
             // The lease has gone, and the key with it.
             Ok(false) => *held = None,
-            Err(error) => return Err(error),
+            Err(failure) => return Err(refused(failure, instance, value.len())),
         }
     }
     let seconds = ttl.unwrap_or(OWN_TTL).as_millis().div_ceil(1000);
     let seconds = i64::try_from(seconds).unwrap_or(i64::MAX).clamp(1, 9_000_000_000);
-    let lease = client.bounded(operation, etcd.lease_grant(seconds, None)).await?.id();
-    let put = etcd.put(&*key, &*value, Some(PutOptions::new().with_lease(lease)));
-    if let Err(error) = client.bounded(operation, put).await {
-        let _ = client.bounded(operation, etcd.lease_revoke(lease)).await;
-        return Err(too_large(error, instance, value.len()));
+    let lease = client.call(operation, LeaseGrantRequest { ttl: seconds }).await?.id;
+    if let Err(failure) = client.call(operation, put(&key, &value, lease)).await {
+        let _ = revoke(client, operation, lease).await;
+        return Err(refused(failure, instance, value.len()));
     }
     if let Some(before) = held.replace(Held { lease, ttl, instance: instance.clone(), value }) {
-        let _ = client.bounded(operation, etcd.lease_revoke(before.lease)).await;
+        let _ = revoke(client, operation, before.lease).await;
     }
     Ok(())
 }
 
+fn put(key: &str, value: &[u8], lease: i64) -> PutRequest {
+    PutRequest { key: key.into(), value: value.into(), lease }
+}
+
 /// Renews a lease and sees to it that the key is on it, with this value. False if the lease has gone.
-async fn renew(
-    client: &Client,
-    etcd: &mut etcd_client::Client,
-    held: &Held,
-    key: &str,
-    value: &[u8],
-) -> Result<bool> {
+async fn renew(client: &Client, held: &Held, key: &str, value: &[u8]) -> Result<bool, Failure> {
     let operation = "register";
-    let renewing = async {
-        match etcd.lease_keep_alive(held.lease).await {
-            Ok(_) => Ok(true),
-            Err(error) if is_gone(&error) => Ok(false),
-            Err(error) => Err(error),
-        }
-    };
-    if !client.bounded(operation, renewing).await? {
+    if !client.keep_alive(operation, held.lease).await? {
         return Ok(false);
     }
-    let put = TxnOp::put(key, value, Some(PutOptions::new().with_lease(held.lease)));
+    let put = put(key, value, held.lease).into();
     let txn = if held.value == value {
         // Another may have deleted or overwritten it.
-        Txn::new().when([Compare::lease(key, CompareOp::Equal, held.lease)]).or_else([put])
+        let with = Some(Compared::Lease(held.lease));
+        let is_as_was = Compare { target: CompareTarget::Lease.into(), key: key.into(), with };
+        TxnRequest { compare: vec![is_as_was], success: vec![], failure: vec![put] }
     } else {
-        Txn::new().and_then([put])
+        TxnRequest { compare: vec![], success: vec![put], failure: vec![] }
     };
-    let writing = async {
-        match etcd.txn(txn).await {
-            Ok(_) => Ok(true),
-            Err(error) if is_gone(&error) => Ok(false),
-            Err(error) => Err(error),
-        }
-    };
-    client.bounded(operation, writing).await
-}
-
-fn is_gone(error: &etcd_client::Error) -> bool {
-    match error {
-        etcd_client::Error::LeaseKeepAliveError(_) => true,
-        etcd_client::Error::GRpcStatus(status) => {
-            status.code() == Code::NotFound && status.message().contains("lease")
-        }
-        _ => false,
+    match client.call(operation, txn).await {
+        Err(failure) if failure.lost_lease() => Ok(false),
+        answer => answer.map(|_| true),
     }
 }
 
-fn too_large(error: Error, instance: &Instance, bytes: usize) -> Error {
-    if error.message().contains("too large") {
+/// Ends a lease, and what is on it; one that has ended is well.
+async fn revoke(client: &Client, operation: &'static str, lease: i64) -> Result<(), Failure> {
+    match client.call(operation, LeaseRevokeRequest { id: lease }).await {
+        Err(failure) if !failure.lost_lease() => Err(failure),
+        _ => Ok(()),
+    }
+}
+
+fn refused(failure: Failure, instance: &Instance, bytes: usize) -> Error {
+    if failure.status.message().contains("too large") {
         let what = format!("instance {}", instance.key());
         let why = format!("takes {bytes} bytes, more than etcd's --max-request-bytes (1.5 MiB by default)");
         return Error::invalid(BACKEND, "register", &Invalid::new(what, why));
     }
-    error
+    failure.into()
 }
 
 async fn remove(client: &Client, key: &InstanceKey, lease: Option<i64>) -> Result<()> {
     let operation = "deregister";
     let settings = &client.settings;
-    let mut etcd = client.get(operation).await?;
     let name = record::key(&settings.prefix, settings.wire, key.service(), key.id());
-    client.bounded(operation, etcd.delete(name, None)).await?;
+    client.call(operation, DeleteRangeRequest { key: name.into() }).await?;
     if let Some(lease) = lease {
-        let revoking = async {
-            match etcd.lease_revoke(lease).await {
-                Err(error) if !is_gone(&error) => Err(error),
-                _ => Ok(()),
-            }
-        };
-        client.bounded(operation, revoking).await?;
+        revoke(client, operation, lease).await?;
     }
     Ok(())
 }

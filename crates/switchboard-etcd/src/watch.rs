@@ -4,16 +4,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
-use etcd_client::{EventType, WatchOptions};
 use futures::StreamExt;
 use futures::stream::{BoxStream, unfold};
-use switchboard_core::{Error, ErrorKind, Result};
+use switchboard_core::{Error, Result};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::BACKEND;
-use crate::client::{Client, end_of, unavailable};
+use crate::client::Client;
 use crate::scope::Scope;
+use crate::wire::EventType;
 
 /// What is known of a part of the keys.
 #[derive(Clone)]
@@ -135,7 +135,7 @@ async fn follow<S: Scope>(client: Arc<Client>, mut scope: S, state: watch::Sende
 
 /// Reads all and follows it until something ends that.
 async fn once<S: Scope>(
-    client: &Client,
+    client: &Arc<Client>,
     scope: &mut S,
     state: &watch::Sender<State<S::State>>,
     waits: &mut ExponentialBackoff,
@@ -144,44 +144,27 @@ async fn once<S: Scope>(
     let (found, revision) = client.range(operation, scope.root(), scope.keys_only()).await?;
     scope.clear();
     for entry in &found {
-        scope.put(entry.key(), entry.value());
+        scope.put(&entry.key, &entry.value);
     }
     drop(found);
-    let options = WatchOptions::new()
-        .with_range(end_of(scope.root().as_bytes()))
-        .with_start_revision(revision + 1)
-        .with_progress_notify();
-    let mut etcd = client.get(operation).await?;
-    let from = if scope.root().is_empty() { vec![0] } else { scope.root().as_bytes().to_vec() };
-    let mut events = client.bounded(operation, etcd.watch(from, Some(options))).await?;
+    let mut events = client.watch(operation, scope.root(), revision + 1).await?;
     tell(scope, state);
     loop {
-        let message = events.message().await.map_err(|error| client.failed(operation, error))?;
-        let Some(message) = message else {
-            return Err(unavailable(operation, format!("{} ended the watch", client.settings)));
-        };
-        if message.canceled() {
-            if message.compact_revision() > 0 {
-                return Ok(());
-            }
-            let why = message.cancel_reason();
-            let kind = if why.contains("permission denied") {
-                ErrorKind::PermissionDenied
-            } else {
-                ErrorKind::Unavailable
-            };
-            return Err(Error::new(kind, BACKEND, operation, format!("{}: {why}", client.settings)));
+        let message = events.message().await?;
+        if message.canceled {
+            return Ok(());
         }
         // It goes on.
         *waits = pauses();
-        for event in message.events() {
-            let Some(entry) = event.kv() else { continue };
-            match event.event_type() {
-                EventType::Put => scope.put(entry.key(), entry.value()),
-                EventType::Delete => scope.delete(entry.key()),
+        for event in &message.events {
+            let Some(entry) = &event.kv else { continue };
+            match event.r#type() {
+                EventType::Put => scope.put(&entry.key, &entry.value),
+                EventType::Delete => scope.delete(&entry.key),
             }
         }
-        if !message.events().is_empty() {
+        // What is of one revision is told as one.
+        if !message.events.is_empty() && !message.fragment {
             tell(scope, state);
         }
     }

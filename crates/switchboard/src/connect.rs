@@ -21,15 +21,16 @@ pub const NAMESPACE_VARIABLE: &str = "SWITCHBOARD_NAMESPACE";
 const DEFAULT: &str = "mdns:";
 
 /// The schemes that come with a feature, and which.
-const FEATURES: [(&str, &str); 5] = [
+const FEATURES: [(&str, &str); 6] = [
     ("config", "settings"),
     ("mdns", "mdns"),
     ("consul", "consul"),
+    ("etcd", "etcd"),
     ("static", "static"),
     ("file", "static"),
 ];
 
-/// Opens the registry that `url` names, such as `mdns:`, `consul://127.0.0.1:8500?dc=dc1` or `memory:`.
+/// Opens the registry that `url` names, such as `mdns:`, `consul://127.0.0.1:8500?dc=dc1`, `etcd://127.0.0.1:2379` or `memory:`.
 ///
 /// Without a registry, `static:orders=10.0.0.1:80,10.0.0.2:80` (feature `static`) is a list, and `file:///etc/services.toml` one in a file.
 ///
@@ -81,13 +82,13 @@ type Open = Arc<dyn Fn(RegistryUrl) -> BoxFuture<'static, Result<Arc<dyn Registr
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), switchboard::Error> {
-/// let connector = Connector::new().scheme("etcd", |url| async move {
-///     let mut params = url.params("etcd");
+/// let connector = Connector::new().scheme("hosts", |url| async move {
+///     let mut params = url.params("hosts");
 ///     let _prefix: Option<String> = params.take("prefix")?;
 ///     params.finish()?;
 ///     Ok(MemoryRegistry::new()) // your own registry here
 /// });
-/// let registry = connector.connect("etcd://127.0.0.1:2379?prefix=services").await?;
+/// let registry = connector.connect("hosts:/etc/hosts?prefix=services").await?;
 /// # Ok(())
 /// # }
 /// ```
@@ -109,6 +110,9 @@ impl Connector {
         #[cfg(feature = "consul")]
         let connector = connector
             .scheme("consul", |url| async move { switchboard_consul::ConsulRegistry::from_url(&url) });
+        #[cfg(feature = "etcd")]
+        let connector =
+            connector.scheme("etcd", |url| async move { switchboard_etcd::EtcdRegistry::from_url(&url) });
         #[cfg(feature = "static")]
         let connector = ["static", "file"].into_iter().fold(connector, |connector, scheme| {
             connector.scheme(scheme, |url| async move { switchboard_static::StaticRegistry::from_url(&url) })
@@ -302,6 +306,10 @@ mod tests {
 
     #[tokio::test]
     async fn mistakes_are_named() {
+        let known = Connector::new().schemes.into_keys().collect::<Vec<_>>().join(", ");
+        let unknown = |scheme: &str, advice: &str| {
+            format!("registry scheme {scheme:?}: is unknown; there are: {known}{advice}")
+        };
         for (url, message) in [
             ("greeter", "registry URL: has no scheme; write one such as mdns: or consul://127.0.0.1:8500"),
             ("memory:?a=1", "memory parameter \"a\": is unknown; there are: none"),
@@ -317,16 +325,13 @@ mod tests {
                 "registry scheme \"consul\": needs the feature \"consul\", which is off; turn it on by `cargo add \
                  switchboard-discovery --features consul`",
             ),
-            #[cfg(all(feature = "mdns", feature = "consul", feature = "static"))]
+            ("zookeeper:", &unknown("zookeeper", "")),
+            ("http://127.0.0.1:8500", &unknown("http", ", and a Consul agent is written consul://HOST:PORT")),
+            #[cfg(not(feature = "etcd"))]
             (
-                "zookeeper:",
-                "registry scheme \"zookeeper\": is unknown; there are: consul, file, mdns, memory, static",
-            ),
-            #[cfg(all(feature = "mdns", feature = "consul", feature = "static"))]
-            (
-                "http://127.0.0.1:8500",
-                "registry scheme \"http\": is unknown; there are: consul, file, mdns, memory, static, and a Consul agent is \
-                 written consul://HOST:PORT",
+                "etcd:",
+                "registry scheme \"etcd\": needs the feature \"etcd\", which is off; turn it on by `cargo add \
+                 switchboard-discovery --features etcd`",
             ),
             #[cfg(not(feature = "static"))]
             (
@@ -424,7 +429,7 @@ mod tests {
         );
     }
 
-    #[cfg(any(feature = "mdns", feature = "consul"))]
+    #[cfg(any(feature = "mdns", feature = "consul", feature = "etcd"))]
     #[test]
     fn outside_a_runtime_what_needs_one_says_where_to_find_it() {
         use futures::executor::block_on;
@@ -441,6 +446,12 @@ mod tests {
             let registry = block_on(connect("consul://127.0.0.1:1")).unwrap();
             let error = block_on(registry.services()).unwrap_err();
             assert_eq!(error.to_string(), format!("consul: services: {WHY}"));
+        }
+        #[cfg(feature = "etcd")]
+        {
+            let registry = block_on(connect("etcd://127.0.0.1:1")).unwrap();
+            let error = block_on(registry.services()).unwrap_err();
+            assert_eq!(error.to_string(), format!("etcd: services: {WHY}"));
         }
     }
 

@@ -10,6 +10,7 @@
 //! | `mdns` (default) | the registry on the local link, scheme `mdns:` |
 //! | `consul` | Consul, scheme `consul:` |
 //! | `static` | lists in a URL or a watched file, schemes `static:` and `file:`; one can only read them |
+//! | `etcd` | etcd, scheme `etcd:` |
 //! | `registrar` | the server side: renewals, health checks, withdrawal, graceful shutdown |
 //! | `axum` | `Serve`: an HTTP server in one call, registered, with `/ready`, deregistered and drained at the end; includes `registrar` |
 //! | `tonic-server` | the same for gRPC, with the health service; includes `registrar` |
@@ -43,6 +44,9 @@ pub use switchboard_mdns as mdns;
 #[cfg(feature = "consul")]
 pub use switchboard_consul as consul;
 
+/// The registry for those who have etcd.
+#[cfg(feature = "etcd")]
+pub use switchboard_etcd as etcd;
 /// Lists in a URL, or in a TOML or JSON file that is watched.
 #[cfg(feature = "static")]
 pub use switchboard_static as lists;

@@ -1,17 +1,15 @@
 //! The contract of `Registry`, against a real etcd.
 
-#![allow(clippy::unwrap_used)] // in helpers of tests too
-
-mod support;
-
 use std::sync::Arc;
 use std::time::Duration;
 
-use support::{Member, Proxy};
 use switchboard_conformance::{Backend, Outage, Profile, async_trait};
 use switchboard_core::Registry;
 use switchboard_etcd::EtcdRegistry;
+use switchboard_tests::etcd::Member;
 use tokio::sync::OnceCell;
+
+use crate::proxy::Proxy;
 
 /// One member for all cases: they prove not to disturb each other. It ends with this process.
 static MEMBER: OnceCell<Member> = OnceCell::const_new();
@@ -26,16 +24,16 @@ fn open(address: &str) -> Arc<dyn Registry> {
 impl Backend for Etcd {
     fn profile(&self) -> Profile {
         // etcd grants no less than 2 s, and ends a lease up to a second late.
-        Profile::new().ttl(Duration::from_secs(2).into()).expiry(Duration::from_secs(5))
+        Profile::new().ttl(Duration::from_secs(2).into()).expiry(Duration::from_secs(5)).shared_ids(true)
     }
 
     async fn open(&self) -> Arc<dyn Registry> {
-        open(&MEMBER.get_or_init(Member::start).await.address)
+        open(&MEMBER.get_or_init(Member::alone).await.address())
     }
 
     async fn open_fragile(&self) -> Option<(Arc<dyn Registry>, Box<dyn Outage>)> {
-        let member = MEMBER.get_or_init(Member::start).await;
-        let proxy = Proxy::to(member.address.clone()).await;
+        let member = MEMBER.get_or_init(Member::alone).await;
+        let proxy = Proxy::to(member.address()).await;
         Some((open(&proxy.address), Box::new(proxy)))
     }
 }

@@ -1,0 +1,10 @@
+//! The etcd registry against real etcd (`needs etcd`).
+
+// A figure that a test measures is worth seeing with `--nocapture`.
+#![allow(clippy::print_stdout)]
+// Helpers of tests are tests, which clippy does not see.
+#![allow(clippy::unwrap_used)]
+
+mod conformance;
+#[path = "../../../switchboard-consul/tests/it/support/proxy.rs"]
+mod proxy;
