@@ -25,7 +25,7 @@ struct Group {
 
 const CARGO_TEST: &str = "cargo test --offline --workspace --all-features";
 
-const GROUPS: [Group; 21] = [
+const GROUPS: [Group; 22] = [
     Group {
         what: "mDNS between machines (network namespaces)",
         choose: "--test namespaces",
@@ -93,8 +93,16 @@ const GROUPS: [Group; 21] = [
     Group {
         what: "several registries as one, on real Consul agents",
         choose: "--test composed",
-        filter: "",
+        filter: "--skip migration",
         needs: &[Need::Consul],
+        outside: true,
+        beside: true,
+    },
+    Group {
+        what: "a migration from Consul to etcd",
+        choose: "--test composed",
+        filter: "migration",
+        needs: &[Need::Consul, Need::Etcd],
         outside: true,
         beside: true,
     },

@@ -1,7 +1,9 @@
-//! Several registries as one, over real Consul agents: the contract, and what callers feel while one of two is in trouble.
+//! Several registries as one, over real ones: the contract, what callers feel while one of two is in trouble, and a migration.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod contract;
+mod load;
+mod migration;
 mod trouble;
 
 use std::sync::Arc;
