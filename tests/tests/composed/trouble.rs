@@ -63,7 +63,7 @@ impl Scene {
         while let Some(ended) = self.reader.try_join_next() {
             ended.unwrap();
         }
-        drop(self.client);
+        drop((self.client, self.reader));
         let [well, failed] = self.calls.get();
         println!("{what}: {well} calls, {failed} failed");
         assert_eq!(failed, 0, "of {well} calls");
@@ -76,8 +76,8 @@ impl Scene {
 /// Reads on, and never less than there is.
 fn read(reader: &mut JoinSet<()>, registry: Arc<dyn Registry>) -> watch::Receiver<usize> {
     let (sender, told) = watch::channel(0);
-    let mut snapshots = registry.watch(&ServiceName::new(SERVICE).unwrap());
     reader.spawn(async move {
+        let mut snapshots = registry.watch(&ServiceName::new(SERVICE).unwrap());
         while let Some(said) = snapshots.next().await {
             let Ok(snapshot) = said else { continue };
             let before = *sender.borrow();
