@@ -28,7 +28,7 @@ use tonic_health::server::HealthReporter;
 use tonic_prost::ProstCodec;
 
 use crate::support::http::{answering, connect, exchange, get, head, ok, server};
-use crate::support::proxy::Proxy;
+use crate::support::proxy::{Proxy, peak};
 use crate::support::{LIMIT, Running};
 
 async fn in_time<T>(work: impl Future<Output = T>) -> T {
@@ -101,13 +101,6 @@ fn what_is_not_taken_is_not_taken_in() {
     let kilobytes: u64 = resident.trim().trim_end_matches(" kB").parse().unwrap();
     assert!(kilobytes < 100_000, "{resident}");
     drop(stop);
-}
-
-/// The most memory that a process has had, in MiB.
-fn peak(pid: rustix::process::Pid) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1024
 }
 
 /// Each way, in MiB.
