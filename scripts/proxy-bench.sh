@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Measures `switchboard proxy` beside nginx, and both beside the bare server, on loopback: the table of docs/cli.md.
+# Measures `switchboard proxy` beside nginx, and both beside the bare server, on loopback: the table in docs/cli.md.
 #
 #   cargo build --release -p switchboard-cli && scripts/proxy-bench.sh [SECONDS]
 #

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
@@ -18,8 +18,46 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// How many connections there may be, and how many there are.
 #[derive(Clone)]
 pub(crate) struct Room {
-    pub(crate) places: Arc<Semaphore>,
-    pub(crate) taken: Arc<Gauge>,
+    places: Arc<Semaphore>,
+    /// How many listeners wait for a place.
+    waiting: Arc<watch::Sender<usize>>,
+    taken: Arc<Gauge>,
+}
+
+impl Room {
+    pub(crate) fn new(places: usize, taken: Arc<Gauge>) -> Self {
+        Self { places: Arc::new(Semaphore::new(places)), waiting: Arc::default(), taken }
+    }
+
+    /// How many wait for a place, to leave one to them.
+    pub(crate) fn waiting(&self) -> watch::Receiver<usize> {
+        self.waiting.subscribe()
+    }
+
+    /// A place, as soon as there is one.
+    async fn place(&self) -> Option<OwnedSemaphorePermit> {
+        if let Ok(place) = self.places.clone().try_acquire_owned() {
+            return Some(place);
+        }
+        let _one = Waiting::of(&self.waiting);
+        self.places.clone().acquire_owned().await.ok()
+    }
+}
+
+/// One that waits, until it is dropped.
+struct Waiting<'a>(&'a watch::Sender<usize>);
+
+impl<'a> Waiting<'a> {
+    fn of(waiting: &'a watch::Sender<usize>) -> Self {
+        waiting.send_modify(|waiting| *waiting += 1);
+        Self(waiting)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.send_modify(|waiting| *waiting -= 1);
+    }
 }
 
 /// Serves what connects until `stop` says so, and then until all of it has ended. Dropped, it ends them at once.
@@ -37,7 +75,7 @@ pub(crate) async fn accept<F>(
         // The place comes second, or one listener would keep it from the others. Whoever comes meanwhile waits in the system's queue.
         let next = async {
             let accepted = listener.accept().await?;
-            Ok((accepted, room.places.clone().acquire_owned().await))
+            Ok((accepted, room.place().await))
         };
         let next: std::io::Result<_> = tokio::select! {
             next = next => next,

@@ -4,7 +4,7 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use hyper::body::{Body as _, Frame, Incoming, SizeHint};
 use switchboard::client::InFlight;
 use switchboard::selector::FailureKind;
 use tokio::sync::oneshot;
+use tokio::task::JoinSet;
 
 use super::connection::Busy;
 use super::quiet::{Moved, Quiet};
@@ -56,7 +57,7 @@ impl hyper::body::Body for Body {
         match self {
             Self::Empty => true,
             Self::Own(text) => text.is_empty(),
-            Self::Forwarded(download) => download.incoming.is_end_stream(),
+            Self::Forwarded(download) => download.is_end_stream(),
         }
     }
 
@@ -64,43 +65,85 @@ impl hyper::body::Body for Body {
         match self {
             Self::Empty => SizeHint::with_exact(0),
             Self::Own(text) => SizeHint::with_exact(text.len() as u64),
-            Self::Forwarded(download) => download.incoming.size_hint(),
+            Self::Forwarded(download) => download.size_hint(),
         }
     }
 }
 
 /// What an instance answers. The call is in flight, and the connection busy, until it has ended.
 pub(crate) struct Download {
+    answer: Arc<Mutex<Option<Answer>>>,
+    quiet: Quiet,
+    /// Of a client that may not ask for more.
+    _watch: Option<JoinSet<()>>,
+    _busy: Busy,
+}
+
+/// What keeps an instance at work.
+pub(crate) struct Answer {
     pub(crate) incoming: Incoming,
     pub(crate) in_flight: Option<InFlight>,
     /// gRPC's status comes at the end.
     pub(crate) is_grpc: bool,
     /// The request's own body, which may break off.
     pub(crate) upload: Option<Arc<Upload>>,
-    pub(crate) quiet: Quiet,
-    pub(crate) _busy: Busy,
 }
 
 impl Download {
+    /// Ends when nothing moves for so long. A client of HTTP/2 that takes nothing is not asked whether it would, so then the
+    /// instance is let go of from elsewhere.
+    pub(crate) fn new(answer: Answer, quiet: Quiet, is_http2: bool, busy: Busy) -> Self {
+        let answer = Arc::new(Mutex::new(Some(answer)));
+        let watch = is_http2.then(|| {
+            let (answer, mut quiet) = (answer.clone(), Quiet::new(quiet.moved.clone(), quiet.limit));
+            let mut watch = JoinSet::new();
+            watch.spawn(async move {
+                quiet.over().await;
+                drop(lock(&answer).take());
+            });
+            watch
+        });
+        Self { answer, quiet, _watch: watch, _busy: busy }
+    }
+
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let mut answer = lock(&self.answer);
+        let frame = answer.as_mut().map(|answer| answer.poll_frame(cx));
+        match frame {
+            Some(Poll::Ready(frame)) => {
+                self.quiet.moved.again();
+                Poll::Ready(frame)
+            }
+            Some(Poll::Pending) if self.quiet.poll_over(cx).is_pending() => Poll::Pending,
+            None | Some(Poll::Pending) => {
+                let limit = humantime::format_duration(self.quiet.limit);
+                Poll::Ready(Some(Err(format!("nothing has moved for {limit}").into())))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        lock(&self.answer).as_ref().is_some_and(|answer| answer.incoming.is_end_stream())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        lock(&self.answer).as_ref().map(|answer| answer.incoming.size_hint()).unwrap_or_default()
+    }
+}
+
+impl Answer {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let frame = Pin::new(&mut self.incoming).poll_frame(cx);
         match &frame {
-            Poll::Ready(Some(Ok(frame))) => {
-                self.quiet.moved.again();
-                match frame.trailers_ref() {
-                    Some(trailers) if self.is_grpc => self.finish(judge(trailers).unwrap_or(Ok(()))),
-                    _ if self.incoming.is_end_stream() && !self.is_grpc => self.finish(Ok(())),
-                    _ => {}
-                }
-            }
+            Poll::Ready(Some(Ok(frame))) => match frame.trailers_ref() {
+                Some(trailers) if self.is_grpc => self.finish(judge(trailers).unwrap_or(Ok(()))),
+                _ if self.incoming.is_end_stream() && !self.is_grpc => self.finish(Ok(())),
+                _ => {}
+            },
             Poll::Ready(Some(Err(_))) => self.finish(Err(FailureKind::Connection)),
             // A gRPC call that ends without a status has not ended well.
             Poll::Ready(None) if self.is_grpc => self.finish(Err(FailureKind::Response)),
             Poll::Ready(None) => self.finish(Ok(())),
-            Poll::Pending if self.quiet.poll_over(cx).is_ready() => {
-                let limit = humantime::format_duration(self.quiet.limit);
-                return Poll::Ready(Some(Err(format!("nothing has moved for {limit}").into())));
-            }
             Poll::Pending => {}
         }
         frame.map_err(Into::into)
@@ -114,6 +157,10 @@ impl Download {
             _ => {}
         }
     }
+}
+
+fn lock<T>(held: &Mutex<T>) -> MutexGuard<'_, T> {
+    held.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A client's body, for whichever attempt is the first to ask for it.
@@ -134,7 +181,7 @@ impl Upload {
 
     /// Whether nothing of it has been read, so that another attempt may have it.
     pub(crate) fn is_whole(&self) -> bool {
-        self.body.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+        lock(&self.body).is_some()
     }
 
     /// Whether it broke off.
@@ -143,7 +190,7 @@ impl Upload {
     }
 
     fn take(&self) -> Option<Incoming> {
-        self.body.lock().unwrap_or_else(PoisonError::into_inner).take()
+        lock(&self.body).take()
     }
 }
 

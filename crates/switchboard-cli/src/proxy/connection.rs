@@ -1,7 +1,6 @@
 //! One connection of a client: from its first byte to its end, with what it has turned into by an upgrade.
 
 use std::convert::Infallible;
-use std::future::pending;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -24,6 +23,9 @@ const HEAD: Duration = Duration::from_secs(60);
 
 /// How long a connection may be without a request: nginx's `keepalive_timeout`.
 const KEEP_ALIVE: Duration = Duration::from_secs(75);
+
+/// As long as others wait for a place: who keeps connections for later gives way to who wants one now.
+const KEEP_ALIVE_CROWDED: Duration = Duration::from_secs(1);
 
 /// How long a client may take nothing of what it is sent: nginx's `send_timeout`.
 pub(crate) const WRITE: Duration = Duration::from_secs(60);
@@ -58,6 +60,7 @@ pub(crate) async fn serve(
     stream: TcpStream,
     peer: SocketAddr,
     mut stop: watch::Receiver<bool>,
+    mut waiting: watch::Receiver<usize>,
 ) {
     // Else small pieces wait for each other.
     let _ = stream.set_nodelay(true);
@@ -77,7 +80,7 @@ pub(crate) async fn serve(
             // What a client does wrong is its own affair.
             _ = connection.as_mut() => break,
             _ = stop.wait_for(|stop| *stop), if !ending => {}
-            () = requests.quiet(KEEP_ALIVE), if !ending => left.as_mut().reset(Instant::now() + GOODBYE),
+            () = requests.quiet(&mut waiting), if !ending => left.as_mut().reset(Instant::now() + GOODBYE),
             () = left.as_mut() => {
                 // One may have come just before the client was told.
                 if !requests.is_busy() {
@@ -141,16 +144,19 @@ impl Requests {
         self.0.open.load(Ordering::Acquire) > 0
     }
 
-    /// Ends when there has been none for so long.
-    async fn quiet(&self, limit: Duration) {
+    /// Ends when there has been none for as long as may be, while so many wait for a place.
+    async fn quiet(&self, waiting: &mut watch::Receiver<usize>) {
         loop {
+            let limit = if *waiting.borrow_and_update() > 0 { KEEP_ALIVE_CROWDED } else { KEEP_ALIVE };
             let last = self.0.began + Duration::from_millis(self.0.last.load(Ordering::Acquire));
-            let from = if self.is_busy() { Instant::now() } else { last };
-            let Some(due) = from.checked_add(limit) else { return pending().await };
+            let due = if self.is_busy() { Instant::now() } else { last } + limit;
             if due <= Instant::now() {
                 return;
             }
-            sleep_until(due).await;
+            tokio::select! {
+                () = sleep_until(due) => {}
+                Ok(()) = waiting.changed() => {}
+            }
         }
     }
 }
@@ -176,7 +182,23 @@ mod tests {
             sleep(Duration::from_secs(1000)).await;
             drop(busy);
         };
-        tokio::join!(busy, requests.quiet(KEEP_ALIVE));
+        let (_crowd, mut waiting) = watch::channel(0);
+        tokio::join!(busy, requests.quiet(&mut waiting));
         assert_eq!(began.elapsed().as_secs(), 1050 + 75);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_gives_way_to_others_unless_it_is_busy() {
+        let (requests, began) = (Requests::new(), Instant::now());
+        let (crowd, mut waiting) = watch::channel(0);
+        let busy = requests.begin();
+        let others = async {
+            sleep(Duration::from_secs(10)).await;
+            crowd.send_replace(1);
+            sleep(Duration::from_secs(20)).await;
+            drop(busy);
+        };
+        tokio::join!(others, requests.quiet(&mut waiting));
+        assert_eq!(began.elapsed().as_secs(), 31);
     }
 }

@@ -1,6 +1,7 @@
 //! One request on its way to an instance, or to several until one answers.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::FutureExt as _;
 use hyper::body::{Body as _, Incoming};
@@ -13,7 +14,7 @@ use switchboard::client::{Attempt, Call, InFlight, Options, TimedOut};
 use switchboard::{InstanceId, ServiceName};
 use tracing::Instrument as _;
 
-use super::body::{Body, Download, RequestBody, Upload};
+use super::body::{Answer, Body, Download, RequestBody, Upload};
 use super::connection::{Busy, Client};
 use super::headers::{self, Came, Wants};
 use super::known::Service;
@@ -23,7 +24,7 @@ use super::upstream::{Unanswered, judge, judge_status, version};
 use super::{Proxy, tunnel};
 
 /// How long a client of HTTP/1.1 may send nothing of a body: nginx's `client_body_timeout`. HTTP/2's are pinged instead.
-const UPLOAD: std::time::Duration = std::time::Duration::from_secs(60);
+const UPLOAD: Duration = Duration::from_secs(60);
 
 /// What an attempt came to.
 enum Outcome {
@@ -44,6 +45,8 @@ struct Outgoing {
     may_repeat: bool,
     is_grpc: bool,
     moved: Moved,
+    /// How long nothing of the body may move.
+    limit: Duration,
     on_upgrade: Option<OnUpgrade>,
     client: Client,
     busy: Busy,
@@ -156,7 +159,7 @@ impl Outgoing {
         let limit = if came.version == Version::HTTP_2 { proxy.idle_timeout } else { UPLOAD };
         let upload = (!body.is_end_stream()).then(|| Upload::new(body, moved.clone(), limit));
         let may_repeat = upload.is_none() && wants.upgrade.is_none() && is_idempotent(&head.method);
-        Ok(Self { head, came, wants, upload, may_repeat, is_grpc, moved, on_upgrade, client, busy })
+        Ok(Self { head, came, wants, upload, may_repeat, is_grpc, moved, limit, on_upgrade, client, busy })
     }
 
     /// Whether nothing of the body has been read.
@@ -175,6 +178,14 @@ impl Outgoing {
         *request.headers_mut() = self.head.headers.clone();
         headers::want(request.headers_mut(), &self.wants, version);
         let answer = proxy.upstreams.send(request, attempt.address(), &self.came.host);
+        // An instance of HTTP/2 that takes nothing of a body has the time for its answer from then on.
+        let mut quiet = Quiet::new(self.moved.clone(), self.limit);
+        let sent = async {
+            tokio::select! {
+                () = sent => {}
+                () = quiet.over() => {}
+            }
+        };
         let outcome = match attempt.wait(sent, answer).await {
             Ok(Ok(response)) => {
                 let may_move = self.may_repeat && is_retried(response.status());
@@ -214,11 +225,13 @@ impl Outgoing {
         };
         headers::back(response.headers_mut(), spoken, &proxy.name, id);
         *response.version_mut() = Version::default();
-        let Self { upload, moved, is_grpc, busy, .. } = self;
+        let Self { came, upload, moved, is_grpc, busy, .. } = self;
         moved.again();
         let quiet = Quiet::new(moved, proxy.idle_timeout);
+        let is_http2 = came.version == Version::HTTP_2;
         Ok(response.map(|incoming| {
-            Body::Forwarded(Box::new(Download { incoming, in_flight, is_grpc, upload, quiet, _busy: busy }))
+            let answer = Answer { incoming, in_flight, is_grpc, upload };
+            Body::Forwarded(Box::new(Download::new(answer, quiet, is_http2, busy)))
         }))
     }
 

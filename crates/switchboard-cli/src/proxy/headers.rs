@@ -181,7 +181,13 @@ fn strip(headers: &mut HeaderMap) {
 fn forwarded(headers: &mut HeaderMap, came: &Came) {
     let ip = came.peer.ip().to_canonical();
     if !ip.is_loopback() {
-        for name in [&FORWARDED, &FORWARDED_FOR, &FORWARDED_HOST, &FORWARDED_PROTO] {
+        let of_those_before = |name: &&HeaderName| {
+            // To what runs as CGI does, both signs are one.
+            let plain = name.as_str().replace('_', "-");
+            [FORWARDED, FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PROTO].iter().any(|field| *field == *plain)
+        };
+        let names: Vec<_> = headers.keys().filter(of_those_before).cloned().collect();
+        for name in names {
             headers.remove(name);
         }
     }
@@ -277,6 +283,7 @@ mod tests {
             ("x-forwarded-for", "192.0.2.7"),
             ("x-forwarded-for", "192.0.2.8"),
             ("x-forwarded-proto", "https"),
+            ("x_forwarded_for", "192.0.2.7"),
         ];
         let mut headers = map(&before);
         onward(&mut headers, &came("[::1]:5"), "me").unwrap();
@@ -287,6 +294,7 @@ mod tests {
         let mut headers = map(&before);
         onward(&mut headers, &came("192.0.2.9:5"), "me").unwrap();
         assert_eq!(all(&headers, "x-forwarded-for"), ["192.0.2.9"]);
+        assert!(!headers.contains_key("x_forwarded_for"), "{headers:?}");
         assert_eq!(all(&headers, "x-forwarded-proto"), ["http"]);
         assert_eq!(all(&headers, "forwarded").len(), 1);
     }

@@ -36,7 +36,7 @@ use switchboard::metrics::Counter;
 use switchboard::selector::PickError;
 use switchboard::watcher::Directory;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
@@ -93,12 +93,12 @@ pub(crate) async fn run(session: &Session, settings: &Settings) -> Result<ExitCo
     announce(session, &listeners, &tunnels)?;
 
     let (stop, stopping) = watch::channel(false);
-    let room =
-        Room { places: Arc::new(Semaphore::new(settings.connections())), taken: measures::connections() };
+    let room = Room::new(settings.connections(), measures::connections());
     let mut serving = JoinSet::new();
     for listener in listeners {
-        let (proxy, stop) = (proxy.clone(), stopping.clone());
-        let serve = move |stream, peer| connection::serve(proxy.clone(), stream, peer, stop.clone());
+        let (proxy, stop, waiting) = (proxy.clone(), stopping.clone(), room.waiting());
+        let serve =
+            move |stream, peer| connection::serve(proxy.clone(), stream, peer, stop.clone(), waiting.clone());
         serving.spawn(accept(listener, room.clone(), stopping.clone(), serve));
     }
     for (listener, service) in tunnels {

@@ -44,6 +44,10 @@ fn authority(head: &Parts) -> Result<Authority, Problem> {
     let (host, another) = (hosts.next(), hosts.next());
     let authority = match (head.uri.authority(), host, another) {
         (_, _, Some(_)) => return Err(Problem::bad_request("the request has more than one Host header")),
+        // Of this form `CONNECT` alone is.
+        (Some(_), ..) if head.uri.scheme().is_none() => {
+            return Err(Problem::bad_request("the target is neither a path nor a URL"));
+        }
         (Some(authority), ..) => authority.clone(),
         (None, Some(host), None) => Authority::try_from(host.as_bytes())
             .map_err(|_| Problem::bad_request(format!("the Host header {host:?} is no host")))?,
@@ -123,6 +127,13 @@ mod tests {
             ["", "a b", "a.localhost/x", "u@a.localhost", "a.localhost:x", "a.localhost:99999", "[::1", ":80"]
         {
             assert_eq!(of("/", &[host]), Err(400), "{host:?}");
+        }
+    }
+
+    #[test]
+    fn a_target_that_is_a_host_alone_is_refused() {
+        for target in ["a.localhost", "a.localhost:80", "x"] {
+            assert_eq!(of(target, &["a.localhost"]), Err(400), "{target}");
         }
     }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use axum::Router;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, RawQuery, State};
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{StatusCode, Uri};
@@ -65,8 +66,12 @@ async fn services(State(app): State<App>) -> Result<Response, Refusal> {
     Ok(json(&ServicesJson::from(&*app.known()?)))
 }
 
-async fn service(State(app): State<App>, Path(name): Path<String>) -> Result<Response, Refusal> {
+async fn service(
+    State(app): State<App>,
+    name: Result<Path<String>, PathRejection>,
+) -> Result<Response, Refusal> {
     let world = app.known()?;
+    let Path(name) = name.map_err(|error| Refusal(StatusCode::BAD_REQUEST, error.body_text()))?;
     if let Err(invalid) = ServiceName::new(&name) {
         return Err(Refusal(StatusCode::BAD_REQUEST, invalid.to_string()));
     }

@@ -18,8 +18,9 @@ use tokio::time::{sleep, timeout};
 /// More wait until others are closed.
 const CONNECTIONS: usize = 256;
 
-/// For the head of a request, also the next one on a connection that is kept.
-const HEAD: Duration = Duration::from_secs(30);
+/// For the head of a request, also the next one on a connection that is kept: as long as those who ask for nothing can keep the
+/// others waiting.
+const HEAD: Duration = Duration::from_secs(10);
 
 /// For a reader who takes nothing.
 #[cfg(target_os = "linux")]

@@ -5,7 +5,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 use crate::support::http::{answering, connect, exchange, get, head, ok, server};
-use crate::support::proxy::Proxy;
+use crate::support::proxy::{Proxy, peak};
 use crate::support::{LIMIT, Running};
 
 /// A service that tells of each request it gets: its head and body.
@@ -126,6 +126,56 @@ fn half_a_request_ends_with_its_client() {
 }
 
 #[test]
+fn all_places_taken_by_who_asks_for_nothing_are_had_by_who_does() {
+    let proxy = Proxy::start(&["--max-connections", "8"]);
+    let begun =
+        ["", "GET / HT", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "GET / HTTP/1.1\r\nhost: web.localhost\r\nx-"];
+    let open: Vec<_> = begun
+        .iter()
+        .cycle()
+        .take(40)
+        .map(|text| {
+            let mut half = connect(proxy.port);
+            half.write_all(text.as_bytes()).unwrap();
+            half
+        })
+        .collect();
+    assert!(get(proxy.port, "localhost", "/").starts_with("HTTP/1.1 200"));
+    drop(open);
+}
+
+#[tokio::test]
+async fn requests_that_are_given_up_at_once_pile_up_nowhere() {
+    let proxy = Proxy::start(&[]);
+    let (_web, _told) = told(&proxy);
+    let port = proxy.port;
+    let mut sent = 0;
+    while sent < 20_000 {
+        let stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+        let (sender, connection) = h2::client::handshake(stream).await.unwrap();
+        let connection = tokio::spawn(connection);
+        // Until the proxy has had enough of it.
+        while let Ok(mut sender) = sender.clone().ready().await {
+            let request = hyper::Request::get("http://web.localhost/").body(()).unwrap();
+            let Ok((answer, _)) = sender.send_request(request, true) else { break };
+            // What is dropped before it is on its way is never sent.
+            tokio::task::yield_now().await;
+            drop(answer);
+            sent += 1;
+            if sent % 1000 == 0 {
+                break;
+            }
+        }
+        drop(sender);
+        let _ = tokio::time::timeout(LIMIT, connection).await.expect("it ends");
+    }
+    let answer = tokio::task::spawn_blocking(move || get(port, "web.localhost", "/")).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    let peak = peak(proxy.running.pid());
+    assert!(peak < 150, "{peak} MiB");
+}
+
+#[test]
 fn http2_is_not_had_behind_an_upgrade() {
     let proxy = Proxy::start(&[]);
     let (_web, told) = told(&proxy);
@@ -209,4 +259,55 @@ fn of_two_lengths_of_an_answer_the_chunks_count() {
     let _web = proxy.register("web", "w1", port, &[]);
     let answer = get(proxy.port, "web.localhost", "/");
     assert!(!answer.contains("content-length") && answer.ends_with("2\r\nok\r\n0\r\n\r\n"), "{answer}");
+}
+
+#[tokio::test]
+async fn who_takes_nothing_of_an_answer_by_http2_does_not_keep_the_instance() {
+    let proxy = Proxy::start(&["--idle-timeout", "300ms"]);
+    let (events, seen) = channel();
+    let port = server(move |mut stream| {
+        head(&mut stream).unwrap();
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 1000000000\r\n\r\n");
+        while stream.write_all(&[0; 65536]).is_ok() {}
+        events.send(()).unwrap();
+    });
+    let _web = proxy.register("web", "w1", port, &[]);
+    let stream = tokio::net::TcpStream::connect(("127.0.0.1", proxy.port)).await.unwrap();
+    let client = h2::client::Builder::new().initial_window_size(0).handshake::<_, bytes::Bytes>(stream);
+    let (sender, connection) = client.await.unwrap();
+    let connection = tokio::spawn(connection);
+    let mut sender = sender.ready().await.unwrap();
+    let request = hyper::Request::get("http://web.localhost/").body(()).unwrap();
+    let (answer, _) = sender.send_request(request, true).unwrap();
+    let answer = answer.await.unwrap();
+    assert_eq!(answer.status(), 200);
+    // It answers pings all the while.
+    tokio::task::spawn_blocking(move || seen.recv_timeout(LIMIT)).await.unwrap().expect("it is told");
+    drop((answer, connection));
+}
+
+#[tokio::test]
+async fn an_instance_that_takes_nothing_by_http2_has_its_time_and_no_more() {
+    let proxy = Proxy::start(&["--idle-timeout", "300ms", "--answer-timeout", "300ms"]);
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.unwrap();
+        let server = h2::server::Builder::new().initial_window_size(0).handshake::<_, bytes::Bytes>(stream);
+        let mut server = server.await.unwrap();
+        let mut held = Vec::new();
+        while let Some(Ok(request)) = server.accept().await {
+            held.push(request);
+        }
+    });
+    let _web = proxy.register("web", "w1", port, &["--meta", "protocol=h2c"]);
+    let stream = tokio::net::TcpStream::connect(("127.0.0.1", proxy.port)).await.unwrap();
+    let (sender, connection) = h2::client::handshake(stream).await.unwrap();
+    tokio::spawn(connection);
+    let mut sender = sender.ready().await.unwrap();
+    let request = hyper::Request::post("http://web.localhost/").body(()).unwrap();
+    let (answer, mut body) = sender.send_request(request, false).unwrap();
+    body.send_data(bytes::Bytes::from(vec![0; 10_000]), true).unwrap();
+    let answer = tokio::time::timeout(LIMIT, answer).await.unwrap().unwrap();
+    assert_eq!(answer.status(), 504);
 }

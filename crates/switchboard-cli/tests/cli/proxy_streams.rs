@@ -8,22 +8,27 @@ use std::sync::mpsc::channel;
 use std::task::Context;
 use std::time::Duration;
 
+use futures::stream::BoxStream;
 use futures::{SinkExt as _, StreamExt as _};
 use hyper::body::{Body as _, Incoming};
+use hyper::http::uri::PathAndQuery;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message;
+use tonic::server::StreamingService;
 use tonic::transport::{Endpoint, Server};
-use tonic_health::pb::HealthCheckRequest;
+use tonic::{Status, Streaming};
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
+use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 use tonic_health::server::HealthReporter;
+use tonic_prost::ProstCodec;
 
-use crate::support::http::{answering, connect, get, head, ok, server};
-use crate::support::proxy::Proxy;
+use crate::support::http::{answering, connect, exchange, get, head, ok, server};
+use crate::support::proxy::{Proxy, peak};
 use crate::support::{LIMIT, Running};
 
 async fn in_time<T>(work: impl Future<Output = T>) -> T {
@@ -96,6 +101,63 @@ fn what_is_not_taken_is_not_taken_in() {
     let kilobytes: u64 = resident.trim().trim_end_matches(" kB").parse().unwrap();
     assert!(kilobytes < 100_000, "{resident}");
     drop(stop);
+}
+
+/// Each way, in MiB.
+const HUGE: usize = 512;
+
+#[test]
+fn a_huge_body_goes_both_ways_at_once_and_leaves_memory_as_it_was() {
+    let proxy = Proxy::start(&[]);
+    let port = server(|mut stream| {
+        let head = head(&mut stream).unwrap().unwrap();
+        let length = head.lines().find(|line| line.starts_with("content-length")).unwrap();
+        write!(stream, "HTTP/1.1 200 OK\r\n{length}\r\n\r\n").unwrap();
+        // It comes back as it comes.
+        let mut piece = vec![0; 1 << 16];
+        for _ in 0..HUGE * 16 {
+            stream.read_exact(&mut piece).unwrap();
+            stream.write_all(&piece).unwrap();
+        }
+    });
+    let _web = proxy.register("web", "w1", port, &[]);
+    let mut client = connect(proxy.port);
+    write!(client, "PUT / HTTP/1.1\r\nhost: web.localhost\r\ncontent-length: {}\r\n\r\n", HUGE << 20)
+        .unwrap();
+    let mut writer = client.try_clone().unwrap();
+    let written = std::thread::spawn(move || {
+        (0..HUGE * 16).all(|piece| writer.write_all(&[u8::try_from(piece % 251).unwrap(); 1 << 16]).is_ok())
+    });
+    assert!(head(&mut client).unwrap().unwrap().starts_with("HTTP/1.1 200"));
+    let mut piece = vec![0; 1 << 16];
+    for number in 0..HUGE * 16 {
+        client.read_exact(&mut piece).unwrap();
+        let expected = u8::try_from(number % 251).unwrap();
+        assert!(piece.iter().all(|byte| *byte == expected), "piece {number}");
+    }
+    assert!(written.join().unwrap());
+    let peak = peak(proxy.running.pid());
+    assert!(peak < 100, "{peak} MiB");
+}
+
+#[test]
+fn trailers_go_both_ways() {
+    let proxy = Proxy::start(&[]);
+    let port = server(|mut stream| {
+        let head = head(&mut stream).unwrap().unwrap();
+        let mut body = vec![0; "5\r\nhello\r\n0\r\nx-sum: 1\r\n\r\n".len()];
+        stream.read_exact(&mut body).unwrap();
+        let told = head.contains("\r\nte: trailers\r\n") && head.contains("\r\ntrailer: x-sum\r\n");
+        let sum = u8::from(told && body.ends_with(b"\r\n0\r\nx-sum: 1\r\n\r\n"));
+        let answer =
+            "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ntrailer: x-sum\r\n\r\n2\r\nok\r\n0\r\n";
+        write!(stream, "{answer}x-sum: {sum}\r\n\r\n").unwrap();
+    });
+    let _web = proxy.register("web", "w1", port, &[]);
+    let post = "POST / HTTP/1.1\r\nhost: web.localhost\r\nte: trailers\r\ntrailer: x-sum\r\nconnection: close, te\r\n\
+                transfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nx-sum: 1\r\n\r\n";
+    let answer = exchange(proxy.port, post);
+    assert!(answer.ends_with("2\r\nok\r\n0\r\nx-sum: 1\r\n\r\n"), "{answer}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -238,4 +300,80 @@ async fn grpc_goes_through_with_streams_and_statuses() {
     let status = in_time(nobody.check(asked(""))).await.unwrap_err();
     assert_eq!(status.code(), tonic::Code::Unavailable);
     assert!(status.message().contains("the registry has no instance of it"), "{status:?}");
+}
+
+/// Answers each message as it comes; at the end, one that is bad ends it with a status and a trailer of its own.
+struct Chat;
+
+impl StreamingService<HealthCheckRequest> for Chat {
+    type Response = HealthCheckResponse;
+    type ResponseStream = BoxStream<'static, Result<HealthCheckResponse, Status>>;
+    type Future = std::future::Ready<Result<tonic::Response<Self::ResponseStream>, Status>>;
+
+    fn call(&mut self, request: tonic::Request<Streaming<HealthCheckRequest>>) -> Self::Future {
+        let answers = request.into_inner().map(|message| match message?.service.as_str() {
+            "bad" => {
+                let mut status = Status::data_loss("enough");
+                status.metadata_mut().insert("x-last", "9".parse().unwrap());
+                Err(status)
+            }
+            said => Ok(HealthCheckResponse { status: i32::try_from(said.len()).unwrap() }),
+        });
+        std::future::ready(Ok(tonic::Response::new(answers.boxed())))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_grpc_stream_goes_both_ways_at_once() {
+    let proxy = Proxy::start(&[]);
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.unwrap();
+        let answer = service_fn(|request: Request<Incoming>| async move {
+            let codec = ProstCodec::<HealthCheckResponse, HealthCheckRequest>::default();
+            Ok::<_, Infallible>(tonic::server::Grpc::new(codec).streaming(Chat, request).await)
+        });
+        let http2 = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+        http2.serve_connection(TokioIo::new(stream), answer).await
+    });
+    let _chat = proxy.register("chat", "c1", port, &[]);
+
+    let origin = format!("http://chat.localhost:{}", proxy.port).parse().unwrap();
+    let endpoint = Endpoint::from_shared(format!("http://127.0.0.1:{}", proxy.port)).unwrap().origin(origin);
+    let mut client = tonic::client::Grpc::new(endpoint.connect().await.unwrap());
+    for end in [Ok(()), Err(tonic::Code::DataLoss)] {
+        client.ready().await.unwrap();
+        let (say, said) = futures::channel::mpsc::unbounded();
+        let codec = ProstCodec::<HealthCheckRequest, HealthCheckResponse>::default();
+        let path = PathAndQuery::from_static("/test.Chat/Talk");
+        let answers = in_time(client.streaming(tonic::Request::new(said), path, codec)).await.unwrap();
+        let mut answers = answers.into_inner();
+        // Each waits for the one before: nothing is held back.
+        for length in 0..1000 {
+            say.unbounded_send(asked(&"a".repeat(length))).unwrap();
+            let answer: HealthCheckResponse = in_time(answers.message()).await.unwrap().unwrap();
+            assert_eq!(answer.status, i32::try_from(length).unwrap());
+        }
+        if end.is_err() {
+            say.unbounded_send(asked("bad")).unwrap();
+        }
+        drop(say);
+        match in_time(answers.message()).await {
+            Ok(last) => {
+                assert!(last.is_none() && end.is_ok(), "{last:?}");
+                assert!(in_time(answers.trailers()).await.unwrap().is_some());
+            }
+            Err(status) => {
+                assert_eq!((Err(status.code()), status.message()), (end, "enough"));
+                assert_eq!(status.metadata().get("x-last").unwrap(), "9");
+            }
+        }
+    }
+    let metrics =
+        tokio::task::spawn_blocking(move || get(proxy.port, "localhost", "/metrics")).await.unwrap();
+    for outcome in ["success", "response"] {
+        let series = format!("switchboard_selector_calls_total{{service=\"chat\",outcome=\"{outcome}\"}} 1");
+        assert!(metrics.contains(&series), "{series} is not in {metrics}");
+    }
 }

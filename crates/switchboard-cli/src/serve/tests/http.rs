@@ -132,6 +132,8 @@ async fn the_same_as_json_with_why_one_is_not_picked() {
     assert_eq!((code, missing), (404, json!({"error": "no service \"c\" is known at memory:"})));
     let (code, bad) = served.json("/api/services/%00").await;
     assert_eq!(code, 400, "{bad}");
+    let (code, bad) = served.json("/api/services/%ff").await;
+    assert!(code == 400 && bad["error"].is_string(), "{bad}");
     let lost = served.get("/nothing").await;
     assert_eq!(lost.status(), StatusCode::NOT_FOUND);
     assert!(lost.text().await.unwrap().contains("/api/services/NAME"));

@@ -217,10 +217,10 @@ async fn counted(browser: &mut Browser) -> BTreeMap<String, f64> {
         .collect()
 }
 
-/// Of this process, which is the server and what is registered, in MiB.
-fn resident() -> u64 {
+/// The memory of this process, which is the server and what is registered, in MiB: `VmRSS` now, `VmHWM` at most.
+fn resident(which: &str) -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let line = status.lines().find_map(|line| line.strip_prefix(which)?.strip_prefix(':'));
     line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok()).unwrap_or(0) / 1024
 }
 
@@ -254,7 +254,7 @@ async fn it_stays_usable_with_2000_instances_and_100_changes_a_second() {
         stalled.push(stream);
     }
     // Warm: what is compiled and kept once is no growth.
-    let mut answers = Vec::new();
+    let (mut answers, mut shown, mut memory) = (Vec::new(), Vec::new(), Vec::new());
     let (mut before, mut resident_before) = (BTreeMap::new(), 0);
     let mut ticks = interval(Duration::from_millis(10));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
@@ -276,7 +276,7 @@ async fn it_stays_usable_with_2000_instances_and_100_changes_a_second() {
             browser.until("document.activeElement.closest('#rows') !== null").await;
             before = counted(&mut browser).await;
             browser.eval("draws.length = long.length = states = 0").await;
-            resident_before = resident();
+            resident_before = resident("VmRSS");
         }
         if turn > 500 && turn % 100 == 50 {
             // Somebody presses a key.
@@ -285,6 +285,18 @@ async fn it_stays_usable_with_2000_instances_and_100_changes_a_second() {
             browser.press(&[if turn % 200 == 50 { "ArrowUp" } else { "ArrowDown" }]).await;
             browser.until(&format!("document.activeElement.textContent !== {was}")).await;
             answers.push(begun.elapsed());
+        }
+        if turn > 500 && turn % 100 == 0 {
+            // Somebody waits for an instance.
+            let id = format!("awaited-{turn}");
+            let begun = Instant::now();
+            served.register(instance("awaited", &id, 80)).await;
+            browser.until(&format!("document.getElementById('news').textContent.includes('{id} ')")).await;
+            shown.push(begun.elapsed());
+            served.deregister("awaited", &id).await;
+        }
+        if turn > 500 && turn % 500 == 0 {
+            memory.push(resident("VmRSS"));
         }
     }
     let after = counted(&mut browser).await;
@@ -307,7 +319,10 @@ async fn it_stays_usable_with_2000_instances_and_100_changes_a_second() {
     for name in ["JSHeapUsedSize", "Nodes", "JSEventListeners"] {
         println!("{name}: {} -> {}", before[name], after[name]);
     }
-    println!("server: {resident_before} -> {} MiB", resident());
+    shown.sort();
+    let (middle, most) = (shown[shown.len() / 2], shown[shown.len() - 1]);
+    println!("a change is to be seen after {middle:?} in the middle, {most:?} at most");
+    println!("server: {resident_before} MiB, each 5 s {memory:?}, at most {} MiB", resident("VmHWM"));
 
     drop(stalled);
     // The last state arrives, whatever was left out between.

@@ -2,7 +2,7 @@
 
 use std::process::ExitStatus;
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal};
 use serde_json::Value;
 
 use super::{Running, mdns, switchboard};
@@ -47,4 +47,11 @@ impl Proxy {
         self.running.signal(Signal::TERM);
         self.running.end()
     }
+}
+
+/// The most memory that a process has had, in MiB.
+pub(crate) fn peak(pid: Pid) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1024
 }
