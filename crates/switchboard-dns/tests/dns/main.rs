@@ -1,0 +1,6 @@
+//! The registry against name servers: scripted ones for what real ones cannot be made to do, and real ones.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod conformance;
+mod scripted;
+mod support;
