@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use crate::BACKEND;
 use crate::config::{DnsBuilder, Records};
+use crate::examine::{Examined, examine};
 use crate::feed::Feed;
 use crate::resolve::{Question, Resolve, Resolver};
 use crate::watch::{failed, names, snapshot, snapshots};
@@ -29,6 +30,7 @@ const LONGEST_IN_TXT: usize = 255 - "service=".len();
 /// A handle has no task or thread of its own: a watch asks while it is read.
 pub struct DnsRegistry {
     config: DnsBuilder,
+    domain: Option<Name>,
     /// `None` once it is closed.
     feeds: Mutex<Option<Feeds>>,
     closed: watch::Sender<bool>,
@@ -56,13 +58,20 @@ impl DnsRegistry {
     }
 
     pub(crate) fn of(config: DnsBuilder, domain: Option<Name>) -> Self {
-        let resolver = Arc::new(Resolver::new(config.clone(), domain));
-        Self::asking(config, resolver)
+        let resolver = Arc::new(Resolver::new(config.clone(), domain.clone()));
+        let feeds = Mutex::new(Some(Feeds { resolver, known: HashMap::new() }));
+        Self { config, domain, feeds, closed: watch::Sender::new(false) }
     }
 
-    pub(crate) fn asking(config: DnsBuilder, resolver: Arc<dyn Resolve>) -> Self {
-        let feeds = Mutex::new(Some(Feeds { resolver, known: HashMap::new() }));
-        Self { config, feeds, closed: watch::Sender::new(false) }
+    /// Asks every server once for each name and type of records that stand for `service`, to see why it is not found; without
+    /// a service, whether the servers answer at all, for the SOA record of the domain or the root. In the order of the servers.
+    ///
+    /// # Errors
+    ///
+    /// `Unavailable` where no server is known, `Invalid` for a name that DNS cannot have, `Unsupported` outside a runtime. What
+    /// a server does wrong is part of the result.
+    pub async fn examine(&self, service: Option<&ServiceName>) -> Result<Vec<Examined>> {
+        examine(&self.config, self.domain.as_ref(), service).await.map_err(|failed| failed.error("examine"))
     }
 
     /// What is asked to find a service.

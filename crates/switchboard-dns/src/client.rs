@@ -26,8 +26,8 @@ use crate::servers::{Server, Servers, Source};
 /// So many questions are under way at a time; each takes a socket.
 const AT_A_TIME: usize = 64;
 
-/// A server without TCP is asked over it again after so long.
-const TCP_AGAIN: Duration = Duration::from_secs(600);
+/// A server without TCP is asked over it again after so long: before anybody goes who was only left out over UDP.
+const TCP_AGAIN: Duration = Duration::from_secs(30);
 
 /// Why nothing was found out; the operation is told by whoever asked.
 #[derive(Clone, Debug)]
@@ -56,8 +56,13 @@ impl fmt::Display for Failed {
 #[derive(Debug)]
 pub(crate) enum Answer {
     Message(Box<Message>),
-    /// No such name, or no such record; for so many seconds, if it says.
-    Nothing(Option<u32>),
+    /// No such record.
+    Nothing {
+        /// Whether there is such a name.
+        exists: bool,
+        /// For so many seconds, if it says.
+        ttl: Option<u32>,
+    },
 }
 
 pub(crate) struct Client {
@@ -91,7 +96,7 @@ impl Client {
     /// Takes note of whether there is TCP.
     pub(crate) fn note_tcp(&self, works: bool) {
         let mut since = self.no_tcp.lock().unwrap_or_else(PoisonError::into_inner);
-        *since = if works { None } else { since.or(Some(Instant::now())) };
+        *since = if works { None } else { Some(Instant::now()) };
     }
 
     /// Asks one server after the other until one gives an answer, the one that did last first.
@@ -102,10 +107,7 @@ impl Client {
         kind: RecordType,
         tcp: bool,
     ) -> Result<Answer, Failed> {
-        if Handle::try_current().is_err() {
-            let error = Error::no_runtime(BACKEND, "");
-            return Err(Failed::new(error.kind(), error.message()));
-        }
+        in_runtime()?;
         let first = servers.preferred.load(Relaxed);
         let mut said = Vec::new();
         let mut worst = ErrorKind::Unavailable;
@@ -130,7 +132,7 @@ impl Client {
         ))
     }
 
-    async fn ask_one(
+    pub(crate) async fn ask_one(
         &self,
         server: &Server,
         name: &Name,
@@ -154,7 +156,8 @@ impl Client {
                     let why = "refers to other servers and resolves no names itself".to_owned();
                     return Err((ErrorKind::Unavailable, why));
                 }
-                return Ok(Answer::Nothing(none.negative_ttl));
+                let exists = none.response_code != ResponseCode::NXDomain;
+                return Ok(Answer::Nothing { exists, ttl: none.negative_ttl });
             }
             Err(why) => why,
         };
@@ -195,6 +198,15 @@ impl Client {
         }));
         asking.await.unwrap_or(Err(NetError::Message("the runtime is shutting down")))
     }
+}
+
+/// Nothing is asked outside of one.
+pub(crate) fn in_runtime() -> Result<(), Failed> {
+    if Handle::try_current().is_ok() {
+        return Ok(());
+    }
+    let error = Error::no_runtime(BACKEND, "");
+    Err(Failed::new(error.kind(), error.message()))
 }
 
 /// A question under way, which ends with this.

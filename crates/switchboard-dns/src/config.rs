@@ -138,7 +138,7 @@ impl DnsBuilder {
         self
     }
 
-    /// Sets how late it is asked for again at the latest, also after errors. Default 30 s: a platform's time to live may say
+    /// Sets how late it is asked for again at the latest; after errors at most 10 s later. Default 30 s: a platform's time to live may say
     /// more than it keeps, such as Docker's 600 s.
     pub fn max_refresh(mut self, interval: Duration) -> Self {
         self.max_refresh = interval;

@@ -18,6 +18,9 @@ use crate::resolve::{Found, Question, Resolve, Way};
 /// After an error it is asked again after this; then after twice as long each time.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 
+/// But not after more than this: a server that is back should be heard soon.
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
 /// A suspicion is followed up no more often.
 const SUSPECT_EVERY: Duration = Duration::from_secs(3);
 
@@ -107,10 +110,9 @@ impl Feed {
 
     fn question_of(self: &Arc<Self>, since: Instant) -> Shared<BoxFuture<'static, ()>> {
         let mut state = self.state();
-        if let Some((begun, under_way)) = &state.under_way {
-            if let Some(under_way) = under_way.upgrade().filter(|_| *begun >= since) {
-                return under_way;
-            }
+        let recent = state.under_way.as_ref().filter(|(begun, _)| *begun >= since);
+        if let Some(under_way) = recent.and_then(|(_, under_way)| under_way.upgrade()) {
+            return under_way;
         }
         let (feed, begun, way) = (self.clone(), Instant::now(), state.way.clone());
         let asking = async move {
@@ -145,8 +147,9 @@ impl Feed {
                 Err(failed) => {
                     tracing::debug!(question = %self.question, %failed, "no answer; what was heard last stands");
                     state.failed = Some(failed);
-                    state.due = now + stretched(state.pause.min(self.config.max_refresh));
-                    state.pause = (state.pause * 2).min(self.config.max_refresh);
+                    let longest = LONGEST_PAUSE.min(self.config.max_refresh);
+                    state.due = now + stretched(state.pause.min(longest));
+                    state.pause = (state.pause * 2).min(longest);
                 }
             }
         }
@@ -196,5 +199,97 @@ impl fmt::Display for Question {
             Self::Type(kind) => f.write_str(kind.name()),
             Self::Names => f.write_str("all names"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use async_trait::async_trait;
+    use switchboard_core::{ErrorKind, Invalid, ServiceName};
+
+    use super::*;
+
+    /// Answers at once: with a time to live, or with an error.
+    struct Scripted {
+        asked: AtomicUsize,
+        ttl: Mutex<Result<Option<u32>, ()>>,
+    }
+
+    #[async_trait]
+    impl Resolve for Scripted {
+        async fn resolve(&self, _: &Question, way: Way) -> (Way, Result<Found, Failed>) {
+            self.asked.fetch_add(1, Ordering::SeqCst);
+            let said = *self.ttl.lock().unwrap();
+            let found = said.map(|ttl| Found { ttl, whole: true, ..Found::default() });
+            (way, found.map_err(|()| Failed::new(ErrorKind::Unavailable, "SERVFAIL")))
+        }
+
+        fn check(&self, _: &Question) -> Result<(), Invalid> {
+            Ok(())
+        }
+    }
+
+    fn feed(ttl: Result<Option<u32>, ()>) -> (Arc<Scripted>, Arc<Feed>) {
+        let resolver = Arc::new(Scripted { asked: AtomicUsize::new(0), ttl: Mutex::new(ttl) });
+        let question = Question::Service(ServiceName::new("orders").unwrap());
+        let feed = Feed::new(question, resolver.clone(), DnsBuilder::default());
+        (resolver, feed)
+    }
+
+    async fn due_in(feed: &Arc<Feed>) -> Duration {
+        feed.ask(Instant::now()).await;
+        feed.now().due - Instant::now()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_counts_for_its_time_to_live_within_bounds_and_a_tenth_more() {
+        for (ttl, at_least) in [(Some(0), 5), (Some(1), 5), (Some(20), 20), (Some(86_400), 30), (None, 5)] {
+            let (_, feed) = feed(Ok(ttl));
+            let (least, most) = (Duration::from_secs(at_least), Duration::from_millis(at_least * 1100));
+            let due = due_in(&feed).await;
+            assert!(due >= least && due <= most, "{ttl:?}: {due:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn after_errors_it_waits_twice_as_long_each_time_and_an_answer_resets_it() {
+        let (resolver, feed) = feed(Err(()));
+        let mut least = Duration::from_millis(250);
+        for _ in 0..12 {
+            let due = due_in(&feed).await;
+            assert!(due >= least && due <= least.mul_f64(1.1), "{due:?} for {least:?}");
+            least = (least * 2).min(Duration::from_secs(10));
+        }
+        *resolver.ttl.lock().unwrap() = Ok(Some(10));
+        due_in(&feed).await;
+        *resolver.ttl.lock().unwrap() = Err(());
+        assert!(due_in(&feed).await < Duration::from_millis(300));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn suspicions_make_one_question_in_three_seconds() {
+        let (_, feed) = feed(Ok(Some(30)));
+        assert!(due_in(&feed).await >= Duration::from_secs(30));
+        feed.suspect();
+        assert_eq!(feed.now().due, Instant::now());
+        due_in(&feed).await;
+        feed.suspect();
+        assert!(feed.now().due > Instant::now(), "that was just now");
+        tokio::time::advance(Duration::from_secs(3)).await;
+        feed.suspect();
+        assert_eq!(feed.now().due, Instant::now());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_asks_meanwhile_shares_the_question_and_who_asks_later_has_another() {
+        let (resolver, feed) = feed(Ok(Some(30)));
+        let since = Instant::now();
+        futures::future::join_all((0..100).map(|_| feed.ask(since))).await;
+        assert_eq!(resolver.asked.load(Ordering::SeqCst), 1);
+        tokio::time::advance(Duration::from_millis(1)).await;
+        feed.ask(Instant::now()).await;
+        assert_eq!(resolver.asked.load(Ordering::SeqCst), 2);
     }
 }

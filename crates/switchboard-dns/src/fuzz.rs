@@ -36,3 +36,17 @@ pub fn name(data: &[u8]) {
         assert!(found.len() == 1 && found[0].len() <= 255);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn nothing_panics(bytes in any::<Vec<u8>>(), text in any::<String>()) {
+            super::answer(&bytes);
+            super::name(&bytes);
+            super::name(text.as_bytes());
+        }
+    }
+}

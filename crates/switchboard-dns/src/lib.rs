@@ -42,7 +42,7 @@
 //!   [`min_refresh`](DnsBuilder::min_refresh) (5 s) nor after [`max_refresh`](DnsBuilder::max_refresh) (30 s), up to a tenth later
 //!   at random; and at once when an instance is suspected, at most every 3 s. All watches of a service share one question.
 //! - No such name, and no such record, is an answer: nobody is there. `SERVFAIL`, `REFUSED`, silence and nonsense are errors, and
-//!   what was heard last stands; it is asked again after 0.25 s, and twice as long each time, up to `max_refresh`.
+//!   what was heard last stands; it is asked again after 0.25 s, and twice as long each time, up to 10 s or `max_refresh`.
 //! - An answer over UDP may be a part: cut short, which is marked and asked for over TCP; or, as Consul does it, three of
 //!   twenty, which is not. So the first answer, and one that leaves out somebody, is asked for over TCP as well. Where TCP has more,
 //!   that is what is asked from then on. Where there is no TCP, who is left out stays for a minute.
@@ -53,8 +53,9 @@
 mod backend;
 mod client;
 mod config;
+mod examine;
 mod feed;
-#[cfg(fuzzing)]
+#[cfg(any(fuzzing, test))]
 #[doc(hidden)]
 pub mod fuzz;
 mod kept;
@@ -67,6 +68,7 @@ mod watch;
 
 pub use backend::DnsRegistry;
 pub use config::{DnsBuilder, IpVersion, Records};
+pub use examine::{Answered, Examined};
 
 /// How this backend calls itself in URLs and errors.
 const BACKEND: &str = "dns";

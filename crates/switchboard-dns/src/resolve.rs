@@ -124,7 +124,7 @@ impl Resolver {
         let mut been = vec![name.to_lowercase()];
         loop {
             let message = match self.client.ask(servers, &at, kind, tcp || self.config.tcp).await? {
-                Answer::Nothing(ttl) => {
+                Answer::Nothing { ttl, .. } => {
                     reply.ttl = least(reply.ttl, ttl);
                     return Ok(reply);
                 }
@@ -174,20 +174,25 @@ impl Resolver {
         if self.config.tcp {
             return Ok((self.records(servers, name, kind, true).await?, true));
         }
-        if way.over == Over::Tcp {
+        let was_over_tcp = way.over == Over::Tcp;
+        if was_over_tcp {
             match self.records(servers, name, kind, true).await {
                 Ok(reply) => {
+                    self.client.note_tcp(true);
                     way.had = keys(&reply.records);
                     return Ok((reply, true));
                 }
                 Err(failed) => {
-                    self.client.note_tcp(false);
                     way.over = Over::Unknown;
                     tracing::debug!(%failed, "no answer over TCP any more");
                 }
             }
         }
         let reply = self.records(servers, name, kind, false).await?;
+        // One that answers neither way is down, and may have TCP when it is back.
+        if was_over_tcp {
+            self.client.note_tcp(false);
+        }
         let has = keys(&reply.records);
         // Nothing is not a part.
         if has.is_empty() {

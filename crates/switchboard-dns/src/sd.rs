@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use futures::stream::{self, StreamExt};
 use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
-use switchboard_core::{ErrorKind, Instance, ServiceName};
+use switchboard_core::{ErrorKind, Instance, Invalid, ServiceName};
 use switchboard_dnssd::txt::Heard;
 use switchboard_dnssd::{OWN_TYPE, ServiceType, decode};
 
@@ -51,9 +51,11 @@ impl Resolver {
             found.ttl = least(found.ttl, ttl);
             match browsed {
                 Browsed::Instance(instance) => {
-                    drop(found.listed.insert(key(&name), Some(Arc::new(instance))))
+                    found.listed.insert(key(&name), Some(Arc::new(instance)));
                 }
-                Browsed::Unknown => drop(found.listed.insert(key(&name), None)),
+                Browsed::Unknown => {
+                    found.listed.insert(key(&name), None);
+                }
                 Browsed::Nobody => {}
             }
         }
@@ -162,12 +164,17 @@ impl Resolver {
     /// A name within the domain; without one nothing is browsed.
     fn within(&self, name: &str) -> Result<Name, Failed> {
         let domain = self.domain.clone().unwrap_or_else(Name::root);
-        let labels = name.split('.').map(str::as_bytes).chain(domain.iter());
-        let mut name = Name::from_labels(labels)
-            .map_err(|error| Failed::new(ErrorKind::Invalid, format!("{name} in {domain}: {error}")))?;
-        name.set_fqdn(true);
-        Ok(name)
+        in_domain(name, &domain).map_err(|invalid| Failed::new(ErrorKind::Invalid, invalid.to_string()))
     }
+}
+
+/// The name of a type within a domain.
+pub(crate) fn in_domain(name: &str, domain: &Name) -> Result<Name, Invalid> {
+    let labels = name.split('.').map(str::as_bytes).chain(domain.iter());
+    let mut name = Name::from_labels(labels)
+        .map_err(|error| Invalid::new(format!("{name} in {domain}"), error.to_string()))?;
+    name.set_fqdn(true);
+    Ok(name)
 }
 
 fn pointed(records: &[Record]) -> impl Iterator<Item = &Name> {

@@ -27,34 +27,23 @@ pub(crate) type Pool = NameServerPool<TokioRuntimeProvider>;
 
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
-    any: Arc<NameServer<TokioRuntimeProvider>>,
-    tcp: Arc<NameServer<TokioRuntimeProvider>>,
     context: Arc<PoolContext>,
 }
 
 impl Server {
-    fn new(address: SocketAddr, context: &Arc<PoolContext>) -> Self {
-        let server = |protocols: &[ProtocolConfig]| {
-            let connections = protocols.iter().map(|protocol| {
-                let mut connection = ConnectionConfig::new(protocol.clone());
-                connection.port = address.port();
-                connection
-            });
-            let config = NameServerConfig::new(address.ip(), true, connections.collect());
-            Arc::new(NameServer::new([], config, &context.options, TokioRuntimeProvider::default()))
-        };
-        Self {
-            address,
-            any: server(&[ProtocolConfig::Udp, ProtocolConfig::Tcp]),
-            tcp: server(&[ProtocolConfig::Tcp]),
-            context: context.clone(),
-        }
-    }
-
-    /// For one question: a pool gives two who ask the same at a time one answer, and it may be older than the second question.
+    /// For one question, with connections of its own. A pool gives two who ask the same at a time one answer, and it may be older
+    /// than the second question; and dnsmasq forks for each connection, so that one which is kept answers as of when it was made.
     pub(crate) fn pool(&self, tcp: bool) -> Pool {
-        let server = if tcp { &self.tcp } else { &self.any };
-        Pool::from_nameservers(vec![server.clone()], self.context.clone())
+        let protocols: &[ProtocolConfig] =
+            if tcp { &[ProtocolConfig::Tcp] } else { &[ProtocolConfig::Udp, ProtocolConfig::Tcp] };
+        let connections = protocols.iter().map(|protocol| {
+            let mut connection = ConnectionConfig::new(protocol.clone());
+            connection.port = self.address.port();
+            connection
+        });
+        let config = NameServerConfig::new(self.address.ip(), true, connections.collect());
+        let server = NameServer::new([], config, &self.context.options, TokioRuntimeProvider::default());
+        Pool::from_nameservers(vec![Arc::new(server)], self.context.clone())
     }
 }
 
@@ -82,7 +71,8 @@ impl Servers {
         let tls = TlsConfig::new()
             .map_err(|error| Failed::new(ErrorKind::Unavailable, format!("cannot ask: {error}")))?;
         let context = Arc::new(PoolContext::new(options, tls));
-        let list = addresses.iter().map(|address| Server::new(*address, &context)).collect();
+        let list =
+            addresses.iter().map(|address| Server { address: *address, context: context.clone() }).collect();
         Ok(Self { list, preferred: AtomicUsize::new(0), search, ndots })
     }
 
@@ -200,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn a_changed_resolv_conf_counts_at_once_and_an_unchanged_one_keeps_its_connections() {
+    fn a_changed_resolv_conf_counts_at_once() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("resolv.conf");
         let source = Source::new(&DnsBuilder::default().resolv_conf(&path));

@@ -16,11 +16,12 @@ pub const ENVIRONMENT_VARIABLE: &str = "SWITCHBOARD_REGISTRY";
 const DEFAULT: &str = "mdns:";
 
 /// The schemes that come with a feature, and which.
-const FEATURES: [(&str, &str); 4] =
-    [("mdns", "mdns"), ("consul", "consul"), ("static", "static"), ("file", "static")];
+const FEATURES: [(&str, &str); 5] =
+    [("mdns", "mdns"), ("consul", "consul"), ("dns", "dns"), ("static", "static"), ("file", "static")];
 
 /// Opens the registry that `url` names, such as `mdns:`, `consul://127.0.0.1:8500?dc=dc1` or `memory:`.
 ///
+/// Where the platform registers, `dns:` and `dns://10.0.0.2?domain=service.consul` (feature `dns`) read DNS.
 /// Without a registry, `static:orders=10.0.0.1:80,10.0.0.2:80` (feature `static`) is a list, and `file:///etc/services.toml` one in a file.
 ///
 /// With the feature `compose`, several make one, by operators between blanks, so that nothing in the URLs needs to be escaped. From
@@ -94,6 +95,9 @@ impl Connector {
         #[cfg(feature = "consul")]
         let connector = connector
             .scheme("consul", |url| async move { switchboard_consul::ConsulRegistry::from_url(&url) });
+        #[cfg(feature = "dns")]
+        let connector =
+            connector.scheme("dns", |url| async move { switchboard_dns::DnsRegistry::from_url(&url) });
         #[cfg(feature = "static")]
         let connector = ["static", "file"].into_iter().fold(connector, |connector, scheme| {
             connector.scheme(scheme, |url| async move { switchboard_static::StaticRegistry::from_url(&url) })
@@ -249,16 +253,22 @@ mod tests {
                 "registry scheme \"consul\": needs the feature \"consul\", which is off; turn it on by `cargo add \
                  switchboard-discovery --features consul`",
             ),
-            #[cfg(all(feature = "mdns", feature = "consul", feature = "static"))]
+            #[cfg(all(feature = "mdns", feature = "consul", feature = "dns", feature = "static"))]
             (
                 "zookeeper:",
-                "registry scheme \"zookeeper\": is unknown; there are: consul, file, mdns, memory, static",
+                "registry scheme \"zookeeper\": is unknown; there are: consul, dns, file, mdns, memory, static",
             ),
-            #[cfg(all(feature = "mdns", feature = "consul", feature = "static"))]
+            #[cfg(all(feature = "mdns", feature = "consul", feature = "dns", feature = "static"))]
             (
                 "http://127.0.0.1:8500",
-                "registry scheme \"http\": is unknown; there are: consul, file, mdns, memory, static, and a Consul agent is \
+                "registry scheme \"http\": is unknown; there are: consul, dns, file, mdns, memory, static, and a Consul agent is \
                  written consul://HOST:PORT",
+            ),
+            #[cfg(not(feature = "dns"))]
+            (
+                "dns://10.0.0.2",
+                "registry scheme \"dns\": needs the feature \"dns\", which is off; turn it on by `cargo add \
+                 switchboard-discovery --features dns`",
             ),
             #[cfg(not(feature = "static"))]
             (

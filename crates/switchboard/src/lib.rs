@@ -9,6 +9,7 @@
 //! |---|---|
 //! | `mdns` (default) | the registry on the local link, scheme `mdns:` |
 //! | `consul` | Consul, scheme `consul:` |
+//! | `dns` | DNS: SRV records, addresses and DNS-SD of Kubernetes, Consul, Docker or any zone, scheme `dns:`; one can only read it, and it needs Rust 1.88 |
 //! | `static` | lists in a URL or a watched file, schemes `static:` and `file:`; one can only read them |
 //! | `registrar` | the server side: renewals, health checks, withdrawal, graceful shutdown |
 //! | `axum` | `Serve`: an HTTP server in one call, registered, with `/ready`, deregistered and drained at the end; includes `registrar` |
@@ -37,6 +38,10 @@ pub use switchboard_mdns as mdns;
 /// The registry to grow into: Consul, over its HTTP API.
 #[cfg(feature = "consul")]
 pub use switchboard_consul as consul;
+
+/// DNS: SRV records, addresses, and DNS-SD over unicast.
+#[cfg(feature = "dns")]
+pub use switchboard_dns as dns;
 
 /// Lists in a URL, or in a TOML or JSON file that is watched.
 #[cfg(feature = "static")]
