@@ -13,6 +13,7 @@ mod find;
 mod lists;
 mod operate;
 mod prometheus;
+mod readable;
 mod render;
 mod run;
 mod serve;

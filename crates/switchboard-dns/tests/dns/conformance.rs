@@ -1,6 +1,7 @@
 //! The contract, kept over a zone: by SRV records, by addresses, and by DNS-SD.
 
 use std::collections::BTreeMap;
+use std::hash::{Hash as _, Hasher as _};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -105,9 +106,12 @@ pub(crate) const DNSSD: Form = Form {
     records: Records::DnsSd,
     write: |_, instances| {
         let each = instances.iter().flat_map(|it| {
-            let label = it.id().as_str().to_lowercase().replace(['.', '\\'], "-");
-            let label =
-                label.char_indices().take_while(|(at, _)| *at < 60).map(|(_, c)| c).collect::<String>();
+            // Whoever keeps a zone sees to it that names differ, also of one id in two services.
+            let mut hash = std::hash::DefaultHasher::new();
+            (it.service(), it.id()).hash(&mut hash);
+            let label = it.id().as_str().replace(['.', '\\'], "-");
+            let label: String = label.chars().take(10).collect();
+            let label = format!("{label}-{:016x}", hash.finish());
             let full = own_type().prepend_label(label.as_bytes()).unwrap();
             let strings = txt::encode(it, true).unwrap();
             let strings: Vec<Vec<u8>> =

@@ -2,5 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod conformance;
+#[cfg(target_os = "linux")]
+mod real;
 mod scripted;
 mod support;

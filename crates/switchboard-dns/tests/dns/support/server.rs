@@ -17,6 +17,8 @@ pub(crate) struct Asked {
     pub(crate) kind: RecordType,
     pub(crate) tcp: bool,
     pub(crate) edns: bool,
+    /// Which connection it came by, in their order; 0 for none.
+    pub(crate) connection: usize,
 }
 
 impl Asked {
@@ -61,7 +63,7 @@ impl Server {
         tasks.spawn(async move {
             let mut packet = vec![0; 65_536];
             while let Ok((len, peer)) = udp.recv_from(&mut packet).await {
-                if let Some(answer) = answer(&packet[..len], false, &says, &notes) {
+                if let Some(answer) = answer(&packet[..len], 0, &says, &notes) {
                     let _ = udp.send_to(&answer, peer).await;
                 }
             }
@@ -70,8 +72,10 @@ impl Server {
         let mut tcp = JoinSet::new();
         tcp.spawn(async move {
             let mut open = JoinSet::new();
+            let mut count = 0;
             while let Ok((stream, _)) = listener.accept().await {
-                open.spawn(serve(stream, says.clone(), notes.clone()));
+                count += 1;
+                open.spawn(serve(stream, count, says.clone(), notes.clone()));
             }
         });
         Self { address, script, asked, tcp: Some(tcp), _udp: tasks }
@@ -100,13 +104,18 @@ impl Server {
     }
 }
 
-async fn serve(mut stream: TcpStream, script: Arc<Mutex<Arc<Script>>>, asked: Arc<Mutex<Vec<Asked>>>) {
+async fn serve(
+    mut stream: TcpStream,
+    connection: usize,
+    script: Arc<Mutex<Arc<Script>>>,
+    asked: Arc<Mutex<Vec<Asked>>>,
+) {
     while let Ok(len) = stream.read_u16().await {
         let mut packet = vec![0; len.into()];
         if stream.read_exact(&mut packet).await.is_err() {
             return;
         }
-        if let Some(answer) = answer(&packet, true, &script, &asked) {
+        if let Some(answer) = answer(&packet, connection, &script, &asked) {
             let framed = [&u16::try_from(answer.len()).unwrap().to_be_bytes()[..], &answer].concat();
             if stream.write_all(&framed).await.is_err() {
                 return;
@@ -117,14 +126,15 @@ async fn serve(mut stream: TcpStream, script: Arc<Mutex<Arc<Script>>>, asked: Ar
 
 fn answer(
     packet: &[u8],
-    tcp: bool,
+    connection: usize,
     script: &Mutex<Arc<Script>>,
     notes: &Mutex<Vec<Asked>>,
 ) -> Option<Vec<u8>> {
     let question = Message::from_vec(packet).ok()?;
     let query = question.queries.first()?.clone();
-    let asked =
-        Asked { name: query.name().clone(), kind: query.query_type(), tcp, edns: question.edns.is_some() };
+    let (name, kind, edns) = (query.name().clone(), query.query_type(), question.edns.is_some());
+    let tcp = connection > 0;
+    let asked = Asked { name, kind, tcp, edns, connection };
     notes.lock().unwrap().push(asked.clone());
     let script = script.lock().unwrap().clone();
     match script(&asked) {
