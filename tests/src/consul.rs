@@ -4,7 +4,7 @@
 mod cluster;
 
 use std::io::Write as _;
-use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
@@ -36,6 +36,7 @@ pub struct Agent {
     pub http: u16,
     server: u16,
     serf: u16,
+    dns: Option<u16>,
     arguments: Vec<String>,
     keeper: Option<Child>,
     dir: TempDir,
@@ -93,6 +94,23 @@ impl Agent {
         agent.start();
         agent.ready().await;
         agent
+    }
+
+    /// A dev agent that is a name server too.
+    pub async fn dev_with_dns() -> Self {
+        let mut agent = Self::new();
+        let port = free_port();
+        agent.dns = Some(port);
+        agent.arguments.retain(|argument| argument != "-dns-port=-1");
+        agent.arguments.extend([format!("-dns-port={port}"), "-dev".into()]);
+        agent.start();
+        agent.ready().await;
+        agent
+    }
+
+    /// Where it is a name server.
+    pub fn dns(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.dns.expect("a name server")).into()
     }
 
     /// A dev agent that denies what no token allows, with the management token `root`.
@@ -222,8 +240,18 @@ impl Agent {
         }
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
         let dir = tempfile::tempdir().unwrap();
-        let mut agent =
-            Self { http, server, serf, arguments, keeper: None, dir, client, scheme: "http", token: None };
+        let mut agent = Self {
+            http,
+            server,
+            serf,
+            dns: None,
+            arguments,
+            keeper: None,
+            dir,
+            client,
+            scheme: "http",
+            token: None,
+        };
         agent.hcl("disable_update_check = true\ndisable_remote_exec = true\nlimits { http_max_conns_per_client = 200 }");
         agent
     }

@@ -19,6 +19,10 @@ pub(crate) enum Need {
     Consul,
     /// A Consul of today, built once per machine.
     ConsulCurrent,
+    /// dnsmasq, a name server that reads a file of hosts.
+    Dnsmasq,
+    /// BIND, a name server whose zones can be edited while it serves.
+    Bind,
     /// The Go toolchain.
     Go,
     /// `nft`, to make a firewall.
@@ -58,6 +62,8 @@ impl Need {
             Self::Python => installed("python3 -m ensurepip --version", "python3-venv"),
             Self::Consul => consul(),
             Self::ConsulCurrent => consul_current().map(drop),
+            Self::Dnsmasq => installed("dnsmasq --version", "dnsmasq-base"),
+            Self::Bind => installed("named -v", "bind9"),
             Self::Nft => installed("nft --version", "nftables"),
             Self::Tmux => installed("tmux -V", "tmux"),
             Self::Shells => {

@@ -25,7 +25,7 @@ struct Group {
 
 const CARGO_TEST: &str = "cargo test --offline --workspace --all-features";
 
-const GROUPS: [Group; 22] = [
+const GROUPS: [Group; 26] = [
     Group {
         what: "mDNS between machines (network namespaces)",
         choose: "--test namespaces",
@@ -105,6 +105,38 @@ const GROUPS: [Group; 22] = [
         needs: &[Need::Consul, Need::Etcd],
         outside: true,
         beside: true,
+    },
+    Group {
+        what: "DNS, with real name servers",
+        choose: "--test dns",
+        filter: "real::",
+        needs: &[Need::Dnsmasq, Need::Bind],
+        outside: false,
+        beside: false,
+    },
+    Group {
+        what: "DNS, as Consul serves it",
+        choose: "--test platforms",
+        filter: "",
+        needs: &[Need::Consul],
+        outside: false,
+        beside: false,
+    },
+    Group {
+        what: "DNS, as Consul of today serves it",
+        choose: "--test platforms",
+        filter: "",
+        needs: &[Need::ConsulCurrent],
+        outside: false,
+        beside: false,
+    },
+    Group {
+        what: "the command line, on DNS as Compose serves it",
+        choose: "--test cli",
+        filter: "readable::",
+        needs: &[Need::Namespaces, Need::Dnsmasq],
+        outside: true,
+        beside: false,
     },
     Group {
         what: "go-micro, with a real program of its",

@@ -20,7 +20,7 @@ use crate::metrics::Metrics;
 use crate::record::{Announcement, ServiceType};
 use crate::registrations::{Registered, Registrations};
 use crate::restarts::Restarts;
-use crate::txt::ONE_FRAME;
+use switchboard_dnssd::txt::ONE_FRAME;
 
 /// How long an announcement may take. Probing takes 0.9 s, 2 s with a conflict.
 const ANNOUNCE_WITHIN: Duration = Duration::from_secs(5);

@@ -228,7 +228,7 @@ impl Shared {
         if *stopped {
             return Err(Error::closed(BACKEND, "watch"));
         }
-        self.daemon.try_browse(&self.kind.domain())
+        self.daemon.try_browse(&record::domain(&self.kind))
     }
 
     /// Tells that there is no network, or nothing but loopback, and begins anew when there is more again. Then removes what has
@@ -273,7 +273,7 @@ impl Shared {
     fn ask(&self, ask: &mut Option<Ask>, now: Instant, touched: &mut HashSet<ServiceName>) {
         let mut heard = self.heard();
         if heard.wants_asking() {
-            *ask = Some(self.daemon.ask(self.kind.domain(), now));
+            *ask = Some(self.daemon.ask(record::domain(&self.kind), now));
         }
         let Some(asking) = ask else { return };
         let (found, answered) = asking.take(now, &mut heard.unicast.awaited);

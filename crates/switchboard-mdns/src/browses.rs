@@ -9,7 +9,7 @@ use switchboard_core::{Error, Result};
 use crate::BACKEND;
 use crate::browse::Browse;
 use crate::daemon::Daemon;
-use crate::record::ServiceType;
+use crate::record::{ServiceType, domain};
 
 pub(crate) struct Browses {
     daemon: Daemon,
@@ -57,7 +57,7 @@ impl Browses {
             return;
         }
         map.remove(browse.kind());
-        let domain = browse.kind().domain();
+        let domain = domain(browse.kind());
         if self.daemon.try_stop_browse(&domain) {
             return;
         }

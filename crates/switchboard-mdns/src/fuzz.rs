@@ -3,8 +3,8 @@
 use mdns_sd::TxtProperties;
 use switchboard_core::{Instance, ServiceName};
 
-use crate::record::ServiceType;
-use crate::txt::{self, Heard};
+use crate::record::{ServiceType, domain};
+use switchboard_dnssd::txt::{self, Heard};
 
 /// Decodes `data` as a TXT record, and checks that what comes out can be announced again and reads the same.
 pub fn txt(data: &[u8]) {
@@ -25,6 +25,6 @@ pub fn txt(data: &[u8]) {
 /// Parses `name` as a DNS-SD type.
 pub fn service_type(name: &ServiceName) {
     if let Ok(kind) = ServiceType::of(name) {
-        assert!(kind.domain().ends_with(".local."));
+        assert!(domain(&kind).ends_with(".local."));
     }
 }

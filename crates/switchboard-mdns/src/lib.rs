@@ -89,7 +89,6 @@ mod record;
 mod registrations;
 mod requery;
 mod restarts;
-mod txt;
 mod watch;
 
 pub use backend::MdnsRegistry;

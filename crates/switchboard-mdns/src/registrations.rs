@@ -6,7 +6,7 @@ use switchboard_core::{Instance, InstanceKey};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::record::Announcement;
+use crate::record::{Announcement, domain};
 
 /// One instance that is announced, or about to be, or about to go.
 pub(crate) struct Registered {
@@ -34,12 +34,12 @@ impl Registered {
 
     /// The full name it goes by, unescaped, as browsing tells it.
     pub(crate) fn heard_as(&self) -> String {
-        format!("{}.{}", self.label(), self.announcement.kind.domain())
+        format!("{}.{}", self.label(), domain(&self.announcement.kind))
     }
 
     /// The label it goes by after a conflict.
     pub(crate) fn renamed_label(&self) -> Option<String> {
-        let suffix = self.announcement.kind.domain().len() + 1;
+        let suffix = domain(&self.announcement.kind).len() + 1;
         let name = self.renamed.as_ref()?;
         Some(name.get(..name.len().checked_sub(suffix)?)?.to_owned())
     }

@@ -1,6 +1,6 @@
 use std::collections::BTreeSet;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -42,6 +42,14 @@ impl StaticRegistry {
     /// In a file, TOML or JSON.
     pub fn file(path: impl Into<PathBuf>) -> FileBuilder {
         FileBuilder::new(path)
+    }
+
+    /// The file it is in; `None` for a list that was given.
+    pub fn path(&self) -> Option<&Path> {
+        match &self.source {
+            Source::List { .. } => None,
+            Source::File(file) => Some(&file.config.path),
+        }
     }
 
     /// Opens the registry that `url` describes: `static:orders=10.0.0.1:80,10.0.0.2:80;stock=10.0.0.3:90` or

@@ -1,9 +1,10 @@
 //! A list in a file, as it was read last.
 
+use std::collections::{HashMap, HashSet};
 use std::fs;
-use std::io;
+use std::io::{self, Read as _};
 use std::path::Path;
-use std::sync::{Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use switchboard_core::{Error, ErrorKind, Result, Snapshot, Store};
@@ -38,7 +39,7 @@ pub(crate) struct File {
 /// What a look at the file found: its bytes, or why they could not be had.
 #[derive(PartialEq, Eq)]
 enum Seen {
-    Bytes(Vec<u8>),
+    Bytes(Arc<Vec<u8>>),
     Failed(io::ErrorKind, String),
 }
 
@@ -57,7 +58,7 @@ impl File {
             if last.as_ref() == Some(&seen) {
                 break;
             }
-            let read = self.read(operation, &seen);
+            let read = self.read(operation, &seen).await?;
             let believed = match &read {
                 Ok(snapshots) => !self.takes_away(snapshots),
                 Err(_) => false,
@@ -80,25 +81,24 @@ impl File {
         tokio::runtime::Handle::try_current()
             .map_err(|error| Error::no_runtime(BACKEND, operation).with_source(error))?;
         let path = self.config.path.clone();
-        let read = tokio::task::spawn_blocking(move || read(&path)).await.map_err(|error| {
-            Error::new(ErrorKind::Unavailable, BACKEND, operation, "the runtime is shutting down")
-                .with_source(error)
-        })?;
-        Ok(match read {
-            Ok(bytes) => Seen::Bytes(bytes),
+        Ok(match apart(operation, move || read(&path)).await? {
+            Ok(bytes) => Seen::Bytes(Arc::new(bytes)),
             Err(error) => Seen::Failed(error.kind(), error.to_string()),
         })
     }
 
-    fn read(&self, operation: &'static str, seen: &Seen) -> Result<Vec<Snapshot>> {
+    /// What was seen, as a list; or why it is none.
+    async fn read(&self, operation: &'static str, seen: &Seen) -> Result<Result<Vec<Snapshot>>> {
         let path = self.config.path.display();
-        match seen {
-            Seen::Bytes(bytes) => match Instances::from_text(bytes, self.format) {
-                Ok(instances) => Ok(instances.snapshots()),
-                Err(mistake) => {
-                    Err(Error::new(ErrorKind::Protocol, BACKEND, operation, format!("{path}, {mistake}")))
-                }
-            },
+        Ok(match seen {
+            Seen::Bytes(bytes) => {
+                let (bytes, format) = (bytes.clone(), self.format);
+                let read = move || Instances::from_text(&bytes, format).map(Instances::snapshots);
+                // A list of megabytes takes a while.
+                apart(operation, read).await?.map_err(|mistake| {
+                    Error::new(ErrorKind::Protocol, BACKEND, operation, format!("{path}, {mistake}"))
+                })
+            }
             Seen::Failed(kind, why) => {
                 let kind = match kind {
                     io::ErrorKind::PermissionDenied => ErrorKind::PermissionDenied,
@@ -106,21 +106,22 @@ impl File {
                 };
                 Err(Error::new(kind, BACKEND, operation, format!("cannot read {path}: {why}")))
             }
-        }
+        })
     }
 
     fn takes_away(&self, snapshots: &[Snapshot]) -> bool {
+        let new: HashMap<_, _> = snapshots.iter().map(|new| (new.service(), new)).collect();
         let is_there = |old: &Snapshot| {
-            let new = snapshots.iter().find(|new| new.service() == old.service());
+            let new = new.get(old.service());
             new.is_some_and(|new| old.all().iter().all(|instance| new.get(instance.id()).is_some()))
         };
         self.store.services().iter().any(|service| !is_there(&self.store.snapshot(service)))
     }
 
     fn publish(&self, snapshots: Vec<Snapshot>) {
-        let is_gone = |service: &_| snapshots.iter().all(|new| new.service() != service);
-        let gone: Vec<Snapshot> =
-            self.store.services().into_iter().filter(is_gone).map(Snapshot::empty).collect();
+        let new: HashSet<_> = snapshots.iter().map(Snapshot::service).collect();
+        let gone = self.store.services().into_iter().filter(|service| !new.contains(service));
+        let gone: Vec<Snapshot> = gone.map(Snapshot::empty).collect();
         self.store.publish(gone.into_iter().chain(snapshots));
         self.store.heal();
     }
@@ -134,17 +135,31 @@ impl File {
     }
 }
 
+/// Runs what takes a while where it holds up nobody.
+async fn apart<T: Send + 'static>(
+    operation: &'static str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| {
+        Error::new(ErrorKind::Unavailable, BACKEND, operation, "the runtime is shutting down")
+            .with_source(error)
+    })
+}
+
 fn read(path: &Path) -> io::Result<Vec<u8>> {
     let found = fs::metadata(path)?;
     // Others may have no end, or block.
     if !found.is_file() {
         return Err(io::Error::other("it is no file"));
     }
+    let too_long = |len: u64| io::Error::other(format!("it is {len} bytes long, the limit is {LARGEST}"));
     if found.len() > LARGEST {
-        let why = format!("it is {} bytes long, the limit is {LARGEST}", found.len());
-        return Err(io::Error::other(why));
+        return Err(too_long(found.len()));
     }
-    fs::read(path)
+    // It may grow meanwhile.
+    let mut bytes = Vec::new();
+    let len = fs::File::open(path)?.take(LARGEST + 1).read_to_end(&mut bytes)? as u64;
+    if len > LARGEST { Err(too_long(len)) } else { Ok(bytes) }
 }
 
 #[cfg(test)]

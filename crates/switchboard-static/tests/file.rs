@@ -90,6 +90,79 @@ async fn a_swap_of_kubernetes_is_told() {
     }
 }
 
+/// Two hundred updates, some swaps within a look, on a machine with other things to do: no error is told, and the last is told last.
+#[tokio::test(flavor = "multi_thread")]
+async fn swaps_of_kubernetes_one_after_the_other_end_on_the_last_and_tell_no_error() {
+    let mount = TempDir::new().unwrap();
+    let at = |name: &str| mount.path().join(name);
+    let publish = |version: usize, count: usize| {
+        fs::create_dir(at(&format!("..{version}"))).unwrap();
+        fs::write(at(&format!("..{version}/services.toml")), list(count)).unwrap();
+        symlink(format!("..{version}"), at("..data_tmp")).unwrap();
+        fs::rename(at("..data_tmp"), at("..data")).unwrap();
+        if version > 1 {
+            fs::remove_dir_all(at(&format!("..{}", version - 1))).unwrap();
+        }
+    };
+    publish(1, 1);
+    symlink("..data/services.toml", at("services.toml")).unwrap();
+    let (registry, mut first) = watch(&at("services.toml"));
+    tells(&mut first, 1).await;
+    let others = (0..20).map(|_| registry.watch(&orders()));
+    let mut all = futures::stream::select_all(others.chain([first]));
+    let swaps = async {
+        for version in 2..=200 {
+            publish(version, 1 + version % 7);
+            tokio::task::yield_now().await;
+        }
+        publish(201, 99);
+    };
+    let mut ended = 0;
+    let reading = async {
+        while ended < 21 {
+            let news = timeout(LIMIT, all.next()).await.expect("in time").unwrap();
+            ended += usize::from(news.expect("no error").len() == 99);
+        }
+    };
+    tokio::join!(swaps, reading);
+}
+
+/// Reading it takes a while, and holds up nobody else.
+#[tokio::test]
+async fn a_list_of_ten_megabytes_holds_nobody_up_and_its_mistakes_have_a_place() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("services.json");
+    let entry = |n: usize, weight: u16| {
+        let (service, about) = (n % 5000, "x".repeat(250));
+        format!(
+            r#"{{"service":"s{service}","id":"{n}","addresses":["10.0.0.1:80"],"metadata":{{"about":"{about}"}},"weight":{weight}}}"#
+        )
+    };
+    let list = |last: u16| {
+        let entries = (1..30_000).map(|n| entry(n, 1)).chain([entry(30_000, last)]);
+        format!("[\n{}\n]", entries.collect::<Vec<_>>().join(",\n"))
+    };
+    let text = list(1);
+    assert!(text.len() > 10_000_000);
+    replace(&path, &text);
+    let registry = StaticRegistry::file(&path).open().unwrap();
+    let ticks = std::cell::Cell::new(0);
+    let ticking = async {
+        loop {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            ticks.set(ticks.get() + 1);
+        }
+    };
+    tokio::select! {
+        services = registry.services() => assert_eq!(services.unwrap().len(), 5000),
+        () = ticking => {}
+    }
+    assert!(ticks.get() > 20, "the runtime stood still: {} ticks", ticks.get());
+    replace(&path, &list(0));
+    let error = registry.services().await.unwrap_err();
+    assert!(error.message().contains(", line 30001, column "), "{error}");
+}
+
 #[tokio::test]
 async fn what_an_editor_has_truncated_or_half_written_is_not_the_list() {
     let folder = TempDir::new().unwrap();

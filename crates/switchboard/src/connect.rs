@@ -21,10 +21,11 @@ pub const NAMESPACE_VARIABLE: &str = "SWITCHBOARD_NAMESPACE";
 const DEFAULT: &str = "mdns:";
 
 /// The schemes that come with a feature, and which.
-const FEATURES: [(&str, &str); 6] = [
+const FEATURES: [(&str, &str); 7] = [
     ("config", "settings"),
     ("mdns", "mdns"),
     ("consul", "consul"),
+    ("dns", "dns"),
     ("etcd", "etcd"),
     ("static", "static"),
     ("file", "static"),
@@ -32,6 +33,7 @@ const FEATURES: [(&str, &str); 6] = [
 
 /// Opens the registry that `url` names, such as `mdns:`, `consul://127.0.0.1:8500?dc=dc1`, `etcd://127.0.0.1:2379` or `memory:`.
 ///
+/// Where the platform registers, `dns:` and `dns://10.0.0.2?domain=service.consul` (feature `dns`) read DNS.
 /// Without a registry, `static:orders=10.0.0.1:80,10.0.0.2:80` (feature `static`) is a list, and `file:///etc/services.toml` one in a file.
 ///
 /// With the feature `compose`, several make one, by operators between blanks, so that nothing in the URLs needs to be escaped. From
@@ -110,6 +112,9 @@ impl Connector {
         #[cfg(feature = "consul")]
         let connector = connector
             .scheme("consul", |url| async move { switchboard_consul::ConsulRegistry::from_url(&url) });
+        #[cfg(feature = "dns")]
+        let connector =
+            connector.scheme("dns", |url| async move { switchboard_dns::DnsRegistry::from_url(&url) });
         #[cfg(feature = "etcd")]
         let connector =
             connector.scheme("etcd", |url| async move { switchboard_etcd::EtcdRegistry::from_url(&url) });
@@ -332,6 +337,12 @@ mod tests {
                 "etcd:",
                 "registry scheme \"etcd\": needs the feature \"etcd\", which is off; turn it on by `cargo add \
                  switchboard-discovery --features etcd`",
+            ),
+            #[cfg(not(feature = "dns"))]
+            (
+                "dns://10.0.0.2",
+                "registry scheme \"dns\": needs the feature \"dns\", which is off; turn it on by `cargo add \
+                 switchboard-discovery --features dns`",
             ),
             #[cfg(not(feature = "static"))]
             (

@@ -9,6 +9,7 @@
 //! |---|---|
 //! | `mdns` (default) | the registry on the local link, scheme `mdns:` |
 //! | `consul` | Consul, scheme `consul:` |
+//! | `dns` | DNS: SRV records, addresses and DNS-SD of Kubernetes, Consul, Docker or any zone, scheme `dns:`; one can only read it, and it needs Rust 1.88 |
 //! | `static` | lists in a URL or a watched file, schemes `static:` and `file:`; one can only read them |
 //! | `etcd` | etcd, scheme `etcd:` |
 //! | `registrar` | the server side: renewals, health checks, withdrawal, graceful shutdown |
@@ -44,9 +45,13 @@ pub use switchboard_mdns as mdns;
 #[cfg(feature = "consul")]
 pub use switchboard_consul as consul;
 
+/// DNS: SRV records, addresses, and DNS-SD over unicast.
+#[cfg(feature = "dns")]
+pub use switchboard_dns as dns;
 /// The registry for those who have etcd.
 #[cfg(feature = "etcd")]
 pub use switchboard_etcd as etcd;
+
 /// Lists in a URL, or in a TOML or JSON file that is watched.
 #[cfg(feature = "static")]
 pub use switchboard_static as lists;

@@ -3,13 +3,15 @@
 mod advice;
 mod agent;
 mod consul;
+mod dns;
+mod list;
 mod mdns;
 mod port;
 
 use std::process::ExitCode;
 
 use serde::Serialize;
-use switchboard::ServiceName;
+use switchboard::{ErrorKind, ServiceName};
 
 use crate::args;
 use crate::failure::{Failure, chain};
@@ -67,6 +69,8 @@ pub(crate) async fn run(session: &Session, args: &args::Doctor) -> Result<ExitCo
             session.connect().await?;
             consul::examine(&url, args.service.as_ref(), session.timeout).await
         }
+        "dns" => dns::examine(&url, args.service.as_ref()).await?,
+        "static" | "file" => list::examine(&url).await?,
         _ => Vec::new(),
     };
     // What is known to be broken below would only be said again, and cost its time limit.
@@ -108,6 +112,10 @@ async fn registry(session: &Session, service: Option<&ServiceName>) -> Finding {
         };
     }
     match session.limited("services", registry.services()).await {
+        Err(error) if error.kind() == ErrorKind::Unsupported => Finding::ok(
+            "registry",
+            format!("{registry} has no list of names; for one service: switchboard doctor SERVICE"),
+        ),
         Err(error) => failed(chain(&error)),
         Ok(names) if names.is_empty() => Finding::warning(
             "registry",

@@ -17,6 +17,7 @@ mod proxy;
 mod proxy_hostile;
 mod proxy_rolling;
 mod proxy_streams;
+mod readable;
 mod render;
 mod run;
 mod serve;

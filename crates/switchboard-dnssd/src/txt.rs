@@ -18,10 +18,10 @@
 use switchboard_core::{Address, Instance, InstanceBuilder, Invalid};
 
 /// One string of a TXT record: a key, and the bytes after the `=`.
-pub(crate) type Property = (String, Vec<u8>);
+pub type Property = (String, Vec<u8>);
 
 /// The same as it was heard: without an `=` there is no value.
-pub(crate) type Heard<'a> = (&'a str, Option<&'a [u8]>);
+pub type Heard<'a> = (&'a str, Option<&'a [u8]>);
 
 /// The longest TXT string (RFC 6763 §6.1).
 const MAX_STRING: usize = 255;
@@ -31,12 +31,16 @@ const MAX_STRING: usize = 255;
 const MAX_RECORD: usize = 8_000;
 
 /// The length above which a record no longer fits one Ethernet frame (RFC 6763 §6.2).
-pub(crate) const ONE_FRAME: usize = 1_300;
+pub const ONE_FRAME: usize = 1_300;
 
 const METADATA_PREFIX: &str = "m.";
 
 /// The TXT record of `instance`, with its addresses spelled out if `spell_addresses`.
-pub(crate) fn encode(instance: &Instance, spell_addresses: bool) -> Result<Vec<Property>, Invalid> {
+///
+/// # Errors
+///
+/// `Invalid` with size and limit for what does not fit, and for metadata keys that differ only in case.
+pub fn encode(instance: &Instance, spell_addresses: bool) -> Result<Vec<Property>, Invalid> {
     let mut record = Vec::new();
     let mut put = |key: &str, value: &str| record.push((key.to_owned(), value.as_bytes().to_vec()));
     put("service", instance.service().as_str());
@@ -63,7 +67,11 @@ pub(crate) fn encode(instance: &Instance, spell_addresses: bool) -> Result<Vec<P
 }
 
 /// The TXT record of an instance announced under a plain DNS-SD type: its metadata and nothing else.
-pub(crate) fn encode_plain(instance: &Instance) -> Result<Vec<Property>, Invalid> {
+///
+/// # Errors
+///
+/// `Invalid` for an instance that has more, and as [`encode`] has it.
+pub fn encode_plain(instance: &Instance) -> Result<Vec<Property>, Invalid> {
     let refuse = |what: &str| {
         let why =
             format!("cannot be announced as {}: a plain DNS-SD type has only metadata", instance.service());
@@ -87,7 +95,7 @@ pub(crate) fn encode_plain(instance: &Instance) -> Result<Vec<Property>, Invalid
 }
 
 /// The bytes the record takes on the wire.
-pub(crate) fn wire_len(record: &[Property]) -> usize {
+pub fn wire_len(record: &[Property]) -> usize {
     record.iter().map(|property| 1 + string_len(property)).sum()
 }
 
@@ -140,7 +148,7 @@ fn check(record: &[Property]) -> Result<(), Invalid> {
 
 /// What a TXT record of our own type says: a builder with everything but the addresses, and the addresses it spells
 /// out. `None` if it names no service. Takes any input; what makes no sense is left out.
-pub(crate) fn decode(record: &[Heard<'_>], label: &str) -> Option<(InstanceBuilder, Vec<Address>)> {
+pub fn decode(record: &[Heard<'_>], label: &str) -> Option<(InstanceBuilder, Vec<Address>)> {
     let text = |wanted: &str| {
         let (_, value) = record.iter().find(|(key, _)| key.eq_ignore_ascii_case(wanted))?;
         value.and_then(|value| std::str::from_utf8(value).ok())
@@ -175,7 +183,7 @@ pub(crate) fn decode(record: &[Heard<'_>], label: &str) -> Option<(InstanceBuild
 
 /// What a TXT record of a plain DNS-SD type says: metadata. Bytes that are no UTF-8 are replaced, and a key without `=`
 /// reads as an empty value.
-pub(crate) fn decode_plain(record: &[Heard<'_>], builder: InstanceBuilder) -> InstanceBuilder {
+pub fn decode_plain(record: &[Heard<'_>], builder: InstanceBuilder) -> InstanceBuilder {
     record.iter().fold(builder, |builder, (key, value)| {
         builder.metadata(*key, String::from_utf8_lossy(value.unwrap_or_default()))
     })
