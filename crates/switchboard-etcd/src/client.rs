@@ -18,8 +18,8 @@ use crate::config::Settings;
 use crate::failure::Failure;
 use crate::stream::{Stream, Watch};
 use crate::wire::{
-    self, AuthenticateRequest, KeyValue, LeaseKeepAliveRequest, LeaseKeepAliveResponse, Method, RangeRequest,
-    WatchRequest, WatchResponse,
+    self, AuthenticateRequest, Header, KeyValue, LeaseKeepAliveRequest, LeaseKeepAliveResponse, Method,
+    RangeRequest, WatchRequest, WatchResponse,
 };
 
 /// So many keys are asked for at a time, and fewer if they are too large for one answer.
@@ -141,16 +141,17 @@ impl Client {
         }
     }
 
-    /// All keys that begin with `from`, and the revision of that.
+    /// All keys that begin with `from`, and where the cluster was then.
     pub(crate) async fn range(
         &self,
         operation: &'static str,
         from: &str,
         keys_only: bool,
-    ) -> Result<(Vec<KeyValue>, i64), Failure> {
+    ) -> Result<(Vec<KeyValue>, Header), Failure> {
         let (mut key, range_end) = keys_of(from);
-        let (mut all, mut revision, mut limit) = (Vec::new(), 0, PAGE);
+        let (mut all, mut header, mut limit) = (Vec::new(), None, PAGE);
         loop {
+            let revision = header.map_or(0, |header: Header| header.revision);
             let request =
                 RangeRequest { key: key.clone(), range_end: range_end.clone(), limit, revision, keys_only };
             let mut answer = match self.call(operation, request).await {
@@ -160,13 +161,12 @@ impl Client {
                 }
                 answer => answer?,
             };
-            if revision == 0 {
-                revision = answer.header.map_or(0, |header| header.revision);
-            }
+            // The first page's; the others are of the same revision.
+            header = header.or(answer.header);
             all.append(&mut answer.kvs);
             match all.last() {
                 Some(last) if answer.more => key = [&last.key[..], &[0]].concat(),
-                _ => return Ok((all, revision)),
+                _ => return Ok((all, header.unwrap_or_default())),
             }
         }
     }
