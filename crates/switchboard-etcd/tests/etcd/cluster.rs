@@ -11,6 +11,7 @@ use crate::support::{Told, builder, instance, name, register, ttl, until};
 
 const COUNT: usize = 10;
 
+/// Who leads, of those that run.
 async fn leader(members: &[Member; 3]) -> usize {
     until("a leader", async || {
         for (number, member) in members.iter().enumerate() {
@@ -37,7 +38,12 @@ async fn a_killed_leader_costs_a_moment() {
     }
     // A handle for each member, so that one of them watches at the leader.
     let handles = members.each_ref().map(|member| builder(&[member.address()]).open().unwrap());
-    let told = [Told::by(&registry, "a"), Told::by(&handles[0], "a"), Told::by(&handles[1], "a"), Told::by(&handles[2], "a")];
+    let told = [
+        Told::by(&registry, "a"),
+        Told::by(&handles[0], "a"),
+        Told::by(&handles[1], "a"),
+        Told::by(&handles[2], "a"),
+    ];
     for told in &told {
         told.until(COUNT).await;
     }
@@ -110,8 +116,9 @@ async fn a_wiped_member_takes_nothing_with_it() {
     members[0].wipe();
     let wiped = Instant::now();
     told[1].until_error().await;
-    let [wiped_member, other, _] = &mut members;
-    wiped_member.rejoin(other);
+    let leader = leader(&members).await;
+    let (wiped_member, others) = members.split_first_mut().unwrap();
+    wiped_member.rejoin(&others[leader - 1]);
     wiped_member.ready().await;
     println!("a member wiped: it is back after {:?}", wiped.elapsed());
     told[1].until(COUNT).await;
@@ -172,7 +179,10 @@ async fn a_member_that_hangs_is_left() {
         let id = format!("during {number}");
         register(&registry, &instance("a", &id), &ttl(60)).await;
         println!("member {number} hangs: registered after {:?}", hung.elapsed());
-        until("found", async || registry.lookup(&name("a")).await.ok().filter(|found| found.contains_id(&id))).await;
+        until("found", async || {
+            registry.lookup(&name("a")).await.ok().filter(|found| found.contains_id(&id))
+        })
+        .await;
         members[number].go_on();
     }
     let seen = told.until(3).await;

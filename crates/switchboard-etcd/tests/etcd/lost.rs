@@ -95,37 +95,40 @@ async fn a_hundred_registrars_and_a_wiped_cluster() {
     member.start();
     member.ready().await;
     let back = Instant::now();
-    let stop = Arc::new(AtomicBool::new(false));
-    let (ended, asked) = (Arc::clone(&stop), async {
+    let stop = AtomicBool::new(false);
+    let asked = async {
         let count = async || member.figure("grpc_server_started_total", "etcdserverpb").await;
         let (mut before, mut worst, mut at) = (count().await, 0.0_f64, Instant::now());
-        while !ended.load(Ordering::Relaxed) {
+        while !stop.load(Ordering::Relaxed) {
             sleep(Duration::from_secs(1)).await;
             let now = count().await;
             worst = worst.max((now - before) / at.elapsed().as_secs_f64());
             (before, at) = (now, Instant::now());
         }
         worst
-    });
+    };
     let all = async {
         let looker = registry(&member);
-        until("all back", async || looker.lookup(&name("a")).await.ok().filter(|found| found.len() == COUNT)).await;
+        until("all back", async || looker.lookup(&name("a")).await.ok().filter(|found| found.len() == COUNT))
+            .await;
         let took = back.elapsed();
         sleep(interval * 2).await;
-        ended_now(&stop);
+        stop.store(true, Ordering::Relaxed);
         took
     };
     let (worst, took) = tokio::join!(asked, all);
-    println!("{COUNT} registrars renewing every {interval:?}: all back {took:?} after etcd; at the worst {worst:.0} requests in a second");
+    println!(
+        "{COUNT} registrars renewing every {interval:?}: all back {took:?} after etcd; at the worst {worst:.0} requests in a second"
+    );
     println!("  the watch told {}", told.story());
     assert_eq!(told.fewest(), COUNT);
     assert!(worst < 20.0 * COUNT as f64, "{worst}");
-    within("leaving", join_all(registrars.into_iter().map(|registrar| async move { registrar.shutdown().await.unwrap() }))).await;
+    within(
+        "leaving",
+        join_all(registrars.into_iter().map(|registrar| async move { registrar.shutdown().await.unwrap() })),
+    )
+    .await;
     told.until(0).await;
-}
-
-fn ended_now(stop: &AtomicBool) {
-    stop.store(true, Ordering::Relaxed);
 }
 
 /// Where the server that is killed registers, and with what TTL.

@@ -7,7 +7,7 @@
 
 mod cluster;
 mod conformance;
-mod interop;
+
 mod lost;
 mod many;
 #[path = "../../../switchboard-consul/tests/it/support/proxy.rs"]

@@ -28,9 +28,7 @@ fn a_watch_outlives_the_runtime_that_began_it() {
         thread::spawn(move || drop(first)).join().unwrap();
         within("registered", registry.register(&instance("a", 1), &ttl(60))).await.unwrap();
         for watch in [&mut early, &mut late] {
-            let told = async {
-                while !watch.next().await.unwrap().is_ok_and(|found| found.len() == 1) {}
-            };
+            let told = async { while !watch.next().await.unwrap().is_ok_and(|found| found.len() == 1) {} };
             within("the change", told).await;
         }
         within("closing", registry.close()).await.unwrap();

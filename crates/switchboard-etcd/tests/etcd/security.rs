@@ -56,7 +56,8 @@ async fn roles_hold_and_refusals_are_no_empty_answers() {
 
     let refused = reader.register(&instance("a", 2), &ttl(60)).await.unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::PermissionDenied, "{refused}");
-    let elsewhere = builder(&[member.address()]).prefix("private").user("reader", "secret-reader").open().unwrap();
+    let elsewhere =
+        builder(&[member.address()]).prefix("private").user("reader", "secret-reader").open().unwrap();
     for registry in [as_user(&member, "reader", "wrong-password"), registry(&member), elsewhere] {
         let refused = registry.lookup(&name("a")).await.unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::PermissionDenied, "{refused}");
@@ -112,8 +113,12 @@ fn files(dir: &Path, mutual: bool) -> Files {
     let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
     let make = |name: &str, host: &str| {
         let key = KeyPair::generate().unwrap();
-        let certificate = CertificateParams::new([host.to_owned()]).unwrap().signed_by(&key, &authority).unwrap();
-        [write(dir, &format!("{name}.pem"), &certificate.pem()), write(dir, &format!("{name}-key.pem"), &key.serialize_pem())]
+        let certificate =
+            CertificateParams::new([host.to_owned()]).unwrap().signed_by(&key, &authority).unwrap();
+        [
+            write(dir, &format!("{name}.pem"), &certificate.pem()),
+            write(dir, &format!("{name}-key.pem"), &key.serialize_pem()),
+        ]
     };
     Files {
         ca: write(dir, "ca.pem", &authority.pem()),

@@ -28,7 +28,12 @@ pub(crate) fn name(name: &str) -> ServiceName {
 }
 
 pub(crate) fn instance(service: &str, id: impl std::fmt::Display) -> Instance {
-    Instance::builder(service).id(id.to_string()).address("10.0.0.1:80").metadata("zone", "eu-1").build().unwrap()
+    Instance::builder(service)
+        .id(id.to_string())
+        .address("10.0.0.1:80")
+        .metadata("zone", "eu-1")
+        .build()
+        .unwrap()
 }
 
 pub(crate) fn ttl(seconds: u64) -> RegisterOptions {
@@ -65,12 +70,12 @@ pub(crate) struct Told {
 impl Told {
     pub(crate) fn by(registry: &EtcdRegistry, service: &str) -> Self {
         let mut watch = registry.watch(&name(service));
-        let all = Arc::new(Mutex::default());
+        let all: Arc<Mutex<Vec<_>>> = Arc::default();
         let to = Arc::clone(&all);
         let task = tokio::spawn(async move {
             while let Some(told) = watch.next().await {
                 let told = told.map(|snapshot: Snapshot| snapshot.len());
-                Mutex::lock(&to).unwrap().push((Instant::now(), told));
+                to.lock().unwrap().push((Instant::now(), told));
             }
         });
         Self { all, task }
