@@ -3,6 +3,7 @@
 mod advice;
 mod agent;
 mod consul;
+mod etcd;
 mod mdns;
 mod port;
 
@@ -66,6 +67,10 @@ pub(crate) async fn run(session: &Session, args: &args::Doctor) -> Result<ExitCo
             // Nothing is sent yet. A URL with a mistake in it ends here, before any of it is shown.
             session.connect().await?;
             consul::examine(&url, args.service.as_ref(), session.timeout).await
+        }
+        "etcd" => {
+            session.connect().await?;
+            etcd::examine(&url, args.service.as_ref(), session.timeout).await
         }
         _ => Vec::new(),
     };

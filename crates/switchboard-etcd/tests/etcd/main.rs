@@ -7,6 +7,7 @@
 
 mod cluster;
 mod conformance;
+mod interop;
 
 mod lost;
 mod many;
