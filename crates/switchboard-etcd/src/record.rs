@@ -41,7 +41,12 @@ fn escaped(text: &str) -> String {
 pub(crate) fn split(root: &str, key: &[u8]) -> Option<(ServiceName, String)> {
     let key = std::str::from_utf8(key).ok()?.strip_prefix(root)?;
     let (service, id) = key.trim_start_matches('/').split_once('/')?;
-    Some((ServiceName::new(unescaped(service)?).ok()?, unescaped(id)?))
+    let name = unescaped(service)?;
+    // Escaped in another way, nobody would look for it there.
+    if escaped(&name) != service {
+        return None;
+    }
+    Some((ServiceName::new(name).ok()?, unescaped(id)?))
 }
 
 fn unescaped(text: &str) -> Option<String> {

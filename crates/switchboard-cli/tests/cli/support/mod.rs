@@ -21,7 +21,9 @@ pub(crate) fn switchboard(registry: &str, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_switchboard"));
     command.args(arguments).env("SWITCHBOARD_REGISTRY", registry).stdin(Stdio::null());
     command.env("SWITCHBOARD_CONFIG", "/no/such/file").env_remove("COMPLETE");
-    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("CONSUL_")) {
+    for (name, _) in
+        std::env::vars().filter(|(name, _)| name.starts_with("CONSUL_") || name.starts_with("ETCDCTL_"))
+    {
         command.env_remove(name);
     }
     command
