@@ -63,6 +63,7 @@ async fn side_by_side() {
     let bare = Bare::connect(&member.address()).await;
     let mut events = bare.watch("bare/").await;
 
+    let options = options();
     let (mut ours, mut bares) = (Vec::new(), Vec::new());
     for round in 0..ROUNDS {
         let instance = Instance::builder(&service)
@@ -75,7 +76,7 @@ async fn side_by_side() {
             assert_eq!(watch.next().await.unwrap().unwrap().len(), 1);
             started.elapsed()
         };
-        let (registered, took) = tokio::join!(registry.register(&instance, &options()), seen);
+        let (registered, took) = tokio::join!(registry.register(&instance, &options), seen);
         registered.unwrap();
         ours.push(took);
         registry.deregister(&instance.key()).await.unwrap();

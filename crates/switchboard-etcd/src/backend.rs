@@ -1,6 +1,6 @@
 //! The trait.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,6 +24,7 @@ use crate::record;
 use crate::registrations::{OWN_INTERVAL, OWN_RETRY, Registrations};
 use crate::scope::{Instances, Known, Names, Scope};
 use crate::watch::Followed;
+use crate::wire::KeyValue;
 
 /// How long the names of the members may take to resolve.
 const RESOLVE_WITHIN: Duration = Duration::from_secs(2);
@@ -115,7 +116,7 @@ impl Inner {
         self.open(operation)?;
         let (found, _) = self.client.range(operation, scope.root(), scope.keys_only()).await?;
         self.open(operation)?;
-        let mut known = Known::new(scope);
+        let mut known = Known::new(scope, self.client.notices.clone());
         known.replace(&found, false);
         Ok(known.state())
     }
@@ -175,6 +176,26 @@ impl Registry for EtcdRegistry {
 
     async fn services(&self) -> Result<BTreeSet<ServiceName>> {
         self.inner.read("services", Names { root: self.inner.root() }).await
+    }
+
+    async fn snapshots(&self) -> Result<Vec<Snapshot>> {
+        let inner = &self.inner;
+        inner.open("snapshots")?;
+        let root = inner.root();
+        let (found, _) = inner.client.range("snapshots", &root, false).await?;
+        inner.open("snapshots")?;
+        let mut services: BTreeMap<ServiceName, Vec<KeyValue>> = BTreeMap::new();
+        for entry in found {
+            if let Some((service, _)) = record::split(&root, &entry.key) {
+                services.entry(service).or_default().push(entry);
+            }
+        }
+        let understood = services.into_iter().map(|(service, entries)| {
+            let mut known = Known::new(inner.scope(&service), inner.client.notices.clone());
+            known.replace(&entries, false);
+            known.state()
+        });
+        Ok(understood.filter(|snapshot| !snapshot.is_empty()).collect())
     }
 
     fn watch(&self, service: &ServiceName) -> SnapshotStream {

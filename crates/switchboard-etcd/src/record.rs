@@ -40,7 +40,7 @@ fn escaped(text: &str) -> String {
 /// The service and the rest of a key beneath `root`; `None` for what is none of ours.
 pub(crate) fn split(root: &str, key: &[u8]) -> Option<(ServiceName, String)> {
     let key = std::str::from_utf8(key).ok()?.strip_prefix(root)?;
-    let (service, id) = key.trim_start_matches('/').split_once('/')?;
+    let (service, id) = key.split_once('/')?;
     let name = unescaped(service)?;
     // Escaped in another way, nobody would look for it there.
     if escaped(&name) != service {

@@ -1,7 +1,7 @@
 //! What a part of the keys says.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use switchboard_core::{Instance, ServiceName, Snapshot};
 
@@ -88,6 +88,26 @@ impl Scope for Names {
     }
 }
 
+/// So many keys are noted.
+const NOTED: usize = 1000;
+
+/// The keys that were left out, so that each is told of once.
+#[derive(Default)]
+pub(crate) struct Notices(Mutex<HashSet<Vec<u8>>>);
+
+impl Notices {
+    fn left_out(&self, key: &[u8], why: &str) {
+        let mut noted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if noted.len() < NOTED && noted.insert(key.to_vec()) {
+            tracing::warn!(key = %String::from_utf8_lossy(key), why, "left out");
+        }
+    }
+
+    fn is_well(&self, key: &[u8]) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
+    }
+}
+
 /// What the keys of a scope say.
 pub(crate) struct Known<S: Scope> {
     scope: S,
@@ -95,13 +115,12 @@ pub(crate) struct Known<S: Scope> {
     found: BTreeMap<Vec<u8>, S::Item>,
     /// What a cluster that began anew has not said yet.
     kept: BTreeMap<Vec<u8>, S::Item>,
-    /// What was left out, and said to be.
-    left_out: BTreeSet<Vec<u8>>,
+    notices: Arc<Notices>,
 }
 
 impl<S: Scope> Known<S> {
-    pub(crate) fn new(scope: S) -> Self {
-        Self { scope, found: BTreeMap::new(), kept: BTreeMap::new(), left_out: BTreeSet::new() }
+    pub(crate) fn new(scope: S, notices: Arc<Notices>) -> Self {
+        Self { scope, found: BTreeMap::new(), kept: BTreeMap::new(), notices }
     }
 
     pub(crate) fn scope(&self) -> &S {
@@ -128,21 +147,17 @@ impl<S: Scope> Known<S> {
         let before = self.kept.remove(&entry.key).or(before);
         match self.scope.understand(entry, before.as_ref()) {
             Ok(item) => {
-                self.left_out.remove(&entry.key);
+                self.notices.is_well(&entry.key);
                 self.found.insert(entry.key.clone(), item);
             }
-            Err(why) => {
-                if self.left_out.insert(entry.key.clone()) {
-                    tracing::warn!(key = %String::from_utf8_lossy(&entry.key), why, "left out");
-                }
-            }
+            Err(why) => self.notices.left_out(&entry.key, &why),
         }
     }
 
     pub(crate) fn remove(&mut self, key: &[u8]) {
         self.found.remove(key);
         self.kept.remove(key);
-        self.left_out.remove(key);
+        self.notices.is_well(key);
     }
 
     /// Whether something is only kept.
@@ -174,7 +189,7 @@ mod tests {
 
     #[test]
     fn what_a_new_cluster_misses_is_kept_until_it_is_said_or_let_go() {
-        let mut known = Known::new(Names { root: "sb/".into() });
+        let mut known = Known::new(Names { root: "sb/".into() }, Arc::default());
         known.replace(&[entry("sb/a/1"), entry("sb/b/1"), entry("sb/c/1")], false);
         known.replace(&[entry("sb/a/1")], true);
         assert_eq!(names(&known), ["a", "b", "c"]);
@@ -190,7 +205,7 @@ mod tests {
 
     #[test]
     fn what_nobody_understands_is_left_out_and_the_rest_stays() {
-        let mut known = Known::new(Names { root: "sb/".into() });
+        let mut known = Known::new(Names { root: "sb/".into() }, Arc::default());
         known.replace(
             &[entry("sb/a/1"), entry("sb/nothing"), KeyValue { key: b"sb/\xff/1".to_vec(), value: vec![] }],
             false,

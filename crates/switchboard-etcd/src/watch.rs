@@ -160,7 +160,7 @@ fn pauses() -> ExponentialBackoff {
 
 /// Follows for ever.
 async fn follow<S: Scope>(client: Arc<Client>, scope: S, state: Orphan<S::State>) {
-    let (mut known, state) = (Known::new(scope), &state.0);
+    let (mut known, state) = (Known::new(scope, client.notices.clone()), &state.0);
     let mut follower = Follower { client, heard: None, keep_until: Instant::now(), waits: pauses() };
     loop {
         match follower.once(&mut known, state).await {
