@@ -165,9 +165,18 @@ impl Member {
             .next()
             .unwrap()
             .to_owned();
-        other.ctl(&format!("member remove {id}"));
-        let added =
-            other.ctl(&format!("member add {} --peer-urls=http://127.0.0.1:{}", self.name, self.peer));
+        // A cluster that has not yet heard from all who are left changes nothing.
+        let insist = |line: &str| {
+            let end = std::time::Instant::now() + LIMIT;
+            loop {
+                match other.try_ctl(line, "") {
+                    Ok(said) => return said,
+                    Err(why) => assert!(std::time::Instant::now() < end, "{line}: {why}"),
+                }
+            }
+        };
+        insist(&format!("member remove {id}"));
+        let added = insist(&format!("member add {} --peer-urls=http://127.0.0.1:{}", self.name, self.peer));
         let initial = added.lines().find_map(|line| line.strip_prefix("ETCD_INITIAL_CLUSTER=")).unwrap();
         self.join(initial.trim_matches('"'), "existing");
         self.start();
@@ -234,6 +243,11 @@ impl Member {
 
     /// The same with something on its standard input.
     pub fn ctl_given(&self, arguments: &str, input: &str) -> String {
+        self.try_ctl(arguments, input).unwrap_or_else(|why| panic!("{arguments}: {why}"))
+    }
+
+    /// The same, or what it says against it.
+    fn try_ctl(&self, arguments: &str, input: &str) -> Result<String, String> {
         let mut child = Command::new("etcdctl")
             .env("ETCDCTL_API", "3")
             .arg(format!("--endpoints={}://{}", self.scheme, self.address()))
@@ -245,8 +259,8 @@ impl Member {
             .expect("etcdctl");
         child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
         let output = child.wait_with_output().unwrap();
-        assert!(output.status.success(), "{arguments}: {}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8_lossy(&output.stdout).into_owned()
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
     }
 }
 

@@ -25,7 +25,7 @@ struct Group {
 
 const CARGO_TEST: &str = "cargo test --offline --workspace --all-features";
 
-const GROUPS: [Group; 26] = [
+const GROUPS: [Group; 27] = [
     Group {
         what: "mDNS between machines (network namespaces)",
         choose: "--test namespaces",
@@ -175,6 +175,14 @@ const GROUPS: [Group; 26] = [
         choose: "--test cli",
         filter: "consul:: serve:: operate:: proxy:: render::",
         needs: &[Need::ConsulCurrent],
+        outside: false,
+        beside: false,
+    },
+    Group {
+        what: "the command line, on a real etcd",
+        choose: "--test cli",
+        filter: "etcd::",
+        needs: &[Need::Etcd],
         outside: false,
         beside: false,
     },

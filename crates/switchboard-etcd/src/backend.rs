@@ -1,9 +1,11 @@
 //! The trait.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::StreamExt;
@@ -11,15 +13,21 @@ use switchboard_core::{
     Error, Instance, InstanceKey, NamesStream, RegisterOptions, Registry, RegistryUrl, Result, ServiceName,
     Snapshot, SnapshotStream,
 };
+use switchboard_net::reachable;
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
 use crate::BACKEND;
 use crate::client::Client;
 use crate::config::{EtcdBuilder, Settings};
 use crate::record;
-use crate::registrations::{OWN_INTERVAL, Registrations};
-use crate::scope::{Instances, Names, Scope};
+use crate::registrations::{OWN_INTERVAL, OWN_RETRY, Registrations};
+use crate::scope::{Instances, Known, Names, Scope};
 use crate::watch::Followed;
+use crate::wire::KeyValue;
+
+/// How long the names of the members may take to resolve.
+const RESOLVE_WITHIN: Duration = Duration::from_secs(2);
 
 /// A registry on etcd; see [the crate](crate).
 ///
@@ -31,8 +39,10 @@ use crate::watch::Followed;
 /// | health | what is there passes; etcd checks nothing |
 /// | a member without a leader | an error, and another member is asked |
 /// | compaction while not heard | all is read again; nothing is told as empty |
+/// | a cluster that has lost what it knew | watches keep what is missing for [`rejoin_grace`](EtcdBuilder::rejoin_grace) |
 ///
-/// Watches of a service share one; it ends with the last of them.
+/// Watches of a service share one, and all watches one gRPC stream; each ends with the last of them. Everything runs on the runtime
+/// of who asked first; if that ends, watches go on with the runtime of a reader, after an error.
 pub struct EtcdRegistry {
     inner: Arc<Inner>,
 }
@@ -41,8 +51,8 @@ struct Inner {
     client: Arc<Client>,
     registrations: Registrations,
     closed: AtomicBool,
-    services: Mutex<HashMap<ServiceName, Weak<Followed<Snapshot>>>>,
-    names: Mutex<Weak<Followed<BTreeSet<ServiceName>>>>,
+    services: Mutex<HashMap<ServiceName, Weak<Followed<Instances>>>>,
+    names: Mutex<Weak<Followed<Names>>>,
     /// What renews the registrations that have no TTL.
     keeper: Mutex<Option<JoinHandle<()>>>,
 }
@@ -98,18 +108,17 @@ impl Inner {
     fn scope(&self, service: &ServiceName) -> Instances {
         let settings = &self.client.settings;
         let root = record::service_root(&settings.prefix, settings.wire, service);
-        Instances::new(self.root(), root, service.clone())
+        Instances { prefix: self.root(), root, service: service.clone() }
     }
 
     /// What there is of a part of the keys now.
-    async fn read<S: Scope>(&self, operation: &'static str, mut scope: S) -> Result<S::State> {
+    async fn read<S: Scope>(&self, operation: &'static str, scope: S) -> Result<S::State> {
         self.open(operation)?;
         let (found, _) = self.client.range(operation, scope.root(), scope.keys_only()).await?;
         self.open(operation)?;
-        for entry in &found {
-            scope.put(&entry.key, &entry.value);
-        }
-        Ok(scope.state())
+        let mut known = Known::new(scope, self.client.notices.clone());
+        known.replace(&found, false);
+        Ok(known.state())
     }
 
     /// Has registrations without a TTL renewed from now on.
@@ -120,10 +129,13 @@ impl Inner {
         }
         let inner = Arc::downgrade(self);
         *keeper = Some(tokio::spawn(async move {
+            let mut pause = OWN_INTERVAL;
             loop {
-                tokio::time::sleep(OWN_INTERVAL).await;
+                // Not all programs at the same moment.
+                tokio::time::sleep(pause.mul_f64(0.9 + 0.2 * fastrand::f64())).await;
                 let Some(inner) = inner.upgrade() else { return };
-                inner.registrations.renew_own(&inner.client).await;
+                let renewed = inner.registrations.renew_own(&inner.client).await;
+                pause = if renewed { OWN_INTERVAL } else { OWN_RETRY };
             }
         }));
     }
@@ -163,7 +175,27 @@ impl Registry for EtcdRegistry {
     }
 
     async fn services(&self) -> Result<BTreeSet<ServiceName>> {
-        self.inner.read("services", Names::new(self.inner.root())).await
+        self.inner.read("services", Names { root: self.inner.root() }).await
+    }
+
+    async fn snapshots(&self) -> Result<Vec<Snapshot>> {
+        let inner = &self.inner;
+        inner.open("snapshots")?;
+        let root = inner.root();
+        let (found, _) = inner.client.range("snapshots", &root, false).await?;
+        inner.open("snapshots")?;
+        let mut services: BTreeMap<ServiceName, Vec<KeyValue>> = BTreeMap::new();
+        for entry in found {
+            if let Some((service, _)) = record::split(&root, &entry.key) {
+                services.entry(service).or_default().push(entry);
+            }
+        }
+        let understood = services.into_iter().map(|(service, entries)| {
+            let mut known = Known::new(inner.scope(&service), inner.client.notices.clone());
+            known.replace(&entries, false);
+            known.state()
+        });
+        Ok(understood.filter(|snapshot| !snapshot.is_empty()).collect())
     }
 
     fn watch(&self, service: &ServiceName) -> SnapshotStream {
@@ -188,11 +220,25 @@ impl Registry for EtcdRegistry {
         }
         let mut names = inner.names.lock().unwrap_or_else(PoisonError::into_inner);
         let followed = names.upgrade().unwrap_or_else(|| {
-            let followed = Arc::new(Followed::new(inner.client.clone(), Names::new(inner.root())));
+            let followed = Arc::new(Followed::new(inner.client.clone(), Names { root: inner.root() }));
             *names = Arc::downgrade(&followed);
             followed
         });
         followed.stream("watch_services")
+    }
+
+    async fn local_ip(&self) -> Option<IpAddr> {
+        let members = &self.inner.client.settings.members;
+        for member in members {
+            let resolved = timeout(RESOLVE_WITHIN, tokio::net::lookup_host(&member.host)).await;
+            let Ok(Ok(found)) = resolved else { continue };
+            // A member on this machine says nothing of how others reach it.
+            let ip = found.filter_map(reachable::towards).find(|ip| !ip.is_loopback());
+            if ip.is_some() {
+                return ip;
+            }
+        }
+        None
     }
 
     async fn close(&self) -> Result<()> {

@@ -16,10 +16,11 @@ use tonic_prost::ProstCodec;
 
 use crate::config::Settings;
 use crate::failure::Failure;
+use crate::scope::Notices;
 use crate::stream::{Stream, Watch};
 use crate::wire::{
-    self, AuthenticateRequest, KeyValue, LeaseKeepAliveRequest, LeaseKeepAliveResponse, Method, RangeRequest,
-    WatchRequest, WatchResponse,
+    self, AuthenticateRequest, Header, KeyValue, LeaseKeepAliveRequest, LeaseKeepAliveResponse, Method,
+    RangeRequest, WatchRequest, WatchResponse,
 };
 
 /// So many keys are asked for at a time, and fewer if they are too large for one answer.
@@ -27,6 +28,9 @@ const PAGE: i64 = 1000;
 
 /// The largest answer that is taken: ten of the largest values that etcd takes by default.
 const MAX_ANSWER: usize = 16 << 20;
+
+/// How long an election is waited for. etcd's members hold one after 1 to 2 s without a leader by default.
+const ELECTION: Duration = Duration::from_secs(3);
 
 /// How messages go to and fro.
 type Messages<S> = tonic::Streaming<S>;
@@ -40,6 +44,7 @@ pub(crate) struct Client {
     line: Mutex<Line>,
     /// Held while asking for one, so that one is asked for at a time.
     pass: tokio::sync::Mutex<Pass>,
+    pub(crate) notices: Arc<Notices>,
     /// What carries the watches.
     stream: Mutex<Weak<Stream>>,
 }
@@ -69,6 +74,7 @@ impl Client {
             settings,
             line: Mutex::new(line),
             pass: tokio::sync::Mutex::default(),
+            notices: Arc::default(),
             stream: Mutex::default(),
         }
     }
@@ -141,16 +147,17 @@ impl Client {
         }
     }
 
-    /// All keys that begin with `from`, and the revision of that.
+    /// All keys that begin with `from`, and where the cluster was then.
     pub(crate) async fn range(
         &self,
         operation: &'static str,
         from: &str,
         keys_only: bool,
-    ) -> Result<(Vec<KeyValue>, i64), Failure> {
+    ) -> Result<(Vec<KeyValue>, Header), Failure> {
         let (mut key, range_end) = keys_of(from);
-        let (mut all, mut revision, mut limit) = (Vec::new(), 0, PAGE);
+        let (mut all, mut header, mut limit) = (Vec::new(), None, PAGE);
         loop {
+            let revision = header.map_or(0, |header: Header| header.revision);
             let request =
                 RangeRequest { key: key.clone(), range_end: range_end.clone(), limit, revision, keys_only };
             let mut answer = match self.call(operation, request).await {
@@ -160,13 +167,12 @@ impl Client {
                 }
                 answer => answer?,
             };
-            if revision == 0 {
-                revision = answer.header.map_or(0, |header| header.revision);
-            }
+            // The first page's; the others are of the same revision.
+            header = header.or(answer.header);
             all.append(&mut answer.kvs);
             match all.last() {
                 Some(last) if answer.more => key = [&last.key[..], &[0]].concat(),
-                _ => return Ok((all, revision)),
+                _ => return Ok((all, header.unwrap_or_default())),
             }
         }
     }
@@ -212,14 +218,16 @@ impl Client {
         F: Future<Output = Result<T, Status>>,
     {
         let members = self.settings.members.len();
-        let deadline = Instant::now() + self.settings.timeout;
-        let pauses = ExponentialBuilder::new()
+        let begun = Instant::now();
+        let deadline = begun + self.settings.timeout;
+        let mut pauses = ExponentialBuilder::new()
             .with_min_delay(Duration::from_millis(25))
-            .with_max_delay(Duration::from_secs(1))
+            .with_max_delay(Duration::from_millis(500))
             .with_jitter()
-            // Once more if there is but one: a connection that was idle may have been closed.
-            .with_max_times(members.max(2) - 1);
-        let mut pauses = pauses.build();
+            .without_max_times()
+            .build();
+        // Once more if there is but one: a connection that was idle may have been closed.
+        let (mut attempts, enough) = (0, members.max(2));
         let mut left = u32::try_from(members).unwrap_or(u32::MAX);
         loop {
             let line = self.line();
@@ -237,8 +245,14 @@ impl Client {
             }
             self.leave(&line);
             left = left.saturating_sub(1);
+            attempts += 1;
+            let waits_for_leader = failure.is_of_an_election() && begun.elapsed() < ELECTION;
             match pauses.next() {
-                Some(pause) if Instant::now() + pause < deadline => sleep(pause).await,
+                Some(pause)
+                    if Instant::now() + pause < deadline && (attempts < enough || waits_for_leader) =>
+                {
+                    sleep(pause).await;
+                }
                 _ => return Err(failure),
             }
         }

@@ -42,6 +42,7 @@ pub struct EtcdBuilder {
     client_cert: Option<PathBuf>,
     client_key: Option<PathBuf>,
     timeout: Option<Duration>,
+    rejoin_grace: Option<Duration>,
 }
 
 /// All that is needed, with defaults filled in.
@@ -52,6 +53,7 @@ pub(crate) struct Settings {
     pub(crate) prefix: String,
     pub(crate) wire: Wire,
     pub(crate) timeout: Duration,
+    pub(crate) rejoin_grace: Duration,
     pub(crate) user: Option<User>,
 }
 
@@ -108,6 +110,7 @@ impl EtcdBuilder {
             client_cert: params.take("client_cert")?,
             client_key: params.take("client_key")?,
             timeout: params.take_duration("timeout")?,
+            rejoin_grace: params.take_duration("rejoin_grace")?,
         };
         params.finish()?;
         Ok(builder)
@@ -158,6 +161,13 @@ impl EtcdBuilder {
     /// How long one request may take. Default 10 s.
     pub fn timeout(mut self, limit: Duration) -> Self {
         self.timeout = Some(limit);
+        self
+    }
+
+    /// How long watches keep what is missing when a cluster comes back that has lost what it knew, so that servers can renew
+    /// first. Default 45 s; zero is off. Nothing is kept after any other outage.
+    pub fn rejoin_grace(mut self, time: Duration) -> Self {
+        self.rejoin_grace = Some(time);
         self
     }
 
@@ -212,7 +222,8 @@ impl EtcdBuilder {
             .into()
         });
         let timeout = self.timeout.unwrap_or(Duration::from_secs(10));
-        Ok(Settings { members, prefix, wire: self.wire, timeout, user })
+        let rejoin_grace = self.rejoin_grace.unwrap_or(Duration::from_secs(45));
+        Ok(Settings { members, prefix, wire: self.wire, timeout, rejoin_grace, user })
     }
 }
 

@@ -23,6 +23,12 @@ pub struct MemberStatus {
 }
 
 impl EtcdRegistry {
+    /// The URLs of the endpoints, as `http://HOST:PORT` or `https://HOST:PORT`.
+    pub fn endpoints(&self) -> Vec<String> {
+        let members = self.client().settings.members.iter();
+        members.map(|member| member.endpoint.uri().to_string().trim_end_matches('/').to_owned()).collect()
+    }
+
     /// Asks every endpoint how it is, each by itself and within the timeout: `HOST:PORT`, and the answer.
     pub async fn members(&self) -> Vec<(String, Result<MemberStatus>)> {
         let client = self.client();

@@ -41,6 +41,11 @@ impl Failure {
         }
     }
 
+    /// Whether there is no leader at present: "no leader", "leader changed".
+    pub(crate) fn is_of_an_election(&self) -> bool {
+        self.status.code() == Code::Unavailable && self.status.message().contains("leader")
+    }
+
     fn kind(&self) -> ErrorKind {
         let said = self.status.message();
         match self.status.code() {

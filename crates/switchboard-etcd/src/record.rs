@@ -3,7 +3,7 @@
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode, utf8_percent_encode};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use switchboard_core::{Health, Instance, InstanceId, Invalid, ServiceName};
+use switchboard_core::{Endpoint, Health, Instance, InstanceId, Invalid, ServiceName};
 
 use crate::Wire;
 
@@ -40,8 +40,13 @@ fn escaped(text: &str) -> String {
 /// The service and the rest of a key beneath `root`; `None` for what is none of ours.
 pub(crate) fn split(root: &str, key: &[u8]) -> Option<(ServiceName, String)> {
     let key = std::str::from_utf8(key).ok()?.strip_prefix(root)?;
-    let (service, id) = key.trim_start_matches('/').split_once('/')?;
-    Some((ServiceName::new(unescaped(service)?).ok()?, unescaped(id)?))
+    let (service, id) = key.split_once('/')?;
+    let name = unescaped(service)?;
+    // Escaped in another way, nobody would look for it there.
+    if escaped(&name) != service {
+        return None;
+    }
+    Some((ServiceName::new(name).ok()?, unescaped(id)?))
 }
 
 fn unescaped(text: &str) -> Option<String> {
@@ -71,7 +76,7 @@ fn go_micro(instance: &Instance) -> Value {
         "name": instance.service(),
         "version": instance.version().unwrap_or("latest"),
         "metadata": {},
-        "endpoints": [],
+        "endpoints": instance.endpoints(),
         "nodes": [{
             "id": instance.id(),
             "address": instance.address().to_string(),
@@ -87,6 +92,8 @@ enum Foreign {
     GoMicro {
         nodes: Vec<Node>,
         version: Option<String>,
+        #[serde(default)]
+        endpoints: Value,
     },
     Grpc {
         #[serde(rename = "Addr")]
@@ -124,8 +131,10 @@ pub(crate) fn read(service: &ServiceName, rest: &str, value: &[u8]) -> Result<In
     let wrong = |why: String| Invalid::new(format!("the value of {service}/{rest}"), why);
     let foreign: Foreign = serde_json::from_slice(value)
         .map_err(|_| wrong("is no JSON that Switchboard, go-micro, gRPC or kratos writes".into()))?;
+    let mut described = Vec::new();
     let (id, addresses, version, metadata) = match foreign {
-        Foreign::GoMicro { nodes, version } => {
+        Foreign::GoMicro { nodes, version, endpoints } => {
+            described = read_endpoints(endpoints);
             let node = nodes.into_iter().next().ok_or_else(|| wrong("has no nodes".into()))?;
             (node.id, vec![node.address], version, node.metadata.unwrap_or_default())
         }
@@ -153,7 +162,25 @@ pub(crate) fn read(service: &ServiceName, rest: &str, value: &[u8]) -> Result<In
         let text = if let Value::String(text) = value { text } else { value.to_string() };
         builder = builder.metadata(key, text);
     }
-    builder.build_lossy()
+    described.into_iter().fold(builder, switchboard_core::InstanceBuilder::endpoint).build_lossy()
+}
+
+/// go-micro's endpoints, which are as ours but for what is null.
+fn read_endpoints(endpoints: Value) -> Vec<Endpoint> {
+    let Value::Array(all) = without_nulls(endpoints) else { return Vec::new() };
+    all.into_iter().filter_map(|one| serde_json::from_value(one).ok()).collect()
+}
+
+fn without_nulls(value: Value) -> Value {
+    match value {
+        Value::Array(all) => all.into_iter().map(without_nulls).collect(),
+        Value::Object(all) => all
+            .into_iter()
+            .filter(|(_, value)| !value.is_null())
+            .map(|(key, value)| (key, without_nulls(value)))
+            .collect(),
+        other => other,
+    }
 }
 
 #[cfg(test)]
@@ -203,14 +230,34 @@ mod tests {
 
     #[test]
     fn what_is_written_comes_back() {
-        let instance =
-            Instance::builder("a").id("1").address("10.0.0.1:80").metadata("k", "v").build().unwrap();
+        let endpoint = Endpoint::new("Greeter.Hello").with_metadata("stream", "false");
+        let builder = Instance::builder("a").id("1").address("10.0.0.1:80").metadata("k", "v");
+        let instance = builder.endpoint(endpoint).build().unwrap();
         for wire in [Wire::Plain, Wire::GoMicro, Wire::Grpc] {
             let read = read(&name("a"), "1", &value(wire, &instance)).unwrap();
+            assert_eq!(read.endpoints().len(), usize::from(wire != Wire::Grpc));
             assert_eq!(
                 (read.id(), read.address(), read.metadata()),
                 (instance.id(), instance.address(), instance.metadata())
             );
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn nothing_that_others_write_panics(key in proptest::collection::vec(0_u8.., 0..40), value in ".*") {
+            let _ = split("sb/", &key);
+            let _ = read(&name("a"), "rest", &key);
+            let _ = read(&name("a"), &value, value.as_bytes());
+            let _ = read(&name("a"), "rest", format!(r#"{{"Addr":{value:?},"Metadata":{value:?}}}"#).as_bytes());
+        }
+
+        #[test]
+        fn every_name_and_id_comes_back(service in "[!-~]{1,40}", id in ".{1,40}") {
+            if let (Ok(service), Ok(id)) = (ServiceName::new(&*service), InstanceId::new(&*id)) {
+                let key = key("sb", Wire::Plain, &service, &id);
+                proptest::prop_assert_eq!(split("sb/", key.as_bytes()), Some((service, id.as_str().to_owned())));
+            }
         }
     }
 }

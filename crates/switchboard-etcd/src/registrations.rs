@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures::{StreamExt, stream};
 use switchboard_core::{Error, Instance, InstanceKey, Invalid, RegisterOptions, Result};
 
 use crate::BACKEND;
@@ -20,6 +21,10 @@ const OWN_TTL: Duration = Duration::from_secs(30);
 
 /// How often such leases are renewed, and tried again.
 pub(crate) const OWN_INTERVAL: Duration = Duration::from_secs(10);
+pub(crate) const OWN_RETRY: Duration = Duration::from_secs(2);
+
+/// So many are renewed at a time.
+const AT_ONCE: usize = 16;
 
 /// A registration as it was last written. Held while it is being written.
 type Slot = Arc<tokio::sync::Mutex<Option<Held>>>;
@@ -88,16 +93,20 @@ impl Registrations {
         Ok(())
     }
 
-    /// Renews those that nobody else does.
-    pub(crate) async fn renew_own(&self, client: &Client) {
-        for (key, slot) in self.all() {
+    /// Renews those that nobody else does; whether all are.
+    pub(crate) async fn renew_own(&self, client: &Client) -> bool {
+        let renewals = self.all().into_iter().map(|(key, slot)| async move {
             let mut held = slot.lock().await;
-            let Some(Held { instance, ttl: None, .. }) = &*held else { continue };
+            let Some(Held { instance, ttl: None, .. }) = &*held else { return true };
             let instance = instance.clone();
-            if let Err(error) = write(client, &mut held, &instance, None).await {
+            let renewed = write(client, &mut held, &instance, None).await;
+            if let Err(error) = &renewed {
                 tracing::warn!(%key, %error, "not renewed");
             }
-        }
+            renewed.is_ok()
+        });
+        let renewed = stream::iter(renewals).buffer_unordered(AT_ONCE);
+        renewed.fold(true, async |all, one| all && one).await
     }
 
     /// Deregisters all.
@@ -135,8 +144,8 @@ async fn write(
                 (before.instance, before.value) = (instance.clone(), value);
                 return Ok(());
             }
-            // The lease has gone, and the key with it.
-            Ok(false) => *held = None,
+            // The lease has gone, and the key with it. It stays noted until there is another, so that a failure is tried again.
+            Ok(false) => {}
             Err(failure) => return Err(refused(failure, instance, value.len())),
         }
     }

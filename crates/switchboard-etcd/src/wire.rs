@@ -44,10 +44,26 @@ pub(crate) const WATCH: &str = "/etcdserverpb.Watch/Watch";
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct Done {}
 
-#[derive(Clone, PartialEq, Message)]
+/// Where a cluster is.
+#[derive(Clone, Copy, PartialEq, Message)]
 pub(crate) struct Header {
+    #[prost(uint64, tag = "1")]
+    pub(crate) cluster_id: u64,
+    /// Counts changes.
     #[prost(int64, tag = "3")]
     pub(crate) revision: i64,
+    /// Counts elections.
+    #[prost(uint64, tag = "4")]
+    pub(crate) raft_term: u64,
+}
+
+impl Header {
+    /// Whether the cluster is not the one it was, or has lost what it knew: neither number ever falls.
+    pub(crate) fn began_anew(&self, before: &Self) -> bool {
+        self.cluster_id != before.cluster_id
+            || self.revision < before.revision
+            || self.raft_term < before.raft_term
+    }
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -226,6 +242,8 @@ pub(crate) struct WatchCancelRequest {
 
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct WatchResponse {
+    #[prost(message, optional, tag = "1")]
+    pub(crate) header: Option<Header>,
     #[prost(int64, tag = "2")]
     pub(crate) watch_id: i64,
     #[prost(bool, tag = "3")]

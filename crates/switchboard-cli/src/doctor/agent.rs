@@ -1,13 +1,36 @@
-//! A Consul agent asked directly, for what a registry does not tell.
+//! Servers asked directly by HTTP, for what a registry does not tell: Consul's agents, and the clocks of others.
 //!
-//! It reads the same parameters and environment variables as the Consul backend.
+//! The same parameters and environment variables are read as by the backends.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use reqwest::header::HeaderValue;
-use reqwest::{Certificate, Client, Identity, RequestBuilder};
+use reqwest::{Certificate, Client, Identity, RequestBuilder, Response};
 use switchboard::{Params, RegistryUrl};
+
+use super::Finding;
+
+/// Clocks farther apart than this are told of; the header counts in whole seconds.
+const CLOCKS_APART: Duration = Duration::from_secs(5);
+
+/// The environment variables that name certificates.
+pub(crate) struct Names {
+    pub(crate) backend: &'static str,
+    pub(crate) ca_cert: &'static str,
+    pub(crate) client_cert: &'static str,
+    pub(crate) client_key: &'static str,
+    /// Whether to verify the server's.
+    pub(crate) verify: Option<&'static str>,
+}
+
+const NAMES: Names = Names {
+    backend: "consul",
+    ca_cert: "CONSUL_CACERT",
+    client_cert: "CONSUL_CLIENT_CERT",
+    client_key: "CONSUL_CLIENT_KEY",
+    verify: Some("CONSUL_HTTP_SSL_VERIFY"),
+};
 
 pub(crate) struct Agent {
     pub(crate) base: String,
@@ -18,13 +41,14 @@ pub(crate) struct Agent {
 impl Agent {
     /// The agents of `url`; why they cannot be asked directly.
     pub(crate) fn all(url: &RegistryUrl, limit: Duration) -> Result<Vec<Self>, String> {
-        let mut params = url.params("consul");
+        let mut params = url.params(NAMES.backend);
         let tls =
             params.take_switch("tls").ok().flatten().or_else(|| switch("CONSUL_HTTP_SSL")).unwrap_or(false);
         if setting(&mut params, "tls_server_name", "CONSUL_TLS_SERVER_NAME").is_some() {
             return Err("with another server name in the certificate".into());
         }
-        let (client, token) = (client(&mut params, limit)?, token(&mut params)?.map(hidden).transpose()?);
+        let (client, token) =
+            (client(&mut params, limit, &NAMES)?, token(&mut params)?.map(hidden).transpose()?);
         let rest = url.rest().trim_start_matches("//");
         let list = if rest.is_empty() { env("CONSUL_HTTP_ADDR").unwrap_or_default() } else { rest.into() };
         let list = if list.is_empty() { "127.0.0.1:8500".into() } else { list };
@@ -66,20 +90,22 @@ fn base(address: &str, tls: bool) -> Option<String> {
     Some(format!("{scheme}://{rest}{port}"))
 }
 
-fn client(params: &mut Params, limit: Duration) -> Result<Client, String> {
+pub(crate) fn client(params: &mut Params, limit: Duration, names: &Names) -> Result<Client, String> {
     let mut builder = Client::builder().no_proxy().timeout(limit);
-    if let Some(path) = setting(params, "ca_cert", "CONSUL_CACERT") {
+    if let Some(path) = setting(params, "ca_cert", names.ca_cert) {
         builder = builder.tls_certs_only(Certificate::from_pem_bundle(&read(&path)?).unwrap_or_default());
     }
-    let certificate = setting(params, "client_cert", "CONSUL_CLIENT_CERT");
-    if let Some((cert, key)) = certificate.zip(setting(params, "client_key", "CONSUL_CLIENT_KEY")) {
+    let certificate = setting(params, "client_cert", names.client_cert);
+    if let Some((cert, key)) = certificate.zip(setting(params, "client_key", names.client_key)) {
         let pem = [read(&cert)?, b"\n".to_vec(), read(&key)?].concat();
         // The cause may quote the key.
         let identity =
             Identity::from_pem(&pem).map_err(|_| "with a client certificate that cannot be read")?;
         builder = builder.identity(identity);
     }
-    let verify = params.take_switch("tls_verify").ok().flatten().or_else(|| switch("CONSUL_HTTP_SSL_VERIFY"));
+    let verify = names
+        .verify
+        .and_then(|name| params.take_switch("tls_verify").ok().flatten().or_else(|| switch(name)));
     let built = builder.tls_danger_accept_invalid_certs(!verify.unwrap_or(true)).build();
     built.map_err(|error| format!("as TLS cannot be set up: {error}"))
 }
@@ -104,11 +130,32 @@ fn hidden(token: String) -> Result<HeaderValue, String> {
     Ok(value)
 }
 
+/// How the clock of `who` answered compares with this machine's.
+#[allow(clippy::disallowed_types, reason = "the wall clock is what is examined")]
+pub(crate) fn clock(answer: &Response, who: &str) -> Option<Finding> {
+    let theirs = answer.headers().get(reqwest::header::DATE)?.to_str().ok()?;
+    let theirs = httpdate::parse_http_date(theirs).ok()?;
+    let ours = std::time::SystemTime::now();
+    let (apart, word) = match ours.duration_since(theirs) {
+        Ok(ahead) => (ahead, "ahead of"),
+        Err(behind) => (behind.duration(), "behind"),
+    };
+    Some(if apart <= CLOCKS_APART {
+        Finding::ok("clock", format!("this machine and {who} agree on the time"))
+    } else {
+        Finding::warning(
+            "clock",
+            format!("this machine's clock is {} s {word} that of {who}", apart.as_secs()),
+            "set both by NTP: certificates and tokens that expire depend on it",
+        )
+    })
+}
+
 fn setting(params: &mut Params, name: &'static str, variable: &str) -> Option<String> {
     params.take::<String>(name).ok().flatten().or_else(|| env(variable))
 }
 
-fn env(variable: &str) -> Option<String> {
+pub(crate) fn env(variable: &str) -> Option<String> {
     std::env::var(variable).ok().filter(|value| !value.is_empty())
 }
 

@@ -7,11 +7,8 @@ use serde::{Deserialize, Serialize};
 use switchboard::{RegistryUrl, ServiceName};
 
 use super::Finding;
-use super::agent::Agent;
+use super::agent::{Agent, clock};
 use crate::failure::chain;
-
-/// Clocks farther apart than this are told of; the header counts in whole seconds.
-const CLOCKS_APART: Duration = Duration::from_secs(5);
 
 pub(crate) async fn examine(
     url: &RegistryUrl,
@@ -47,7 +44,7 @@ async fn reach(agent: &Agent, findings: &mut Vec<Finding>) -> bool {
             return false;
         }
     };
-    let (status, clock) = (answer.status(), clock(&answer));
+    let (status, clock) = (answer.status(), clock(&answer, "the agent"));
     let said = answer.text().await.unwrap_or_default();
     if said.contains("HTTP request to an HTTPS server") {
         findings.push(Finding::problem(
@@ -94,27 +91,6 @@ fn unreachable(agent: &Agent, error: &reqwest::Error) -> Finding {
     let check =
         if lower.contains("certificate") || lower.contains("corrupt message") { "tls" } else { "agent" };
     Finding::problem(check, format!("cannot speak to {}: {said}", agent.base), advice)
-}
-
-/// How the agent's clock compares with this machine's.
-#[allow(clippy::disallowed_types, reason = "the wall clock is what is examined")]
-fn clock(answer: &reqwest::Response) -> Option<Finding> {
-    let theirs = answer.headers().get(reqwest::header::DATE)?.to_str().ok()?;
-    let theirs = httpdate::parse_http_date(theirs).ok()?;
-    let ours = std::time::SystemTime::now();
-    let (apart, word) = match ours.duration_since(theirs) {
-        Ok(ahead) => (ahead, "ahead of"),
-        Err(behind) => (behind.duration(), "behind"),
-    };
-    Some(if apart <= CLOCKS_APART {
-        Finding::ok("clock", "this machine and the agent agree on the time")
-    } else {
-        Finding::warning(
-            "clock",
-            format!("this machine's clock is {} s {word} the agent's", apart.as_secs()),
-            "set both by NTP: certificates and tokens that expire depend on it",
-        )
-    })
 }
 
 #[derive(Deserialize)]

@@ -4,6 +4,7 @@ mod advice;
 mod agent;
 mod consul;
 mod dns;
+mod etcd;
 mod list;
 mod mdns;
 mod port;
@@ -71,6 +72,10 @@ pub(crate) async fn run(session: &Session, args: &args::Doctor) -> Result<ExitCo
         }
         "dns" => dns::examine(&url, args.service.as_ref()).await?,
         "static" | "file" => list::examine(&url).await?,
+        "etcd" => {
+            session.connect().await?;
+            etcd::examine(&url, args.service.as_ref(), session.timeout).await
+        }
         _ => Vec::new(),
     };
     // What is known to be broken below would only be said again, and cost its time limit.

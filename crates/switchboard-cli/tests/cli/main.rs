@@ -9,6 +9,7 @@ mod complete;
 mod consul;
 mod context;
 mod doctor;
+mod etcd;
 mod find;
 mod lists;
 mod operate;

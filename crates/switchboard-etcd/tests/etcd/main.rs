@@ -5,6 +5,14 @@
 // Helpers of tests are tests, which clippy does not see.
 #![allow(clippy::unwrap_used)]
 
+mod cluster;
 mod conformance;
+mod interop;
+
+mod lost;
+mod many;
 #[path = "../../../switchboard-consul/tests/it/support/proxy.rs"]
 mod proxy;
+mod runtimes;
+mod security;
+mod support;

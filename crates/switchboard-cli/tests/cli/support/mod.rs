@@ -26,7 +26,9 @@ pub(crate) fn switchboard(registry: &str, arguments: &[&str]) -> Command {
         .env("SWITCHBOARD_CONFIG", "/no/such/file")
         .env_remove("COMPLETE")
         .env_remove("SWITCHBOARD_NAMESPACE");
-    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("CONSUL_")) {
+    for (name, _) in
+        std::env::vars().filter(|(name, _)| name.starts_with("CONSUL_") || name.starts_with("ETCDCTL_"))
+    {
         command.env_remove(name);
     }
     command
