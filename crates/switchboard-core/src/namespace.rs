@@ -111,7 +111,7 @@ impl Namespace {
 }
 
 /// The names in this namespace, as they are called there.
-fn inner_names(namespace: &str, names: BTreeSet<ServiceName>) -> BTreeSet<ServiceName> {
+fn inner_names(namespace: &str, names: &BTreeSet<ServiceName>) -> BTreeSet<ServiceName> {
     let inner = |name: &ServiceName| {
         let inner = name.as_str().strip_prefix(namespace)?.strip_prefix(SEPARATOR)?;
         // In the registry there may be what no program of this namespace can have called its own.
@@ -137,13 +137,13 @@ impl Registry for Namespace {
     }
 
     async fn services(&self) -> Result<BTreeSet<ServiceName>> {
-        Ok(inner_names(&self.name, self.inner.services().await?))
+        Ok(inner_names(&self.name, &self.inner.services().await?))
     }
 
     async fn snapshots(&self) -> Result<Vec<Snapshot>> {
         let all = self.inner.snapshots().await?;
         let inner = |found: Snapshot| {
-            let names = inner_names(&self.name, BTreeSet::from([found.service().clone()]));
+            let names = inner_names(&self.name, &BTreeSet::from([found.service().clone()]));
             names.first().map(|name| found.with_service(name))
         };
         Ok(all.into_iter().filter_map(inner).collect())
@@ -165,7 +165,7 @@ impl Registry for Namespace {
         // What changes in other namespaces is no news here.
         let mut last = None;
         let news = move |said: Result<BTreeSet<ServiceName>>| {
-            let said = said.map(|names| inner_names(&namespace, names));
+            let said = said.map(|names| inner_names(&namespace, &names));
             let is_news = match (&last, &said) {
                 (Some(last), Ok(names)) => last != names,
                 _ => true,
