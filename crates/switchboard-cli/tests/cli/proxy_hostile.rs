@@ -268,7 +268,7 @@ async fn who_takes_nothing_of_an_answer_by_http2_does_not_keep_the_instance() {
     let port = server(move |mut stream| {
         head(&mut stream).unwrap();
         let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 1000000000\r\n\r\n");
-        while stream.write_all(&[0; 65536]).is_ok() {}
+        while stream.write_all(&[0; 8192]).is_ok() {}
         events.send(()).unwrap();
     });
     let _web = proxy.register("web", "w1", port, &[]);

@@ -126,7 +126,8 @@ fn a_huge_body_goes_both_ways_at_once_and_leaves_memory_as_it_was() {
         .unwrap();
     let mut writer = client.try_clone().unwrap();
     let written = std::thread::spawn(move || {
-        (0..HUGE * 16).all(|piece| writer.write_all(&[u8::try_from(piece % 251).unwrap(); 1 << 16]).is_ok())
+        (0..HUGE * 16)
+            .all(|piece| writer.write_all(&vec![u8::try_from(piece % 251).unwrap(); 1 << 16]).is_ok())
     });
     assert!(head(&mut client).unwrap().unwrap().starts_with("HTTP/1.1 200"));
     let mut piece = vec![0; 1 << 16];

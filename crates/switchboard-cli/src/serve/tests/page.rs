@@ -224,6 +224,11 @@ fn resident(which: &str) -> u64 {
     line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok()).unwrap_or(0) / 1024
 }
 
+fn spread(mut times: Vec<Duration>) -> String {
+    times.sort();
+    format!("{:?} in the middle, {:?} at most", times[times.len() / 2], times[times.len() - 1])
+}
+
 #[tokio::test]
 #[ignore = "needs chromium"]
 async fn it_stays_usable_with_2000_instances_and_100_changes_a_second() {
@@ -304,7 +309,6 @@ async fn it_stays_usable_with_2000_instances_and_100_changes_a_second() {
                   return { states, draws: draws.length, median: at(.5), p99: at(.99), most: at(1), long: long.length, \
                   longest: Math.max(0, ...long) }; })()";
     let measured = browser.eval(script).await;
-    answers.sort();
     let spent = |name: &str| (after[name] - before[name]) * 1000.0 / measured["states"].as_f64().unwrap();
     println!("{seconds} s: {measured}");
     println!(
@@ -314,14 +318,11 @@ async fn it_stays_usable_with_2000_instances_and_100_changes_a_second() {
         spent("RecalcStyleDuration"),
         spent("LayoutDuration")
     );
-    let (middle, most) = (answers[answers.len() / 2], answers[answers.len() - 1]);
-    println!("a key: {middle:?} in the middle, {most:?} at most");
+    println!("a key: {}", spread(answers));
     for name in ["JSHeapUsedSize", "Nodes", "JSEventListeners"] {
         println!("{name}: {} -> {}", before[name], after[name]);
     }
-    shown.sort();
-    let (middle, most) = (shown[shown.len() / 2], shown[shown.len() - 1]);
-    println!("a change is to be seen after {middle:?} in the middle, {most:?} at most");
+    println!("a change is to be seen after {}", spread(shown));
     println!("server: {resident_before} MiB, each 5 s {memory:?}, at most {} MiB", resident("VmHWM"));
 
     drop(stalled);
