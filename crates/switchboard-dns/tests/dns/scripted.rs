@@ -319,7 +319,8 @@ async fn a_connection_that_answers_as_of_when_it_was_made_hides_no_change() {
     let registry = open(quick(server.address).record(Records::Addresses).port(80));
     let mut watch = registry.watch(&service("orders"));
     for hosts in [vec![1, 3], vec![3], vec![4, 5, 6], vec![6]] {
-        until(&mut watch, now.lock().unwrap().len()).await;
+        let count = now.lock().unwrap().len();
+        until(&mut watch, count).await;
         now.lock().unwrap().clone_from(&hosts);
         let expected: Vec<String> = hosts.iter().map(|n| format!("10.0.0.{n}:80")).collect();
         assert_eq!(ids(&next(&mut watch).await.unwrap()), expected);
