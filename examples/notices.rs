@@ -92,7 +92,7 @@ impl Stage {
     async fn write(&self, both: bool) -> Result<Instant, Box<dyn Error>> {
         let begun = Instant::now();
         let addresses = if both { &[FIRST, SECOND][..] } else { &[FIRST] };
-        let hosts: String = addresses.iter().map(|address| format!("{address} orders\n")).collect();
+        let hosts: String = addresses.iter().map(|address| [*address, " orders\n"].concat()).collect();
         let entry =
             |address| format!("[[instances]]\nservice = \"orders\"\naddresses = [\"{address}:8080\"]\n");
         std::fs::write(&self.hosts, hosts)?;
@@ -149,6 +149,7 @@ async fn watching(url: String) -> Result<Sees, Box<dyn Error>> {
     Ok(sees)
 }
 
+#[expect(clippy::unused_async, reason = "as the others")]
 async fn digging() -> Result<Sees, Box<dyn Error>> {
     Ok(looking(|| async {
         let said = Command::new("dig").args(["+short", "+tries=1", "orders"]).output().await;
@@ -156,6 +157,7 @@ async fn digging() -> Result<Sees, Box<dyn Error>> {
     }))
 }
 
+#[expect(clippy::unused_async, reason = "as the others")]
 async fn calling_http() -> Result<Sees, Box<dyn Error>> {
     let client = reqwest::Client::new();
     Ok(looking(move || {

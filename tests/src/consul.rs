@@ -349,7 +349,7 @@ impl Agent {
             match self.send(reqwest::Method::PUT, path, body).await {
                 Ok(answer) => return answer,
                 Err(StatusCode::INTERNAL_SERVER_ERROR) if Instant::now() < end => {
-                    sleep(Duration::from_millis(10)).await
+                    sleep(Duration::from_millis(10)).await;
                 }
                 Err(status) => panic!("PUT {path}: {status}"),
             }

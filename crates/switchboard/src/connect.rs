@@ -292,7 +292,10 @@ impl Default for Connector {
 
 impl fmt::Debug for Connector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Connector").field("schemes", &self.schemes.keys()).finish()
+        f.debug_struct("Connector")
+            .field("schemes", &self.schemes.keys())
+            .field("namespace", &self.namespace)
+            .finish()
     }
 }
 

@@ -24,11 +24,10 @@ struct Row<'a> {
 impl<'a> Row<'a> {
     fn new(snapshot: &'a Snapshot, by_namespace: bool) -> Self {
         let whole = snapshot.service().as_str();
-        let (namespace, name) = match by_namespace {
-            true => {
-                Namespace::split(whole).map_or((Some(""), whole), |(namespace, name)| (Some(namespace), name))
-            }
-            false => (None, whole),
+        let (namespace, name) = if by_namespace {
+            Namespace::split(whole).map_or((Some(""), whole), |(namespace, name)| (Some(namespace), name))
+        } else {
+            (None, whole)
         };
         Self { namespace, name, instances: snapshot.len(), healthy: snapshot.healthy().count() }
     }

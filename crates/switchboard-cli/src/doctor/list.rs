@@ -14,7 +14,7 @@ pub(crate) async fn examine(url: &RegistryUrl) -> Result<Vec<Finding>, Failure> 
     if let Some(path) = registry.path() {
         match std::fs::metadata(path) {
             Ok(about) => {
-                let age = about.modified().map_or("of unknown age".to_owned(), |at| age(at));
+                let age = about.modified().map_or("of unknown age".to_owned(), age);
                 let finding = format!("{} has {} bytes, {age}", path.display(), about.len());
                 findings.push(Finding::ok("file", finding));
             }

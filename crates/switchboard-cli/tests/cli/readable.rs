@@ -74,7 +74,7 @@ impl Resolver {
 }
 
 fn lines(containers: &[(&str, &str)]) -> String {
-    containers.iter().map(|(address, service)| format!("{address} {service}\n")).collect()
+    containers.iter().map(|(address, service)| [*address, " ", *service, "\n"].concat()).collect()
 }
 
 impl Drop for Resolver {
