@@ -7,7 +7,7 @@ use futures::stream::poll_fn;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tonic::{Code, Status};
 
 use crate::client::{Client, Line, Token, keys_of};
@@ -37,6 +37,8 @@ struct Table {
     readers: HashMap<i64, Sender<WatchResponse>>,
     /// Those asked for and not answered. Answers come in the same order; one that says no has no number.
     asked: VecDeque<i64>,
+    /// When there was a message last.
+    heard: Option<Instant>,
     /// Why there are no more messages.
     ended: Option<Failure>,
 }
@@ -110,7 +112,11 @@ impl Stream {
             return first.map(|_| watch);
         }
         let failure = watch.failed(Status::deadline_exceeded(format!("no answer within {limit:.1?}")));
-        watch.stream.give_up(failure.clone());
+        // Others may be served all the same: then it is only slow.
+        let is_heard = watch.stream.routes.with(|table| table.heard).is_some_and(|at| at.elapsed() < limit);
+        if !is_heard {
+            watch.stream.give_up(failure.clone());
+        }
         Err(failure)
     }
 }
@@ -223,6 +229,7 @@ async fn ended(
         };
         let mut number = message.watch_id;
         let reader = end.routes.with(|table| {
+            table.heard = Some(Instant::now());
             if message.created {
                 number = table.asked.pop_front().unwrap_or(number);
             }

@@ -147,7 +147,7 @@ async fn compaction_while_cut_off_loses_nothing() {
     for number in 0..3 {
         near.deregister(&instance("a", number).key()).await.unwrap();
     }
-    for number in 0..50 {
+    for number in 0..10 {
         member.ctl(&format!("put other {number}"));
     }
     let revision = member.ctl("get other -w fields");

@@ -83,7 +83,7 @@ async fn a_hundred_registrars_and_a_wiped_cluster() {
     let interval = Duration::from_secs(5);
     let registrars = (0..COUNT).map(|number| {
         let registry = Arc::new(builder(&[address.clone()]).open().unwrap());
-        Registrar::new(registry, instance("a", number)).interval(interval).ttl(interval * 3).start()
+        Registrar::new(registry, instance("a", number)).interval(interval).ttl(interval * 12).start()
     });
     let registrars: Vec<_> = join_all(registrars).await.into_iter().map(Result::unwrap).collect();
     let watcher = registry(&member);
