@@ -1,4 +1,5 @@
 //! Several registries as one, over real ones: the contract, what callers feel while one of two is in trouble, and a migration.
+#![allow(clippy::print_stdout, reason = "the figures are what --nocapture is for")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod contract;

@@ -48,7 +48,8 @@ impl Daemon {
         let daemon = Self { child: command.spawn().unwrap(), address, folder };
         let begun = Instant::now();
         while TcpStream::connect(address).is_err() {
-            assert!(begun.elapsed() < LIMIT, "{:?} does not listen", inner.get_program());
+            let program = inner.get_program().to_string_lossy();
+            assert!(begun.elapsed() < LIMIT, "{program} does not listen");
             std::thread::sleep(Duration::from_millis(20));
         }
         daemon

@@ -1,5 +1,10 @@
+use std::time::Duration;
+
 use super::*;
+use switchboard_client::{Options, Retry};
 use switchboard_core::ErrorKind;
+use switchboard_selector::{Filter, OutlierDetection, PeakEwma, Selector, SlowStart};
+use switchboard_watcher::{Backoff, Directory, MassRemoval};
 
 fn read(text: &str) -> Result<Settings, String> {
     toml::from_str(text).map_err(|error: toml::de::Error| error.message().to_owned())
@@ -64,9 +69,6 @@ async fn everything_can_be_set_and_is() {
     let opened = "memory:a?namespace=alice | memory:b?namespace=bob + memory:c?namespace=bob";
     assert_eq!(registry.to_string(), opened);
 
-    use std::time::Duration;
-    use switchboard_selector::{Filter, OutlierDetection, PeakEwma, Selector, SlowStart};
-    use switchboard_watcher::{Backoff, Directory, MassRemoval};
     let seconds = Duration::from_secs;
     let directory = Directory::builder(&registry)
         .linger(seconds(60))
@@ -113,7 +115,6 @@ async fn everything_can_be_set_and_is() {
         .shutdown_limit(seconds(5));
     assert_eq!(format!("{:?}", settings.registrar(&registry, instance)), format!("{registrar:?}"));
 
-    use switchboard_client::{Options, Retry};
     let options = Options::new().timeout(seconds(3)).per_try_timeout(seconds(1));
     assert_eq!(format!("{:?}", settings.client.options()), format!("{options:?}"));
     let retry = Retry::new().most(1).budget(0.1, 1);

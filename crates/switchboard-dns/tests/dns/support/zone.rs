@@ -70,9 +70,12 @@ pub(crate) fn nothing(exists: bool, ttl: u32) -> Said {
     Said::Message(Box::new(message))
 }
 
+/// The records of each name and type.
+type Records = BTreeMap<(Name, RecordType), Vec<Record>>;
+
 /// Records that can be changed while they are served.
 #[derive(Clone, Default)]
-pub(crate) struct Zone(Arc<Mutex<BTreeMap<(Name, RecordType), Vec<Record>>>>);
+pub(crate) struct Zone(Arc<Mutex<Records>>);
 
 impl Zone {
     pub(crate) fn of(records: impl IntoIterator<Item = Record>) -> Self {
