@@ -82,7 +82,7 @@ async fn a_hundred_registrars_and_a_wiped_cluster() {
     let address = member.address();
     let interval = Duration::from_secs(5);
     let registrars = (0..COUNT).map(|number| {
-        let registry = Arc::new(builder(&[address.clone()]).open().unwrap());
+        let registry = Arc::new(builder(std::slice::from_ref(&address)).open().unwrap());
         Registrar::new(registry, instance("a", number)).interval(interval).ttl(interval * 12).start()
     });
     let registrars: Vec<_> = join_all(registrars).await.into_iter().map(Result::unwrap).collect();
@@ -122,7 +122,7 @@ async fn a_hundred_registrars_and_a_wiped_cluster() {
     );
     println!("  the watch told {}", told.story());
     assert_eq!(told.fewest(), COUNT);
-    assert!(worst < 20.0 * COUNT as f64, "{worst}");
+    assert!(worst < 2000.0, "{worst}");
     within(
         "leaving",
         join_all(registrars.into_iter().map(|registrar| async move { registrar.shutdown().await.unwrap() })),

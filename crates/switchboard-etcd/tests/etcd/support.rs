@@ -16,7 +16,7 @@ pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 
 pub(crate) fn builder(addresses: &[String]) -> EtcdBuilder {
     let builder = EtcdRegistry::builder().timeout(Duration::from_secs(5));
-    addresses.iter().fold(builder, |builder, address| builder.endpoint(address))
+    addresses.iter().fold(builder, EtcdBuilder::endpoint)
 }
 
 pub(crate) fn registry(member: &Member) -> EtcdRegistry {
@@ -61,9 +61,12 @@ pub(crate) async fn within<F: Future>(what: &str, future: F) -> F::Output {
     timeout(LIMIT, future).await.unwrap_or_else(|_| panic!("not within {LIMIT:?}: {what}"))
 }
 
+/// When it was told, and how many instances or why none.
+type News = (Instant, Result<usize, Error>);
+
 /// All that a watch tells.
 pub(crate) struct Told {
-    all: Arc<Mutex<Vec<(Instant, Result<usize, Error>)>>>,
+    all: Arc<Mutex<Vec<News>>>,
     task: JoinHandle<()>,
 }
 
@@ -81,7 +84,7 @@ impl Told {
         Self { all, task }
     }
 
-    pub(crate) fn all(&self) -> Vec<(Instant, Result<usize, Error>)> {
+    pub(crate) fn all(&self) -> Vec<News> {
         self.all.lock().unwrap().clone()
     }
 
