@@ -61,12 +61,12 @@ pub(crate) async fn within<F: Future>(what: &str, future: F) -> F::Output {
     timeout(LIMIT, future).await.unwrap_or_else(|_| panic!("not within {LIMIT:?}: {what}"))
 }
 
-/// When what was said: how many there are, or why that is not known.
-type Said = (Instant, Result<usize, Error>);
+/// When it was told, and how many instances or why none.
+type News = (Instant, Result<usize, Error>);
 
 /// All that a watch tells.
 pub(crate) struct Told {
-    all: Arc<Mutex<Vec<Said>>>,
+    all: Arc<Mutex<Vec<News>>>,
     task: JoinHandle<()>,
 }
 
@@ -84,7 +84,7 @@ impl Told {
         Self { all, task }
     }
 
-    pub(crate) fn all(&self) -> Vec<(Instant, Result<usize, Error>)> {
+    pub(crate) fn all(&self) -> Vec<News> {
         self.all.lock().unwrap().clone()
     }
 
