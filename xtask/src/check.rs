@@ -117,21 +117,32 @@ fn has_deny() -> Result<(), String> {
     Err("cargo-deny is missing: `cargo install --locked cargo-deny`".into())
 }
 
-/// What of the facade the workspace's Rust builds: all but `dns`, and so not `full`.
-const OLDEST_FEATURES: &str =
-    "mdns,consul,static,compose,axum,tonic-server,watcher,selector,tower,reqwest,tonic,metrics";
+/// What of the facade the workspace's Rust builds: all but `dns` and `kubernetes`, and so not `full`.
+const OLDEST_FEATURES: &str = "mdns,consul,etcd,static,compose,settings,axum,tonic-server,watcher,selector,tower,reqwest,tonic,caller,metrics";
 
 /// The crates build with the Rust they promise: the libraries with the workspace's; the CLI, which they do not need, and DNS, which
-/// is a feature of its own, with a newer one that the libraries under them ask for.
+/// is a feature of its own, with a newer one that the libraries under them ask for; Kubernetes, and what has its feature, with that
+/// which its library asks for.
 fn oldest_rust() -> Result<(), String> {
     let (old, newer) = (rust_version("Cargo.toml")?, rust_version("crates/switchboard-cli/Cargo.toml")?);
-    let apart =
-        "--exclude xtask --exclude switchboard-cli --exclude switchboard-dns --exclude switchboard-discovery";
+    let newest = rust_version("crates/switchboard-kubernetes/Cargo.toml")?;
+    let apart = [
+        "xtask",
+        "switchboard-cli",
+        "switchboard-dns",
+        "switchboard-kubernetes",
+        "switchboard-discovery",
+        "switchboard-examples",
+    ];
+    let apart = apart.map(|package| format!("--exclude {package}")).join(" ");
     let libraries = builds_with(&old, &format!("--workspace {apart} --all-features"));
     let facade = builds_with(&old, &format!("--package switchboard-discovery --features {OLDEST_FEATURES}"));
-    let packages = "--package switchboard-cli --package switchboard-dns --package switchboard-discovery";
-    let newer = builds_with(&newer, &format!("{packages} --all-features"));
-    libraries.and(facade).and(newer)
+    let packages = "--package switchboard-cli --package switchboard-dns --package switchboard-examples --package switchboard-discovery";
+    let program = builds_with(&newer, &format!("{packages} --features switchboard-discovery/full"));
+    let packages =
+        "--package switchboard-kubernetes --package switchboard-discovery --package switchboard-cli";
+    let newest = builds_with(&newest, &format!("{packages} --all-features"));
+    libraries.and(facade).and(program).and(newest)
 }
 
 fn builds_with(version: &str, packages: &str) -> Result<(), String> {

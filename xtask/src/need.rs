@@ -37,6 +37,8 @@ pub(crate) enum Need {
     Haproxy,
     /// etcd, and its own command.
     Etcd,
+    /// Kubernetes' API server, built once per machine, and what it runs on.
+    Kubernetes,
     /// A browser without a window, whichever of its two there is.
     Chromium,
     /// Prometheus' own tool, which finds targets as the server does.
@@ -73,6 +75,10 @@ impl Need {
             Self::Haproxy => installed("haproxy -v", "haproxy"),
             Self::Etcd => installed("etcd --version", "etcd-server")
                 .and_then(|()| installed("etcdctl version", "etcd-client")),
+            Self::Kubernetes => Self::Etcd
+                .provide()
+                .and_then(|()| installed("openssl version", "openssl"))
+                .and_then(|()| kube_apiserver().map(drop)),
             Self::Chromium if succeeds("chromium --version") => Ok(()),
             Self::Chromium => installed("chromium-headless-shell --version", "chromium-headless-shell"),
             Self::Prometheus => installed("promtool --version", "prometheus"),
@@ -100,11 +106,23 @@ fn consul() -> Result<(), String> {
 
 /// Where the Consul of today is, after building it if it is not there.
 pub(crate) fn consul_current() -> Result<String, String> {
-    let script = "scripts/build-consul.sh";
+    built("Consul of today", "scripts/build-consul.sh")
+}
+
+/// Where Kubernetes' API server is, after building it if it is not there.
+pub(crate) fn kube_apiserver() -> Result<String, String> {
+    match std::env::var("KUBE_APISERVER_BIN") {
+        Ok(path) if !path.is_empty() => Ok(path),
+        _ => built("kube-apiserver", "scripts/build-kube-apiserver.sh"),
+    }
+}
+
+/// Where a script says that it has built something.
+fn built(what: &str, script: &str) -> Result<String, String> {
     let built = command(script).stderr(Stdio::inherit()).output();
-    let built = built.map_err(|error| format!("no current Consul, and {script} did not start: {error}"))?;
+    let built = built.map_err(|error| format!("no {what}, and {script} did not start: {error}"))?;
     if !built.status.success() {
-        return Err(format!("no current Consul agent; {script} says above why"));
+        return Err(format!("no {what}; {script} says above why"));
     }
     Ok(String::from_utf8_lossy(&built.stdout).trim().to_owned())
 }

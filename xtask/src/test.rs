@@ -5,7 +5,7 @@ use std::process::Command;
 use std::thread;
 
 use crate::command::{command, execute, finish, follow};
-use crate::need::{Need, consul_current};
+use crate::need::{Need, consul_current, kube_apiserver};
 use crate::netns::{Namespace, isolated};
 use crate::wine::Wine;
 
@@ -25,7 +25,7 @@ struct Group {
 
 const CARGO_TEST: &str = "cargo test --offline --workspace --all-features";
 
-const GROUPS: [Group; 27] = [
+const GROUPS: [Group; 30] = [
     Group {
         what: "mDNS between machines (network namespaces)",
         choose: "--test namespaces",
@@ -160,6 +160,30 @@ const GROUPS: [Group; 27] = [
         filter: "interop",
         needs: &[Need::Etcd, Need::Go],
         outside: true,
+        beside: false,
+    },
+    Group {
+        what: "Kubernetes, with a real API server",
+        choose: "--test kubernetes",
+        filter: "--skip balance::",
+        needs: &[Need::Kubernetes],
+        outside: false,
+        beside: false,
+    },
+    Group {
+        what: "Kubernetes, calls over pods and over connections (a network namespace)",
+        choose: "--test kubernetes",
+        filter: "balance::",
+        needs: &[Need::Kubernetes, Need::Namespaces],
+        outside: true,
+        beside: false,
+    },
+    Group {
+        what: "the command line, on a real API server of Kubernetes",
+        choose: "--test cli",
+        filter: "kubernetes::",
+        needs: &[Need::Kubernetes],
+        outside: false,
         beside: false,
     },
     Group {
@@ -323,6 +347,9 @@ impl Group {
         let mut command = isolated(namespace.filter(|_| !self.outside), &self.line());
         if self.needs.contains(&Need::ConsulCurrent) {
             command.env("CONSUL_BIN", consul_current()?);
+        }
+        if self.needs.contains(&Need::Kubernetes) {
+            command.env("KUBE_APISERVER_BIN", kube_apiserver()?);
         }
         Ok(command)
     }
