@@ -1,6 +1,6 @@
 //! gRPC by name: a channel for the service `greeter` that picks an instance for each call.
 //!
-//! `hello-grpc server` is a server on a free port, with gRPC's health service; run several. `hello-grpc client [COUNT]` calls every half second, for
+//! `hello-grpc server [ADDRESS]` is a server there or on a free port, with gRPC's health service; run several. `hello-grpc client [COUNT]` calls every half second, for
 //! ever or COUNT times; kill a server and start another, and it goes on. Both look where `SWITCHBOARD_REGISTRY` says.
 #![allow(clippy::print_stdout, reason = "it is a program to look at")]
 
@@ -39,7 +39,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
 async fn server() -> Result<(), Box<dyn Error>> {
     let registry = switchboard::from_env().await?;
-    let server = Serve::bind(&registry, "greeter", "127.0.0.1:0").await?;
+    let listen = std::env::args().nth(2).unwrap_or_else(|| "127.0.0.1:0".into());
+    let server = Serve::bind(&registry, "greeter", &*listen).await?;
     let server = server.describe(|instance| instance.metadata("protocol", "grpc"))?;
     let greeter = GreeterServer::new(Polite(server.instance().id().clone()));
     println!("{} listens on {}, for {registry}", server.instance().key(), server.instance().address());

@@ -1,6 +1,6 @@
 //! HTTP by name: `http://hello/` goes to an instance picked for each request, and failed ones are tried elsewhere.
 //!
-//! `hello-http server` is a server on a free port, with `/ready`; run several. `hello-http client [COUNT]` calls `http://hello/` every
+//! `hello-http server [ADDRESS]` is a server there or on a free port, with `/ready`; run several. `hello-http client [COUNT]` calls `http://hello/` every
 //! half second, for ever or COUNT times. Both look where `SWITCHBOARD_REGISTRY` says.
 #![allow(clippy::print_stdout, reason = "it is a program to look at")]
 
@@ -24,7 +24,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
 async fn server() -> Result<(), Box<dyn Error>> {
     let registry = switchboard::from_env().await?;
-    let server = Serve::bind(&registry, "hello", "127.0.0.1:0").await?;
+    let listen = std::env::args().nth(2).unwrap_or_else(|| "127.0.0.1:0".into());
+    let server = Serve::bind(&registry, "hello", &*listen).await?;
     let greeting = format!("Hello from {}", server.instance().id());
     println!("{} listens on {}, for {registry}", server.instance().key(), server.instance().address());
     server.axum(Router::new().route("/", get(|| async move { greeting }))).await?;

@@ -58,6 +58,12 @@ impl RegistryUrl {
         }
     }
 
+    /// With this between the scheme's colon and the question mark.
+    #[must_use]
+    pub fn with_rest(self, rest: impl Into<String>) -> Self {
+        Self { rest: rest.into(), ..self }
+    }
+
     /// With this parameter, too.
     #[must_use]
     pub fn with(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {

@@ -21,7 +21,7 @@ pub const NAMESPACE_VARIABLE: &str = "SWITCHBOARD_NAMESPACE";
 const DEFAULT: &str = "mdns:";
 
 /// The schemes that come with a feature, and which.
-const FEATURES: [(&str, &str); 7] = [
+const FEATURES: [(&str, &str); 8] = [
     ("config", "settings"),
     ("mdns", "mdns"),
     ("consul", "consul"),
@@ -29,11 +29,14 @@ const FEATURES: [(&str, &str); 7] = [
     ("etcd", "etcd"),
     ("static", "static"),
     ("file", "static"),
+    ("kubernetes", "kubernetes"),
 ];
 
 /// Opens the registry that `url` names, such as `mdns:`, `consul://127.0.0.1:8500?dc=dc1`, `etcd://127.0.0.1:2379` or `memory:`.
 ///
 /// Where the platform registers, `dns:` and `dns://10.0.0.2?domain=service.consul` (feature `dns`) read DNS.
+/// In Kubernetes, `kubernetes:///shop` (feature `kubernetes`) reads the pods of the namespace's services.
+///
 /// Without a registry, `static:orders=10.0.0.1:80,10.0.0.2:80` (feature `static`) is a list, and `file:///etc/services.toml` one in a file.
 ///
 /// With the feature `compose`, several make one, by operators between blanks, so that nothing in the URLs needs to be escaped. From
@@ -122,6 +125,10 @@ impl Connector {
         let connector = ["static", "file"].into_iter().fold(connector, |connector, scheme| {
             connector.scheme(scheme, |url| async move { switchboard_static::StaticRegistry::from_url(&url) })
         });
+        #[cfg(feature = "kubernetes")]
+        let connector = connector.scheme("kubernetes", |url| async move {
+            switchboard_kubernetes::KubernetesRegistry::from_url(&url)
+        });
         connector
     }
 
@@ -188,6 +195,9 @@ impl Connector {
         let Some(open) = self.schemes.get(url.scheme()) else {
             return Err(refused(&self.unknown(url.scheme())));
         };
+        if url.scheme() == "kubernetes" {
+            return open(in_cluster(url, named.as_deref(), namespace)?).await;
+        }
         let opened = open(url).await?;
         Ok(match namespace {
             Some(namespace) => Arc::new(Namespace::new(&opened, namespace)?),
@@ -263,6 +273,18 @@ impl Connector {
             _ => "",
         };
         Invalid::new(what, format!("is unknown; there are: {}{advice}", known.join(", ")))
+    }
+}
+
+/// Kubernetes has namespaces of its own: `kubernetes:///shop`. One that the URL names there counts before a default.
+fn in_cluster(url: RegistryUrl, named: Option<&str>, namespace: Option<&String>) -> Result<RegistryUrl> {
+    match namespace {
+        Some(namespace) if url.rest().is_empty() => Ok(url.with_rest(format!("///{namespace}"))),
+        Some(_) if named.is_some() => {
+            let why = "is given twice; write kubernetes:///NAME or namespace=NAME";
+            Err(refused(&Invalid::new("kubernetes namespace", why)))
+        }
+        _ => Ok(url),
     }
 }
 
@@ -353,6 +375,12 @@ mod tests {
                 "registry scheme \"file\": needs the feature \"static\", which is off; turn it on by `cargo add \
                  switchboard-discovery --features static`",
             ),
+            #[cfg(not(feature = "kubernetes"))]
+            (
+                "kubernetes:///shop",
+                "registry scheme \"kubernetes\": needs the feature \"kubernetes\", which is off; turn it on by `cargo add \
+                 switchboard-discovery --features kubernetes`",
+            ),
             #[cfg(feature = "consul")]
             (
                 "consul:/127.0.0.1",
@@ -370,6 +398,28 @@ mod tests {
             assert_eq!(error.kind(), ErrorKind::Invalid);
             assert_eq!(error.message(), message);
         }
+    }
+
+    #[tokio::test]
+    async fn in_kubernetes_a_namespace_is_its_own() {
+        // Stands in for the real one, which asks for a cluster.
+        let open = |url: RegistryUrl| async move {
+            {
+                let name = url.rest().replace('/', "-");
+                MemoryRegistry::from_url(&url.with_rest(name))
+            }
+        };
+        let connector = Connector::new().scheme("kubernetes", open).namespace("alice");
+        for (url, opened) in [
+            ("kubernetes:", "memory:---alice"),
+            ("kubernetes:///shop", "memory:---shop"),
+            ("kubernetes:?namespace=bob", "memory:---bob"),
+            ("kubernetes:?namespace=", "memory:"),
+        ] {
+            assert_eq!(connector.connect(url).await.unwrap().to_string(), opened);
+        }
+        let error = connector.connect("kubernetes:///shop?namespace=bob").await.unwrap_err();
+        assert!(error.message().starts_with("kubernetes namespace: is given twice"), "{error}");
     }
 
     #[tokio::test]
@@ -410,6 +460,20 @@ mod tests {
         );
         let file = connect("file:///nowhere/services.toml").await.unwrap();
         assert!(file.lookup(instance.service()).await.unwrap_err().is_transient());
+    }
+
+    #[cfg(feature = "kubernetes")]
+    #[tokio::test]
+    async fn pods_are_read_and_the_platform_registers() {
+        let registry = connect("kubernetes:///shop?port=grpc").await.unwrap();
+        assert_eq!(registry.to_string(), "kubernetes:///shop?port=grpc");
+        let instance = Instance::builder("orders").address("h:1").build().unwrap();
+        let error = registry.register(&instance, &RegisterOptions::new()).await.unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "kubernetes: register: unsupported: this registry can only be read; Kubernetes, by its Services and the readiness \
+             of pods, registers here"
+        );
     }
 
     #[cfg(feature = "compose")]

@@ -12,6 +12,7 @@
 //! | `dns` | DNS: SRV records, addresses and DNS-SD of Kubernetes, Consul, Docker or any zone, scheme `dns:`; one can only read it, and it needs Rust 1.88 |
 //! | `static` | lists in a URL or a watched file, schemes `static:` and `file:`; one can only read them |
 //! | `etcd` | etcd, scheme `etcd:` |
+//! | `kubernetes` | the pods of Kubernetes' services, scheme `kubernetes:`; needs Rust 1.89 |
 //! | `registrar` | the server side: renewals, health checks, withdrawal, graceful shutdown |
 //! | `axum` | `Serve`: an HTTP server in one call, registered, with `/ready`, deregistered and drained at the end; includes `registrar` |
 //! | `tonic-server` | the same for gRPC, with the health service; includes `registrar` |
@@ -24,7 +25,7 @@
 //! | `compose` | several registries as one, for migrations and spares: see [`connect`] |
 //! | `settings` | all settings as a structure for a program's own configuration file, and registries in a file, scheme `config:` |
 //! | `metrics` | counters, gauges and histograms of all of it, through the [`metrics`](https://docs.rs/metrics) facade |
-//! | `full` | all of the above |
+//! | `full` | all of the above but `kubernetes`, so that it builds with Rust 1.88 |
 //!
 //! The in-memory registry, scheme `memory:`, is always there. Features only add.
 
@@ -55,6 +56,10 @@ pub use switchboard_etcd as etcd;
 /// Lists in a URL, or in a TOML or JSON file that is watched.
 #[cfg(feature = "static")]
 pub use switchboard_static as lists;
+
+/// The pods of a Kubernetes cluster's services, from their EndpointSlices.
+#[cfg(feature = "kubernetes")]
+pub use switchboard_kubernetes as kubernetes;
 
 /// Several registries as one: united, in turn, mirrored, or by the service's name.
 #[cfg(feature = "compose")]

@@ -5,6 +5,8 @@ mod agent;
 mod consul;
 mod dns;
 mod etcd;
+#[cfg(feature = "kubernetes")]
+mod kubernetes;
 mod list;
 mod mdns;
 mod port;
@@ -76,6 +78,8 @@ pub(crate) async fn run(session: &Session, args: &args::Doctor) -> Result<ExitCo
             session.connect().await?;
             etcd::examine(&url, args.service.as_ref(), session.timeout).await
         }
+        #[cfg(feature = "kubernetes")]
+        "kubernetes" => kubernetes::examine(&url, args.service.as_ref(), session.timeout).await,
         _ => Vec::new(),
     };
     // What is known to be broken below would only be said again, and cost its time limit.

@@ -11,6 +11,7 @@ mod context;
 mod doctor;
 mod etcd;
 mod find;
+mod kubernetes;
 mod lists;
 mod operate;
 mod prometheus;
