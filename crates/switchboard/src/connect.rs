@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
@@ -189,7 +189,7 @@ impl Connector {
             Namespace::check(namespace).map_err(|invalid| refused(&invalid))?;
         }
         #[cfg(feature = "settings")]
-        if url.scheme() == "config" {
+        if url.scheme() == "config" && !self.schemes.contains_key("config") {
             return self.open_file(&url, namespace).await;
         }
         let Some(open) = self.schemes.get(url.scheme()) else {
@@ -267,7 +267,9 @@ impl Connector {
         if let Some((_, feature)) = FEATURES.iter().find(|(known, _)| *known == scheme) {
             return off(what, feature);
         }
-        let known: Vec<&str> = self.schemes.keys().map(String::as_str).collect();
+        let file = cfg!(feature = "settings").then_some("config");
+        let known: BTreeSet<&str> = self.schemes.keys().map(String::as_str).chain(file).collect();
+        let known: Vec<&str> = known.into_iter().collect();
         let advice = match scheme {
             "http" | "https" | "unix" => ", and a Consul agent is written consul://HOST:PORT",
             _ => "",
@@ -336,7 +338,9 @@ mod tests {
 
     #[tokio::test]
     async fn mistakes_are_named() {
-        let known = Connector::new().schemes.into_keys().collect::<Vec<_>>().join(", ");
+        let file = cfg!(feature = "settings").then(|| "config".to_owned());
+        let known: BTreeSet<String> = Connector::new().schemes.into_keys().chain(file).collect();
+        let known = known.into_iter().collect::<Vec<_>>().join(", ");
         let unknown = |scheme: &str, advice: &str| {
             format!("registry scheme {scheme:?}: is unknown; there are: {known}{advice}")
         };

@@ -93,7 +93,8 @@ fn mistakes_are_one_line_with_the_cause_and_an_exit_code() {
         assert_eq!(said.out, "", "{arguments:?}");
         write!(all, "{registry} {arguments:?}\n  {} {}", said.code.unwrap(), said.err).unwrap();
     }
-    golden("mistakes.txt", &all, &[]);
+    // A feature that is off by default.
+    golden("mistakes.txt", &all, &[("file, kubernetes, mdns", "file, mdns")]);
 }
 
 #[test]
