@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::FutureExt;
-use futures::future::{BoxFuture, Shared, WeakShared};
+use futures::future::{BoxFuture, Shared, WeakShared, ready};
 use switchboard_core::Instance;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -103,13 +103,16 @@ impl Feed {
         }
     }
 
-    /// Waits for the outcome of a question that is asked at `since` or later: one under way if there is such, or else another.
+    /// Waits for the outcome of a question that is asked at `since` or later: one that was, one under way, or else another.
     pub(crate) async fn ask(self: &Arc<Self>, since: Instant) {
         self.question_of(since).await;
     }
 
     fn question_of(self: &Arc<Self>, since: Instant) -> Shared<BoxFuture<'static, ()>> {
         let mut state = self.state();
+        if state.asked.is_some_and(|asked| asked >= since) {
+            return ready(()).boxed().shared();
+        }
         let recent = state.under_way.as_ref().filter(|(begun, _)| *begun >= since);
         if let Some(under_way) = recent.and_then(|(_, under_way)| under_way.upgrade()) {
             return under_way;
@@ -239,6 +242,8 @@ mod tests {
     }
 
     async fn due_in(feed: &Arc<Feed>) -> Duration {
+        // Later than the question before.
+        tokio::time::advance(Duration::from_millis(1)).await;
         feed.ask(Instant::now()).await;
         feed.now().due - Instant::now()
     }

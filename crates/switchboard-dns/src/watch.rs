@@ -1,6 +1,7 @@
 //! Watches: streams that ask again, without a task.
 
 use std::collections::BTreeSet;
+use std::future::poll_fn;
 use std::sync::Arc;
 
 use futures::stream::{self, BoxStream, StreamExt};
@@ -112,11 +113,17 @@ where
                 _ = self.closed.changed() => {}
                 _ = self.changed.changed() => {}
                 () = async {
-                    sleep_until(due).await;
+                    until(due).await;
                     self.feed.ask(due).await;
                 } => {}
             }
         }
         None
     }
+}
+
+/// Waits on whatever runtime polls it: a stream may be read on several, one after the other, and a timer dies with its own.
+async fn until(due: Instant) {
+    let mut timer = None;
+    poll_fn(|cx| timer.insert(Box::pin(sleep_until(due))).as_mut().poll(cx)).await;
 }
