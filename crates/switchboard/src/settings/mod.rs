@@ -65,15 +65,14 @@ pub use time::Time;
 /// "#;
 /// let settings = toml::from_str::<Configuration>(file).unwrap().discovery;
 ///
-/// # #[cfg(feature = "selector")]
-/// # #[tokio::main(flavor = "current_thread")]
-/// # async fn main(settings: Settings) -> Result<(), switchboard::Error> {
+/// # async fn open(settings: Settings) -> Result<(), switchboard::Error> {
 /// let registry = settings.connect().await?;
 /// let selector = settings.selector(&registry);
 /// # drop(selector);
 /// # Ok(())
 /// # }
-/// # main(settings).unwrap();
+/// # let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+/// # runtime.block_on(open(settings)).unwrap();
 /// ```
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
