@@ -5,10 +5,10 @@ mod cluster;
 
 use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use reqwest::StatusCode;
@@ -46,16 +46,22 @@ pub struct Agent {
     token: Option<&'static str>,
 }
 
-/// Ports below the range that outgoing connections take theirs from, free for TCP and UDP.
+/// Ports below the range that outgoing connections take theirs from, free for TCP and UDP. Each process has blocks of its own, which
+/// it holds by listening on the first port of each: others must not try the same ports at the same time.
 pub(crate) fn free_port() -> u16 {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    // Processes started one after the other must not try the same ports at the same time.
-    let start = u16::try_from(u64::from(std::process::id()) * 977 % 20_000).unwrap();
+    static BLOCKS: Mutex<(Vec<TcpListener>, Range<u16>)> = Mutex::new((Vec::new(), 0..0));
+    const BLOCK: u16 = 200;
+    let mut blocks = BLOCKS.lock().unwrap_or_else(PoisonError::into_inner);
     loop {
-        let port = 10_000 + (start + NEXT.fetch_add(1, Ordering::Relaxed)) % 20_000;
-        let at = (Ipv4Addr::LOCALHOST, port);
-        if TcpListener::bind(at).is_ok() && UdpSocket::bind(at).is_ok() {
+        let at = |port: u16| (Ipv4Addr::LOCALHOST, port);
+        let is_free = |port: &u16| TcpListener::bind(at(*port)).is_ok() && UdpSocket::bind(at(*port)).is_ok();
+        if let Some(port) = blocks.1.find(is_free) {
             return port;
+        }
+        let first = 10_000 + BLOCK * fastrand::u16(0..100);
+        if let Ok(held) = TcpListener::bind(at(first)) {
+            blocks.0.push(held);
+            blocks.1 = first + 1..first + BLOCK;
         }
     }
 }
