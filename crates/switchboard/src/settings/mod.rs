@@ -42,9 +42,7 @@ pub use time::Time;
 /// # struct Configuration { discovery: Settings }
 /// let file = r#"
 ///     [discovery]
-///     registry = { url = "memory:", namespace = "alice" }
-///     # or:    = "consul: | mdns:"
-///     # or:    = { failover = [{ url = "consul:", token_file = "/run/secrets/consul" }, "mdns:"] }
+///     registry = { url = "memory:", namespace = "alice" } # or "consul: | mdns:", or { failover = [{ url = "consul:" }, "mdns:"] }
 ///
 ///     [discovery.directory]
 ///     max_age = "10m"
