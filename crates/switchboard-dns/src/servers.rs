@@ -107,6 +107,8 @@ pub(crate) struct Source {
 }
 
 struct System {
+    /// What the file said.
+    #[cfg_attr(not(all(unix, not(any(target_os = "android", target_vendor = "apple")))), allow(dead_code))]
     said: Vec<u8>,
     /// Where there is no file to be looked at.
     #[cfg_attr(all(unix, not(any(target_os = "android", target_vendor = "apple"))), allow(dead_code))]
