@@ -1,4 +1,4 @@
-#![cfg(any(feature = "tower", feature = "reqwest", feature = "tonic"))]
+#![cfg(any(feature = "reqwest", feature = "tonic", feature = "caller"))]
 
 use serde::Deserialize;
 use switchboard_client::{Options, Retry};

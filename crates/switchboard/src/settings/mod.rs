@@ -15,7 +15,7 @@ use switchboard_core::{Registry, Result};
 
 use crate::Connector;
 
-#[cfg(any(feature = "tower", feature = "reqwest", feature = "tonic"))]
+#[cfg(any(feature = "reqwest", feature = "tonic", feature = "caller"))]
 pub use client::{ClientSettings, RetryBudget};
 #[cfg(feature = "watcher")]
 pub use directory::{BackoffSettings, DirectorySettings, MassRemovalSettings};
@@ -90,7 +90,7 @@ pub struct Settings {
     #[cfg(feature = "registrar")]
     pub registrar: RegistrarSettings,
     /// Calls.
-    #[cfg(any(feature = "tower", feature = "reqwest", feature = "tonic"))]
+    #[cfg(any(feature = "reqwest", feature = "tonic", feature = "caller"))]
     pub client: ClientSettings,
 }
 
