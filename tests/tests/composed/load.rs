@@ -92,8 +92,8 @@ pub(crate) struct Client {
 impl Client {
     /// Calls once there is somebody to call.
     pub(crate) async fn start(registry: Arc<dyn Registry>, calls: &Calls) -> Self {
-        let selector = Selector::new(Directory::new(registry));
-        timeout(LIMIT, selector.service(SERVICE).unwrap().ready()).await.expect("a snapshot").unwrap();
+        let selector = Selector::new(Directory::builder(registry).ready_timeout(LIMIT).build());
+        selector.service(SERVICE).unwrap().ready().await.expect("a snapshot");
         let client = Discovery::new(selector).client().unwrap();
         let (calls, mut calling) = (calls.clone(), JoinSet::new());
         calling.spawn(async move {
