@@ -7,12 +7,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::StreamExt;
 use futures::stream::{BoxStream, unfold};
-use switchboard_core::time::later;
+use switchboard_core::time::{later, until};
 use switchboard_core::{
     Error, ErrorKind, Instance, InstanceKey, NamesStream, RegisterOptions, Registry, Result, ServiceName,
     Snapshot, SnapshotStream,
 };
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, timeout};
 
 use crate::heard::{Told, Watches};
 use crate::merged::Merged;
@@ -123,15 +123,9 @@ impl Failover {
                 if let Some(news) = following.news() {
                     return Some((news, following));
                 }
-                let due = async {
-                    match due {
-                        Some(due) => sleep_until(due).await,
-                        None => std::future::pending().await,
-                    }
-                };
                 tokio::select! {
                     () = following.watches.next() => {}
-                    () = due => {}
+                    () = until(due) => {}
                 }
             }
         })

@@ -6,10 +6,12 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use futures::future::{join_all, pending};
+use futures::future::join_all;
 use futures::stream::{FuturesUnordered, StreamExt};
-use switchboard_core::{Error, ErrorKind, Instance, InstanceKey, Invalid, RegisterOptions, Registry, Result};
-use tokio::time::{Instant, sleep_until};
+use switchboard_core::{
+    Error, ErrorKind, Instance, InstanceKey, Invalid, RegisterOptions, Registry, Result, time,
+};
+use tokio::time::Instant;
 
 /// So long a registration waits for the others when one has it.
 const STRAGGLERS: Duration = Duration::from_secs(3);
@@ -175,12 +177,6 @@ pub(crate) async fn answers<T, F: Future<Output = Result<T>>>(
     let mut answers: Vec<Option<Result<T>>> = (0..running.len()).map(|_| None).collect();
     let mut until: Option<Instant> = None;
     loop {
-        let late = async {
-            match until {
-                Some(until) => sleep_until(until).await,
-                None => pending().await,
-            }
-        };
         tokio::select! {
             biased;
             answer = running.next() => match answer {
@@ -192,7 +188,7 @@ pub(crate) async fn answers<T, F: Future<Output = Result<T>>>(
                 }
                 None => return answers,
             },
-            () = late => return answers,
+            () = time::until(until) => return answers,
         }
     }
 }

@@ -7,11 +7,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::StreamExt;
 use futures::stream::{BoxStream, unfold};
+use switchboard_core::time::until;
 use switchboard_core::{
     Error, ErrorKind, Instance, InstanceKey, NamesStream, RegisterOptions, Registry, Result, ServiceName,
     Snapshot, SnapshotStream,
 };
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
 use crate::heard::{Heard, Told, Watches};
 use crate::merged::Merged;
@@ -130,13 +131,7 @@ pub(crate) fn follow<T: Merged>(
             if let Some(news) = following.news() {
                 return Some((news, following));
             }
-            let waits = following.waits;
-            let late = async {
-                match waits {
-                    Some(until) => sleep_until(until).await,
-                    None => std::future::pending().await,
-                }
-            };
+            let late = until(following.waits);
             tokio::select! {
                 () = following.watches.next() => {}
                 () = late => {}

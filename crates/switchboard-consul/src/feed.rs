@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::stream::{BoxStream, StreamExt, select, unfold};
+use switchboard_core::time::until;
 use switchboard_core::{Error, ErrorKind, ServiceName};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -229,12 +230,12 @@ impl Run {
         loop {
             let due = sweep.due();
             let told = tokio::select! {
-                () = at(echo.as_ref().map(|(at, _)| *at)) => {
+                () = until(echo.as_ref().map(|(at, _)| *at)) => {
                     self.readers.0.tell(&echo.take().unwrap_or((Instant::now(), BTreeSet::new())).1);
                     continue;
                 }
                 told = both.next() => told,
-                () = at(due) => {
+                () = until(due) => {
                     sweep.done(self.readers.0.tell_all(Word::Read));
                     continue;
                 }
@@ -366,11 +367,4 @@ impl<S: Source> Side<S> {
 fn over() -> Failure {
     let error = Error::new(ErrorKind::Unavailable, BACKEND, OPERATION, "the catalog is followed no more");
     Failure { error, untouched: false, answered: true }
-}
-
-async fn at(due: Option<Instant>) {
-    match due {
-        Some(due) => sleep_until(due).await,
-        None => std::future::pending().await,
-    }
 }

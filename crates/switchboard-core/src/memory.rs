@@ -3,17 +3,16 @@ mod world;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::future::Future;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::Poll;
 
 use async_trait::async_trait;
 use futures::stream::{BoxStream, StreamExt, poll_fn};
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::Instant;
 
 use self::world::World;
-use crate::time::later;
+use crate::time::{later, until};
 use crate::{
     Error, Health, Instance, InstanceKey, Invalid, NamesStream, RegisterOptions, Registry, RegistryUrl,
     Result, ServiceName, Snapshot, SnapshotStream, Store,
@@ -134,7 +133,7 @@ impl MemoryRegistry {
         service: Option<ServiceName>,
     ) -> BoxStream<'static, T> {
         let world = self.world.clone();
-        let mut alarm: Option<Pin<Box<Sleep>>> = None;
+        let mut alarm = None;
         world.expire();
         poll_fn(move |context| {
             loop {
@@ -142,10 +141,8 @@ impl MemoryRegistry {
                     return Poll::Ready(item);
                 }
                 let Some(deadline) = world.deadline(service.as_ref()) else { return Poll::Pending };
-                let alarm = alarm.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
-                if alarm.deadline() != deadline {
-                    alarm.as_mut().reset(deadline);
-                }
+                // Anew each time, since the runtime that polls it may be another than before.
+                let alarm = alarm.insert(Box::pin(until(Some(deadline))));
                 if alarm.as_mut().poll(context).is_pending() {
                     return Poll::Pending;
                 }

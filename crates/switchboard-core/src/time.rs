@@ -1,9 +1,11 @@
 //! Times of any length, for backends, decorators and whoever else is given one: no clock or timer reaches them all.
 
+use std::future::{pending, poll_fn};
+use std::task::Poll;
 use std::time::Duration;
 
 use serde::{Serialize, Serializer};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 
 /// 30 years: longer than any program runs, and short enough for every clock and timer.
 const FAR: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
@@ -16,6 +18,23 @@ pub fn later(start: Instant, duration: Duration) -> Instant {
 /// `duration`, but no more than 30 years.
 pub fn bounded(duration: Duration) -> Duration {
     duration.min(FAR)
+}
+
+/// Waits until `due`, for ever without one, on whatever runtime polls it.
+///
+/// For streams: they may be read on one runtime after another, and a timer of tokio's panics once the runtime that it was made on has
+/// ended.
+pub async fn until(due: Option<Instant>) {
+    let Some(due) = due else { return pending().await };
+    let mut timer = None;
+    poll_fn(|cx| {
+        // A timer that is due already takes a tick to find that out.
+        if due <= Instant::now() {
+            return Poll::Ready(());
+        }
+        timer.insert(Box::pin(sleep_until(due))).as_mut().poll(cx)
+    })
+    .await;
 }
 
 /// Reads a time such as `150ms`, `10s`, `5m` or `1h`.
@@ -72,6 +91,17 @@ fn seconds(duration: Duration) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_wait_goes_on_on_another_runtime() {
+        let runtime = || tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let begun = std::time::Instant::now();
+        let mut wait = Box::pin(until(Some(Instant::now() + Duration::from_millis(50))));
+        assert!(runtime().block_on(async { futures::poll!(wait.as_mut()) }).is_pending());
+        runtime().block_on(wait.as_mut());
+        assert!(begun.elapsed() >= Duration::from_millis(50));
+        assert!(runtime().block_on(async { futures::poll!(Box::pin(until(None))) }).is_pending());
+    }
 
     #[test]
     fn reads_times() {

@@ -1,15 +1,15 @@
 //! Watches: streams that ask again, without a task.
 
 use std::collections::BTreeSet;
-use std::future::poll_fn;
 use std::sync::Arc;
 
 use futures::stream::{self, BoxStream, StreamExt};
+use switchboard_core::time::until;
 use switchboard_core::{Error, NamesStream, Result, ServiceName, Snapshot, SnapshotStream};
 use switchboard_dnssd::tell_apart;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
 use crate::BACKEND;
 use crate::feed::Feed;
@@ -113,17 +113,11 @@ where
                 _ = self.closed.changed() => {}
                 _ = self.changed.changed() => {}
                 () = async {
-                    until(due).await;
+                    until(Some(due)).await;
                     self.feed.ask(due).await;
                 } => {}
             }
         }
         None
     }
-}
-
-/// Waits on whatever runtime polls it: a stream may be read on several, one after the other, and a timer dies with its own.
-async fn until(due: Instant) {
-    let mut timer = None;
-    poll_fn(|cx| timer.insert(Box::pin(sleep_until(due))).as_mut().poll(cx)).await;
 }

@@ -6,10 +6,10 @@ use std::time::Duration;
 use fastrand::Rng;
 use futures::StreamExt;
 use futures::stream::{BoxStream, unfold};
-use switchboard_core::time::later;
+use switchboard_core::time::{later, until};
 use switchboard_core::{ErrorKind, Result};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
 use super::{Outage, Sky, trouble};
 
@@ -96,7 +96,7 @@ impl<T: Clone> Follow<T> {
                     }
                     self.hear(item);
                 }
-                () = at(due) => return self.tell(),
+                () = until(due) => return self.tell(),
             }
         }
     }
@@ -137,14 +137,4 @@ impl<T> Heard<T> {
 
 fn is_closed<T>(item: &Result<T>) -> bool {
     matches!(item, Err(error) if error.kind() == ErrorKind::Closed)
-}
-
-/// Waits until `due`, which may be now; for ever without.
-async fn at(due: Option<Instant>) {
-    match due {
-        // A timer that is due already takes a tick to find that out.
-        Some(due) if due <= Instant::now() => {}
-        Some(due) => sleep_until(due).await,
-        None => std::future::pending().await,
-    }
 }
