@@ -34,14 +34,7 @@ pub struct RetryBudget {
 impl ClientSettings {
     /// The limits, for the `options` of an adapter.
     pub fn options(&self) -> Options {
-        let mut options = Options::new();
-        if let Some(Time(timeout)) = self.timeout {
-            options = options.timeout(timeout);
-        }
-        if let Some(Time(timeout)) = self.per_try_timeout {
-            options = options.per_try_timeout(timeout);
-        }
-        options
+        set!(self, Options::new(), [timeout, per_try_timeout])
     }
 
     /// The retries, for the `retry` of an adapter; several adapters share its budgets when they are given clones of one.

@@ -46,19 +46,8 @@ pub struct MassRemovalSettings {
 
 impl DirectorySettings {
     /// Sets these of `builder`.
-    pub fn apply(&self, mut builder: DirectoryBuilder) -> DirectoryBuilder {
-        if let Some(Time(linger)) = self.linger {
-            builder = builder.linger(linger);
-        }
-        if let Some(services) = self.max_idle {
-            builder = builder.max_idle(services);
-        }
-        if let Some(Time(age)) = self.max_age {
-            builder = builder.max_age(age);
-        }
-        if let Some(Time(timeout)) = self.ready_timeout {
-            builder = builder.ready_timeout(timeout);
-        }
+    pub fn apply(&self, builder: DirectoryBuilder) -> DirectoryBuilder {
+        let mut builder = set!(self, builder, [linger, max_idle, max_age, ready_timeout]);
         if let Some(BackoffSettings { initial, cap, factor }) = &self.backoff {
             let backoff = Backoff::new(initial.0, cap.0);
             builder = builder.backoff(factor.iter().fold(backoff, |backoff, factor| backoff.factor(*factor)));

@@ -1,5 +1,19 @@
 //! All that can be set, as a structure for a program's own configuration.
 
+/// Calls the builder's method of the same name for each of these fields that is set.
+#[allow(unused_macros, reason = "without features there is nothing to set")]
+macro_rules! set {
+    ($settings:expr, $builder:expr, [$($name:ident),* $(,)?]) => {{
+        let mut builder = $builder;
+        $(
+            if let Some(value) = $settings.$name {
+                builder = builder.$name(value.into());
+            }
+        )*
+        builder
+    }};
+}
+
 mod client;
 mod directory;
 mod file;

@@ -25,37 +25,22 @@ pub struct RegistrarSettings {
 
 impl RegistrarSettings {
     /// Sets these of `registrar`, as for [`Serve::registrar`](switchboard_registrar::Registrar).
-    pub fn apply(&self, mut registrar: Registrar) -> Registrar {
-        if let Some(Time(interval)) = self.interval {
-            registrar = registrar.interval(interval);
-        }
-        if let Some(Time(ttl)) = self.ttl {
-            registrar = registrar.ttl(ttl);
-        }
-        if let Some(Time(interval)) = self.check_interval {
-            registrar = registrar.check_interval(interval);
-        }
-        if let Some(Time(limit)) = self.check_timeout {
-            registrar = registrar.check_timeout(limit);
-        }
-        if let Some(failures) = self.unhealthy_after {
-            registrar = registrar.unhealthy_after(failures);
-        }
-        if let Some(passes) = self.healthy_after {
-            registrar = registrar.healthy_after(passes);
-        }
-        if let Some(withdraw) = self.withdraw {
-            registrar = registrar.withdraw(withdraw);
-        }
-        if let Some(Time(limit)) = self.start_limit {
-            registrar = registrar.start_limit(limit);
-        }
-        if let Some(Time(drain)) = self.drain {
-            registrar = registrar.drain(drain);
-        }
-        if let Some(Time(limit)) = self.shutdown_limit {
-            registrar = registrar.shutdown_limit(limit);
-        }
-        registrar
+    pub fn apply(&self, registrar: Registrar) -> Registrar {
+        set!(
+            self,
+            registrar,
+            [
+                interval,
+                ttl,
+                check_interval,
+                check_timeout,
+                unhealthy_after,
+                healthy_after,
+                withdraw,
+                start_limit,
+                drain,
+                shutdown_limit,
+            ]
+        )
     }
 }

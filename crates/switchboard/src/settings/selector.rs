@@ -183,30 +183,15 @@ impl SelectorSettings {
             Some(Unless::Off) => builder.without_slow_start(),
             Some(Unless::Set(slow)) => builder.slow_start(slow.slow_start()),
         };
-        if let Some(fraction) = self.panic_threshold {
-            builder = builder.panic_threshold(fraction);
-        }
-        if let Some(Time(decay)) = self.latency_decay {
-            builder = builder.latency_decay(decay);
-        }
-        builder
+        set!(self, builder, [panic_threshold, latency_decay])
     }
 }
 
 impl OutlierSettings {
     fn detection(&self) -> OutlierDetection {
-        let mut detection = OutlierDetection::new();
-        if let Some(failures) = self.consecutive {
-            detection = detection.consecutive(failures);
-        }
-        if let Some(Time(interval)) = self.interval {
-            detection = detection.interval(interval);
-        }
+        let mut detection = set!(self, OutlierDetection::new(), [consecutive, interval, max_ejected]);
         if let Some(EjectionTime { base, longest }) = &self.ejection_time {
             detection = detection.ejection_time(base.0, longest.0);
-        }
-        if let Some(fraction) = self.max_ejected {
-            detection = detection.max_ejected(fraction);
         }
         if self.rates == Some(false) {
             detection = detection.without_rates();

@@ -7,6 +7,12 @@ use switchboard_core::time;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Time(pub Duration);
 
+impl From<Time> for Duration {
+    fn from(Time(time): Time) -> Self {
+        time
+    }
+}
+
 impl<'de> Deserialize<'de> for Time {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
