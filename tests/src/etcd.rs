@@ -10,7 +10,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
-use crate::consul::{KEEPER, LIMIT, free_port};
+use crate::consul::{KEEPER, LIMIT};
+use crate::port::free_port;
 
 /// A member of a cluster; killed when dropped.
 #[derive(Debug)]

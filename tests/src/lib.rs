@@ -8,6 +8,9 @@
 //! | [`netns`] | namespaces joined by bridges, and what breaks in them |
 //! | [`program`] | a program in a namespace that takes commands and reports in JSON lines |
 //! | [`peers`] | Avahi, python-zeroconf, hashicorp/mdns |
+//! | [`go`] | programs of others in Go, built once |
+//! | [`proxy`] | a wire that can be cut |
+//! | [`port`] | ports that nobody else has |
 //! | [`packet`] | DNS packets, right and wrong |
 //! | [`usage`] | what a process and its namespace have used |
 //!
@@ -15,8 +18,11 @@
 
 pub mod consul;
 pub mod etcd;
+pub mod go;
 pub mod netns;
 pub mod packet;
 pub mod peers;
+pub mod port;
 pub mod program;
+pub mod proxy;
 pub mod usage;

@@ -7,6 +7,7 @@ use std::sync::OnceLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::go;
 use crate::netns::Machine;
 use crate::program::Program;
 
@@ -32,12 +33,7 @@ pub fn zeroconf(machine: &Machine<'_>, scratch: &Path) -> Program {
 /// When it cannot be built.
 pub fn hashicorp(machine: &Machine<'_>, name: &str, address: &str, scratch: &Path) -> Program {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    let built = BUILT.get_or_init(|| {
-        let target = scratch.join("hashicorp-mdns");
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers/hashicorp");
-        run(Command::new("go").args(["build", "-o"]).arg(&target).arg(".").current_dir(source));
-        target
-    });
+    let built = BUILT.get_or_init(|| go::build("peers/hashicorp", scratch));
     let mut command = machine.command(built);
     command.args(["eth0", name, "_http._tcp", "80", address]);
     let mut program = Program::start("hashicorp/mdns", &mut command);

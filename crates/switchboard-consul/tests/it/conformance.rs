@@ -9,8 +9,8 @@ use switchboard_core::Registry;
 use tokio::sync::OnceCell;
 
 use crate::support::builder;
-use crate::support::proxy::Proxy;
 use switchboard_tests::consul::Agent;
+use switchboard_tests::proxy::Proxy;
 
 /// One agent for all cases: they prove not to disturb each other. Its keeper ends it with this process.
 static AGENT: OnceCell<Agent> = OnceCell::const_new();
@@ -32,17 +32,6 @@ impl Backend for Consul {
         let agent = AGENT.get_or_init(Agent::dev).await;
         let proxy = Proxy::to(format!("127.0.0.1:{}", agent.http)).await;
         Some((Arc::new(builder(&proxy.address).wire(self.0).build().unwrap()), Box::new(proxy)))
-    }
-}
-
-#[async_trait]
-impl Outage for Proxy {
-    async fn begin(&self) {
-        self.cut();
-    }
-
-    async fn end(&self) {
-        self.mend();
     }
 }
 

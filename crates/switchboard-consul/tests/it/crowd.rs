@@ -9,10 +9,10 @@ use switchboard_consul::{Consistency, ConsulRegistry};
 use switchboard_core::{Health, Registry, Result, ServiceName, Snapshot, SnapshotStream, look_up_all};
 use tokio::time::timeout;
 
-use crate::support::proxy::Proxy;
 use crate::support::scripted::{Reply, Server};
 use crate::support::{builder, ids, name, registry, until, within};
 use switchboard_tests::consul::Agent;
+use switchboard_tests::proxy::Proxy;
 
 /// More than a handle follows one by one.
 const MANY: usize = 40;

@@ -1,6 +1,6 @@
 //! A real go-micro v4 program with its Consul registry, both ways.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Stdio;
 
 use serde_json::{Value as Json, json};
@@ -9,29 +9,17 @@ use switchboard_core::{Endpoint, Instance, Registry, Value};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::sync::OnceCell;
+use tokio::task::spawn_blocking;
 
 use crate::support::{builder, name, registry, ttl, until, within};
 use switchboard_tests::consul::Agent;
+use switchboard_tests::go;
 
 /// The Go program, built once.
-async fn program() -> &'static Path {
+async fn program() -> &'static PathBuf {
     static BUILT: OnceCell<PathBuf> = OnceCell::const_new();
-    BUILT
-        .get_or_init(|| async {
-            let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/interop");
-            let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("interop");
-            let built = Command::new("go")
-                .args(["build", "-o"])
-                .arg(&target)
-                .arg(".")
-                .current_dir(source)
-                .output()
-                .await
-                .expect("go to be installed");
-            assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
-            target
-        })
-        .await
+    let build = || go::build("interop", env!("CARGO_TARGET_TMPDIR"));
+    BUILT.get_or_init(async || spawn_blocking(build).await.unwrap()).await
 }
 
 async fn interop(arguments: &[&str]) -> Child {

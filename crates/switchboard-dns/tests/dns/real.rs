@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -12,22 +12,12 @@ use hickory_resolver::proto::rr::{DNSClass, Name, RData, Record, RecordType};
 use switchboard_conformance::async_trait;
 use switchboard_core::{Registry, Snapshot};
 use switchboard_dns::{DnsRegistry, Records};
+use switchboard_tests::port::free_port;
 use tempfile::TempDir;
 
 use crate::conformance::{ADDRESSES, DNSSD, SRV, Serves, World};
 use crate::support::zone::{ip, name, ptr, srv, txt};
 use crate::support::{LIMIT, next, quick, service, shown, until};
-
-/// A port of loopback, free for both protocols, below those that outgoing connections take theirs from.
-fn free_port() -> u16 {
-    loop {
-        let port = fastrand::u16(10_000..30_000);
-        let at = (Ipv4Addr::LOCALHOST, port);
-        if TcpListener::bind(at).is_ok() && UdpSocket::bind(at).is_ok() {
-            return port;
-        }
-    }
-}
 
 /// A running server; killed when dropped, and with this process.
 struct Daemon {

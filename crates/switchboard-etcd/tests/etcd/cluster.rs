@@ -6,8 +6,8 @@ use switchboard_core::{ErrorKind, Registry};
 use switchboard_tests::etcd::Member;
 use tokio::time::{Instant, sleep};
 
-use crate::proxy::Proxy;
 use crate::support::{Told, builder, instance, name, register, ttl, until};
+use switchboard_tests::proxy::Proxy;
 
 const COUNT: usize = 10;
 

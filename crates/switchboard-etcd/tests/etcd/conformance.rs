@@ -9,7 +9,7 @@ use switchboard_etcd::EtcdRegistry;
 use switchboard_tests::etcd::Member;
 use tokio::sync::OnceCell;
 
-use crate::proxy::Proxy;
+use switchboard_tests::proxy::Proxy;
 
 /// One member for all cases: they prove not to disturb each other. It ends with this process.
 static MEMBER: OnceCell<Member> = OnceCell::const_new();
@@ -35,17 +35,6 @@ impl Backend for Etcd {
         let member = MEMBER.get_or_init(Member::alone).await;
         let proxy = Proxy::to(member.address()).await;
         Some((open(&proxy.address), Box::new(proxy)))
-    }
-}
-
-#[async_trait]
-impl Outage for Proxy {
-    async fn begin(&self) {
-        self.cut();
-    }
-
-    async fn end(&self) {
-        self.mend();
     }
 }
 

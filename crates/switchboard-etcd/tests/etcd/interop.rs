@@ -1,32 +1,25 @@
 //! Real programs of go-micro's and of gRPC's for Go, both ways.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Stdio;
 
 use serde_json::{Value as Json, json};
 use switchboard_core::{Endpoint, Instance, Registry, Value};
 use switchboard_etcd::Wire;
 use switchboard_tests::etcd::Member;
+use switchboard_tests::go;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 use tokio::sync::OnceCell;
+use tokio::task::spawn_blocking;
 
 use crate::support::{builder, instance, name, ttl, until, within};
 
 /// The Go program, built once; before anything lives by a TTL, as on a fresh machine that takes minutes.
-async fn program() -> &'static Path {
+async fn program() -> &'static PathBuf {
     static BUILT: OnceCell<PathBuf> = OnceCell::const_new();
-    BUILT
-        .get_or_init(|| async {
-            let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/interop-etcd");
-            let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("interop-etcd");
-            let mut build = Command::new("go");
-            build.args(["build", "-o"]).arg(&target).arg(".").current_dir(source);
-            let built = build.output().await.expect("go to be installed");
-            assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
-            target
-        })
-        .await
+    let build = || go::build("interop-etcd", env!("CARGO_TARGET_TMPDIR"));
+    BUILT.get_or_init(async || spawn_blocking(build).await.unwrap()).await
 }
 
 async fn start(arguments: &[&str]) -> (Child, Lines<BufReader<ChildStdout>>) {

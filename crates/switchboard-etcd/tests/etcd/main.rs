@@ -8,11 +8,8 @@
 mod cluster;
 mod conformance;
 mod interop;
-
 mod lost;
 mod many;
-#[path = "../../../switchboard-consul/tests/it/support/proxy.rs"]
-mod proxy;
 mod runtimes;
 mod security;
 mod support;

@@ -11,7 +11,9 @@ use switchboard_core::{Instance, Registry, ServiceName};
 use switchboard_kubernetes::{KubernetesBuilder, Registration};
 use tokio::sync::{Mutex, OnceCell};
 
-use crate::support::{Cluster, Proxy, Space, port, slice};
+use switchboard_tests::proxy::Proxy;
+
+use crate::support::{Cluster, Space, port, slice};
 
 /// Kubernetes takes no address of loopback; nothing is sent there.
 const HOST: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 1);
@@ -97,17 +99,6 @@ impl Backend for Kubernetes {
             space.slices().await.delete(&name(index), &DeleteParams::default()).await.unwrap();
         }
         true
-    }
-}
-
-#[async_trait]
-impl Outage for Proxy {
-    async fn begin(&self) {
-        self.cut();
-    }
-
-    async fn end(&self) {
-        self.mend();
     }
 }
 

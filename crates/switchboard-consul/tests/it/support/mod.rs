@@ -1,6 +1,5 @@
 //! Real agents and scripted servers, always ended.
 
-pub(crate) mod proxy;
 pub(crate) mod scripted;
 
 use std::future::Future;

@@ -1,10 +1,11 @@
-use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Command as Std, Stdio};
 use std::time::Duration;
 
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
+use switchboard_tests::etcd::Member;
+use switchboard_tests::port::free_port;
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 use tokio::sync::OnceCell;
@@ -18,13 +19,8 @@ const GUARD: &str = r#""$@" & pid=$!; read -r _; kill -9 $pid; wait $pid"#;
 pub(crate) struct Cluster {
     folder: TempDir,
     port: u16,
-    etcd: String,
-    _etcd: Child,
+    etcd: Member,
     server: tokio::sync::Mutex<Option<Child>>,
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
 }
 
 fn guarded(program: impl AsRef<std::ffi::OsStr>, log: &Path) -> Command {
@@ -44,25 +40,13 @@ impl Cluster {
 
     pub(crate) async fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let (client, peer) = (free_port(), free_port());
-        let etcd = format!("http://127.0.0.1:{client}");
-        let peer = format!("http://127.0.0.1:{peer}");
-        let mut command = guarded("etcd", &folder.path().join("etcd.log"));
-        command
-            .args(["--name", "one", "--log-level", "error"])
-            .arg("--data-dir")
-            .arg(folder.path().join("etcd"));
-        command.args(["--listen-client-urls", &etcd, "--advertise-client-urls", &etcd]);
-        command.args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer]);
-        command.args(["--initial-cluster", &format!("one={peer}")]);
-        let child = command.spawn().unwrap();
+        let etcd = Member::alone().await;
         let tokens = format!("{ADMIN},admin,admin,\"system:masters\"\n");
         std::fs::write(folder.path().join("tokens.csv"), tokens).unwrap();
         let key = folder.path().join("sa.key");
         let made = Std::new("openssl").args(["genrsa", "-out"]).arg(&key).args(["2048"]).output().unwrap();
         assert!(made.status.success(), "{made:?}");
-        let cluster =
-            Self { folder, port: free_port(), etcd, _etcd: child, server: tokio::sync::Mutex::default() };
+        let cluster = Self { folder, port: free_port(), etcd, server: tokio::sync::Mutex::default() };
         cluster.start_server().await;
         cluster
     }
@@ -73,7 +57,7 @@ impl Cluster {
         let path = |name: &str| self.folder.path().join(name).display().to_string();
         let mut command = guarded(binary, &self.folder.path().join("server.log"));
         command.args([
-            format!("--etcd-servers={}", self.etcd),
+            format!("--etcd-servers=http://{}", self.etcd.address()),
             format!("--secure-port={}", self.port),
             format!("--cert-dir={}", path("certificates")),
             format!("--service-account-key-file={}", path("sa.key")),
@@ -120,20 +104,9 @@ impl Cluster {
 
     /// Has etcd forget its history.
     pub(crate) fn compact(&self) {
-        let etcdctl = |args: &[&str]| {
-            let output = Std::new("etcdctl")
-                .env("ETCDCTL_API", "3")
-                .args(["--endpoints", &self.etcd])
-                .args(args)
-                .output()
-                .unwrap();
-            assert!(output.status.success(), "{output:?}");
-            String::from_utf8(output.stdout).unwrap()
-        };
-        let status = etcdctl(&["endpoint", "status", "--write-out", "fields"]);
-        let revision =
-            status.lines().find_map(|line| line.strip_prefix("\"Revision\" : ")).unwrap().to_owned();
-        etcdctl(&["compact", &revision, "--physical"]);
+        let status = self.etcd.ctl("endpoint status --write-out fields");
+        let revision = status.lines().find_map(|line| line.strip_prefix("\"Revision\" : ")).unwrap();
+        self.etcd.ctl(&format!("compact {revision} --physical"));
     }
 
     pub(crate) fn address(&self) -> String {

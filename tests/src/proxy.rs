@@ -1,19 +1,24 @@
-//! A wire between a client and a server that a test can cut.
+//! A wire between a client and a server that a test can cut: an outage for the conformance suite.
+#![allow(clippy::unwrap_used, clippy::missing_panics_doc, reason = "a test fails by panicking")]
 
+use switchboard_conformance::{Outage, async_trait};
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
 /// Carries every connection to the server, until cut: then those there are break, and new ones are dropped at once.
-pub(crate) struct Proxy {
-    pub(crate) address: String,
+#[derive(Debug)]
+pub struct Proxy {
+    /// Where it listens.
+    pub address: String,
     cut: watch::Sender<bool>,
     task: JoinHandle<()>,
 }
 
 impl Proxy {
-    pub(crate) async fn to(server: String) -> Self {
+    /// In front of the server at this address.
+    pub async fn to(server: String) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let cut = watch::Sender::new(false);
@@ -28,12 +33,25 @@ impl Proxy {
         Self { address, cut, task }
     }
 
-    pub(crate) fn cut(&self) {
+    /// Cuts it.
+    pub fn cut(&self) {
         self.cut.send_replace(true);
     }
 
-    pub(crate) fn mend(&self) {
+    /// Carries again.
+    pub fn mend(&self) {
         self.cut.send_replace(false);
+    }
+}
+
+#[async_trait]
+impl Outage for Proxy {
+    async fn begin(&self) {
+        self.cut();
+    }
+
+    async fn end(&self) {
+        self.mend();
     }
 }
 
