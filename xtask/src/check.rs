@@ -65,15 +65,24 @@ fn documentation() -> Result<(), String> {
     }
 }
 
-/// Every feature alone and every two together build, and none depends on another crate's having been built with more.
+/// Every feature builds alone, and none depends on another crate's having been built with more; every two of a crate together, of
+/// the facade those where one changes what another adds: registries do not know of one another.
 /// `default` and `full` are other names for what is there anyway.
 fn features() -> Result<(), String> {
     if !succeeds("cargo hack --version") {
         return Err("cargo-hack is missing: `cargo install --locked cargo-hack`".into());
     }
-    execute(
-        "cargo hack check --feature-powerset --depth 2 --exclude-features default,full --workspace --exclude switchboard-examples --exclude xtask",
-    )
+    let apart = ["switchboard-discovery", "switchboard-examples", "xtask"];
+    let apart = apart.map(|package| format!("--exclude {package}")).join(" ");
+    execute(&format!(
+        "cargo hack check --feature-powerset --depth 2 --exclude-features default --workspace {apart}"
+    ))?;
+    for with in ["", "--features settings", "--features compose", "--features metrics"] {
+        execute(&format!(
+            "cargo hack check --each-feature --exclude-features default,full --exclude-all-features --package switchboard-discovery {with}"
+        ))?;
+    }
+    Ok(())
 }
 
 /// The default build has no HTTP client and no TLS.
