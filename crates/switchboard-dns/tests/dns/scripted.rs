@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use hickory_resolver::proto::op::{Message, OpCode, ResponseCode};
@@ -528,13 +528,16 @@ async fn suspecting_somebody_asks_at_once_and_nobody_else_does() {
 async fn watches_share_one_question_and_dropped_ones_ask_no_more() {
     let server = serving(2).await;
     let registry = open(quick(server.address).record(Records::Srv).min_refresh(Duration::from_millis(100)));
+    let begun = Instant::now();
     let watches = (0..50).map(|_| registry.watch(&service("orders")));
     let mut all = futures::stream::select_all(watches);
     for _ in 0..50 {
         assert_eq!(timeout(LIMIT, all.next()).await.unwrap().unwrap().unwrap().len(), 2);
     }
-    // One over UDP and one over TCP, since it was the first.
-    assert!(server.asked().len() <= 4, "{} questions", server.asked().len());
+    // One over UDP and one over TCP, since it was the first; and those after it on a slow machine.
+    let asked = server.asked().len();
+    let refreshes = begun.elapsed().as_millis() / 100;
+    assert!(asked as u128 <= 4 + refreshes, "{asked} questions, {refreshes} of them refreshes");
     drop(all);
     let so_far = server.asked().len();
     tokio::time::sleep(Duration::from_millis(500)).await;
