@@ -50,8 +50,8 @@ impl Origins {
     }
 }
 
-/// Those that are made of no others.
-fn leaves(registry: &Arc<dyn Registry>) -> Vec<Arc<dyn Registry>> {
+/// Those that are made of no others, of a registry that is made of several.
+pub(crate) fn leaves(registry: &Arc<dyn Registry>) -> Vec<Arc<dyn Registry>> {
     let leaves_of = |part: Arc<dyn Registry>| match leaves(&part) {
         none if none.is_empty() => vec![part],
         several => several,

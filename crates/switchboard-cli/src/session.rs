@@ -54,18 +54,16 @@ impl Session {
         Self { namespace: None, url: self.url.clone(), json: self.json, timeout: self.timeout }
     }
 
-    /// The registry's URL, which may hold credentials and is not to be shown.
-    pub(crate) fn url(&self) -> Result<RegistryUrl, Failure> {
-        let mut url: RegistryUrl = self.url.parse()?;
-        // No backend's own parameter.
-        url.take("namespace")?;
-        Ok(url)
+    /// The URLs of the registry, or of all that make it, with their namespaces. They may hold credentials and are not to be shown.
+    pub(crate) fn urls(&self) -> Result<Vec<RegistryUrl>, Failure> {
+        Ok(self.connector().urls(&self.url)?)
     }
 
     /// Says so where the registry is mDNS on all interfaces, and loopback is the only one: nothing of others is heard.
     pub(crate) fn alone(&self) -> Option<&'static str> {
-        let url = self.url().ok()?;
-        if url.scheme() != "mdns" || !url.params("mdns").take_all("interface").is_empty() {
+        let on_all_interfaces =
+            |url: &RegistryUrl| url.scheme() == "mdns" && url.params("mdns").take_all("interface").is_empty();
+        if !self.urls().ok()?.iter().any(on_all_interfaces) {
             return None;
         }
         let up = interface::up();

@@ -93,16 +93,31 @@ impl Namespace {
         (Self::check(namespace).is_ok() && !service.is_empty()).then_some((namespace, service))
     }
 
-    /// What `service` is called in the registry beneath.
-    fn outer(&self, operation: &'static str, service: &ServiceName) -> Result<ServiceName> {
-        let outer = if service.as_str().starts_with('_') {
+    /// What `service` of `namespace` is called in the registry beneath.
+    ///
+    /// ```
+    /// use switchboard_core::Namespace;
+    ///
+    /// # fn main() -> Result<(), switchboard_core::Invalid> {
+    /// assert_eq!(Namespace::join("alice", &"orders".parse()?)?.as_str(), "alice--orders");
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Invalid`] for a type of DNS-SD, which has no namespace, and for what is longer than a name may be.
+    pub fn join(namespace: &str, service: &ServiceName) -> Result<ServiceName, Invalid> {
+        if service.as_str().starts_with('_') {
             let why =
                 "is a DNS-SD type, which is shared by all of the link; leave out the namespace to use it";
-            Err(Invalid::quoting("service name", service.as_str(), why))
-        } else {
-            ServiceName::new(format!("{}{SEPARATOR}{service}", self.name))
-        };
-        outer.map_err(|invalid| Error::invalid("", operation, &invalid))
+            return Err(Invalid::quoting("service name", service.as_str(), why));
+        }
+        ServiceName::new(format!("{namespace}{SEPARATOR}{service}"))
+    }
+
+    fn outer(&self, operation: &'static str, service: &ServiceName) -> Result<ServiceName> {
+        Self::join(&self.name, service).map_err(|invalid| Error::invalid("", operation, &invalid))
     }
 
     fn outer_key(&self, operation: &'static str, key: &InstanceKey) -> Result<InstanceKey> {

@@ -159,7 +159,18 @@ impl Connector {
     /// As for [`connect`].
     pub async fn connect(&self, url: &str) -> Result<Arc<dyn Registry>> {
         let plan: Plan = url.parse().map_err(|invalid| refused(&invalid))?;
-        self.carry_out(&plan).await
+        self.carry_out(&self.resolve(&plan)?).await
+    }
+
+    /// The registries that `url` comes down to, one by one, without opening any: several are taken apart, the file that a `config:`
+    /// names is read, and each URL names the namespace that counts for it.
+    ///
+    /// # Errors
+    ///
+    /// As for [`connect`], but for what opening a registry fails with.
+    pub fn urls(&self, url: &str) -> Result<Vec<RegistryUrl>> {
+        let plan: Plan = url.parse().map_err(|invalid| refused(&invalid))?;
+        Ok(self.resolve(&plan)?.urls().cloned().collect())
     }
 
     /// Opens the registry of a program's own configuration.
@@ -169,7 +180,42 @@ impl Connector {
     /// As for [`connect`].
     #[cfg(feature = "settings")]
     pub async fn open(&self, registry: &settings::RegistrySettings) -> Result<Arc<dyn Registry>> {
-        self.carry_out(&registry.0).await
+        self.carry_out(&self.resolve(&registry.0)?).await
+    }
+
+    /// The same with files read, and with the namespace of each in its URL.
+    fn resolve(&self, plan: &Plan) -> Result<Plan> {
+        plan.map(&|url| self.resolve_url(url.clone()))
+    }
+
+    fn resolve_url(&self, mut url: RegistryUrl) -> Result<Plan> {
+        let named = url.take("namespace").map_err(|invalid| refused(&invalid))?;
+        let namespace = named.as_ref().or(self.namespace.as_ref()).filter(|name| !name.is_empty());
+        if let Some(namespace) = namespace {
+            Namespace::check(namespace).map_err(|invalid| refused(&invalid))?;
+        }
+        #[cfg(feature = "settings")]
+        if url.scheme() == "config" && !self.schemes.contains_key("config") {
+            return self.resolve_file(&url, namespace);
+        }
+        let url = match namespace {
+            Some(namespace) if url.scheme() == "kubernetes" => in_cluster(url, named.as_deref(), namespace)?,
+            Some(namespace) => url.with("namespace", namespace),
+            None => url,
+        };
+        Ok(Plan::Url(url))
+    }
+
+    /// What a file names. A namespace of the URL counts before that of the file.
+    #[cfg(feature = "settings")]
+    fn resolve_file(&self, url: &RegistryUrl, namespace: Option<&String>) -> Result<Plan> {
+        let file = settings::open_file(url).map_err(|invalid| refused(&invalid))?;
+        if file.registry.0.urls().any(|url| url.scheme() == "config") {
+            let why = "names another such file; write its registries here";
+            return Err(refused(&Invalid::new("config file", why)));
+        }
+        let namespace = namespace.cloned().or(file.namespace);
+        Self { namespace, ..self.clone() }.resolve(&file.registry.0)
     }
 
     fn carry_out<'a>(&'a self, plan: &'a Plan) -> BoxFuture<'a, Result<Arc<dyn Registry>>> {
@@ -183,38 +229,15 @@ impl Connector {
     }
 
     async fn open_url(&self, mut url: RegistryUrl) -> Result<Arc<dyn Registry>> {
-        let named = url.take("namespace").map_err(|invalid| refused(&invalid))?;
-        let namespace = named.as_ref().or(self.namespace.as_ref()).filter(|name| !name.is_empty());
-        if let Some(namespace) = namespace {
-            Namespace::check(namespace).map_err(|invalid| refused(&invalid))?;
-        }
-        #[cfg(feature = "settings")]
-        if url.scheme() == "config" && !self.schemes.contains_key("config") {
-            return self.open_file(&url, namespace).await;
-        }
+        let namespace = url.take("namespace").map_err(|invalid| refused(&invalid))?;
         let Some(open) = self.schemes.get(url.scheme()) else {
             return Err(refused(&self.unknown(url.scheme())));
         };
-        if url.scheme() == "kubernetes" {
-            return open(in_cluster(url, named.as_deref(), namespace)?).await;
-        }
         let opened = open(url).await?;
         Ok(match namespace {
-            Some(namespace) => Arc::new(Namespace::new(&opened, namespace)?),
+            Some(namespace) => Arc::new(Namespace::new(&opened, &namespace)?),
             None => opened,
         })
-    }
-
-    /// Opens the registry that a file names. A namespace of the URL counts before that of the file.
-    #[cfg(feature = "settings")]
-    async fn open_file(&self, url: &RegistryUrl, namespace: Option<&String>) -> Result<Arc<dyn Registry>> {
-        let file = settings::open_file(url).map_err(|invalid| refused(&invalid))?;
-        if file.registry.0.urls().any(|url| url.scheme() == "config") {
-            let why = "names another such file; write its registries here";
-            return Err(refused(&Invalid::new("config file", why)));
-        }
-        let namespace = namespace.cloned().or(file.namespace);
-        Self { namespace, ..self.clone() }.carry_out(&file.registry.0).await
     }
 
     #[cfg(feature = "compose")]
@@ -279,15 +302,15 @@ impl Connector {
 }
 
 /// Kubernetes has namespaces of its own: `kubernetes:///shop`. One that the URL names there counts before a default.
-fn in_cluster(url: RegistryUrl, named: Option<&str>, namespace: Option<&String>) -> Result<RegistryUrl> {
-    match namespace {
-        Some(namespace) if url.rest().is_empty() => Ok(url.with_rest(format!("///{namespace}"))),
-        Some(_) if named.is_some() => {
-            let why = "is given twice; write kubernetes:///NAME or namespace=NAME";
-            Err(refused(&Invalid::new("kubernetes namespace", why)))
-        }
-        _ => Ok(url),
+fn in_cluster(url: RegistryUrl, named: Option<&str>, namespace: &str) -> Result<RegistryUrl> {
+    if url.rest().is_empty() {
+        return Ok(url.with_rest(format!("///{namespace}")));
     }
+    if named.is_none() {
+        return Ok(url);
+    }
+    let why = "is given twice; write kubernetes:///NAME or namespace=NAME";
+    Err(refused(&Invalid::new("kubernetes namespace", why)))
 }
 
 /// What an environment variable says; an empty one says nothing.

@@ -15,8 +15,22 @@ pub(crate) enum Plan {
     Route(Vec<(String, Self)>),
 }
 
-#[cfg(feature = "settings")]
 impl Plan {
+    /// The same with something else in the place of each URL.
+    pub(crate) fn map<E>(&self, of: &impl Fn(&RegistryUrl) -> Result<Self, E>) -> Result<Self, E> {
+        let all = |parts: &[Self]| parts.iter().map(|part| part.map(of)).collect::<Result<_, E>>();
+        Ok(match self {
+            Self::Url(url) => of(url)?,
+            Self::Union(parts) => Self::Union(all(parts)?),
+            Self::Failover(parts) => Self::Failover(all(parts)?),
+            Self::Mirror(parts) => Self::Mirror(all(parts)?),
+            Self::Route(rules) => {
+                let rule = |(pattern, to): &(String, Self)| Ok((pattern.clone(), to.map(of)?));
+                Self::Route(rules.iter().map(rule).collect::<Result<_, E>>()?)
+            }
+        })
+    }
+
     /// All the URLs in it.
     pub(crate) fn urls(&self) -> Box<dyn Iterator<Item = &RegistryUrl> + '_> {
         match self {

@@ -14,16 +14,20 @@ mod port;
 use std::process::ExitCode;
 
 use serde::Serialize;
-use switchboard::{ErrorKind, ServiceName};
+use switchboard::{ErrorKind, Namespace, RegistryUrl, ServiceName};
 
 use crate::args;
 use crate::failure::{Failure, chain};
+use crate::origin::leaves;
 use crate::output::{self, Look};
 use crate::session::Session;
 
 /// What was found out, and what to do about it.
 #[derive(Debug, Serialize)]
 pub(crate) struct Finding {
+    /// Of which registry, where there are several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    registry: Option<String>,
     check: &'static str,
     status: Status,
     #[serde(rename = "finding")]
@@ -42,15 +46,17 @@ enum Status {
 
 impl Finding {
     fn ok(check: &'static str, finding: impl Into<String>) -> Self {
-        Self { check, status: Status::Ok, what: finding.into(), advice: None }
+        Self { registry: None, check, status: Status::Ok, what: finding.into(), advice: None }
     }
 
     fn warning(check: &'static str, finding: impl Into<String>, advice: impl Into<String>) -> Self {
-        Self { check, status: Status::Warning, what: finding.into(), advice: Some(advice.into()) }
+        let advice = Some(advice.into());
+        Self { registry: None, check, status: Status::Warning, what: finding.into(), advice }
     }
 
     fn problem(check: &'static str, finding: impl Into<String>, advice: impl Into<String>) -> Self {
-        Self { check, status: Status::Problem, what: finding.into(), advice: Some(advice.into()) }
+        let advice = Some(advice.into());
+        Self { registry: None, check, status: Status::Problem, what: finding.into(), advice }
     }
 
     fn is_ok(&self) -> bool {
@@ -64,27 +70,18 @@ impl Finding {
 
 /// Ends with 1 if there is a problem; warnings are none.
 pub(crate) async fn run(session: &Session, args: &args::Doctor) -> Result<ExitCode, Failure> {
-    let url = session.url()?;
-    let mut findings = match url.scheme() {
-        "mdns" => mdns::examine(&url).await,
-        "consul" => {
-            // Nothing is sent yet. A URL with a mistake in it ends here, before any of it is shown.
-            session.connect().await?;
-            consul::examine(&url, args.service.as_ref(), session.timeout).await
-        }
-        "dns" => dns::examine(&url, args.service.as_ref()).await?,
-        "static" | "file" => list::examine(&url).await?,
-        "etcd" => {
-            session.connect().await?;
-            etcd::examine(&url, args.service.as_ref(), session.timeout).await
-        }
-        #[cfg(feature = "kubernetes")]
-        "kubernetes" => kubernetes::examine(&url, args.service.as_ref(), session.timeout).await,
-        _ => Vec::new(),
-    };
-    // What is known to be broken below would only be said again, and cost its time limit.
-    if !findings.iter().any(Finding::is_problem) {
-        findings.push(registry(session, args.service.as_ref()).await);
+    let service = args.service.as_ref();
+    let urls = session.urls()?;
+    let parts = if urls.len() > 1 { leaves(&session.connect().await?) } else { Vec::new() };
+    let mut findings = Vec::new();
+    for (at, url) in urls.into_iter().enumerate() {
+        let of = parts.get(at).map(ToString::to_string);
+        let found = examine(session, url, service).await?;
+        findings.extend(found.into_iter().map(|finding| Finding { registry: of.clone(), ..finding }));
+    }
+    // What is known to be broken below would only be said again, and cost its time limit; of several, others may do.
+    if !parts.is_empty() || !findings.iter().any(Finding::is_problem) {
+        findings.push(registry(session, service).await);
     }
     if session.json {
         output::json(&findings)?;
@@ -92,6 +89,38 @@ pub(crate) async fn run(session: &Session, args: &args::Doctor) -> Result<ExitCo
         show(&findings)?;
     }
     Ok(if findings.iter().any(Finding::is_problem) { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// What there is to say of one registry that no other backend has.
+async fn examine(
+    session: &Session,
+    mut url: RegistryUrl,
+    service: Option<&ServiceName>,
+) -> Result<Vec<Finding>, Failure> {
+    let namespace = url.take("namespace")?;
+    // What it is called in the registry.
+    let service = match (namespace, service) {
+        (Some(namespace), Some(service)) => Some(Namespace::join(&namespace, service)?),
+        (_, service) => service.cloned(),
+    };
+    let service = service.as_ref();
+    Ok(match url.scheme() {
+        "mdns" => mdns::examine(&url).await,
+        "consul" => {
+            // Nothing is sent yet. A URL with a mistake in it ends here, before any of it is shown.
+            session.connect().await?;
+            consul::examine(&url, service, session.timeout).await
+        }
+        "dns" => dns::examine(&url, service).await?,
+        "static" | "file" => list::examine(&url).await?,
+        "etcd" => {
+            session.connect().await?;
+            etcd::examine(&url, service, session.timeout).await
+        }
+        #[cfg(feature = "kubernetes")]
+        "kubernetes" => kubernetes::examine(&url, service, session.timeout).await,
+        _ => Vec::new(),
+    })
 }
 
 /// The whole way, as any other command goes it.
@@ -136,7 +165,13 @@ async fn registry(session: &Session, service: Option<&ServiceName>) -> Finding {
 }
 
 fn show(findings: &[Finding]) -> Result<(), Failure> {
-    for Finding { check, status, what, advice } in findings {
+    let mut of = None;
+    for Finding { registry, check, status, what, advice } in findings {
+        if of != registry.as_ref() {
+            of = registry.as_ref();
+            let all = "all of them".to_owned();
+            output::line(Look::Plain, &output::clean(&format!("{}:", of.unwrap_or(&all))))?;
+        }
         let (word, look) = match status {
             Status::Ok => ("ok", Look::Good),
             Status::Warning => ("warning", Look::Doubtful),

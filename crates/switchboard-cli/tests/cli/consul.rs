@@ -59,6 +59,9 @@ fn doctor_names_a_refused_token_and_a_missing_leader() {
     assert!(said.out.lines().any(refused), "{said:?}");
     let said = until(&format!("{}?token=root", acl.url()), &["doctor", "web"], |said| said.code == Some(0));
     assert!(said.out.contains("service \"web\" can be found and registered"), "{said:?}");
+    // The rights are those of the name that it has in the registry.
+    let said = run(&format!("{}?token=root&namespace=alice", acl.url()), &["doctor", "web"]);
+    assert!(said.out.contains("service \"alice--web\" can be found and registered"), "{said:?}");
 }
 
 #[test]

@@ -68,3 +68,21 @@ bob        orders   1          1
     assert_eq!(refused.code, Some(2), "{refused:?}");
     assert!(refused.err.contains("namespace \"a_b\": has something other"), "{}", refused.err);
 }
+
+#[test]
+fn doctor_tells_of_each_of_several_and_of_all_as_one() {
+    let several = "static:orders=127.0.0.1:80 + file:///nowhere.toml";
+    let said = run(several, &["doctor", "orders"]);
+    let lines: Vec<&str> = said.out.lines().filter(|line| !line.starts_with(' ')).collect();
+    let [first, list, second, file, all, registry] = lines[..] else { panic!("{said:?}") };
+    assert_eq!((first, second, all), ("static:orders=127.0.0.1:80:", "file:/nowhere.toml:", "all of them:"));
+    assert!(list.starts_with("ok       list"), "{list}");
+    assert!(file.starts_with("PROBLEM  file        /nowhere.toml"), "{file}");
+    assert!(registry.starts_with("ok       registry") && registry.ends_with("has 1 of orders, 1 healthy"));
+    assert_eq!(said.code, Some(1));
+
+    let json: serde_json::Value =
+        serde_json::from_str(&run(several, &["doctor", "orders", "--json"]).out).unwrap();
+    assert_eq!(json[0]["registry"], "static:orders=127.0.0.1:80");
+    assert!(json[2].get("registry").is_none(), "{json}");
+}
