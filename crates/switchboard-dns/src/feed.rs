@@ -1,12 +1,13 @@
 //! What all who ask one question share: the latest answer, when it is asked again, and the asking itself.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared, WeakShared, ready};
 use switchboard_core::Instance;
+use switchboard_core::time::until;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -20,6 +21,9 @@ const FIRST_PAUSE: Duration = Duration::from_millis(250);
 
 /// But not after more than this: a server that is back should be heard soon.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
+/// Whoever asks within this time after the first shares the question: those of a program that starts, or of a page with many parts.
+const GATHER: Duration = Duration::from_millis(1);
 
 /// A suspicion is followed up no more often.
 const SUSPECT_EVERY: Duration = Duration::from_secs(3);
@@ -49,8 +53,8 @@ struct State {
     due: Instant,
     pause: Duration,
     suspected: Option<Instant>,
-    /// A question under way, and since when. It lives as long as somebody waits for it.
-    under_way: Option<(Instant, WeakShared<BoxFuture<'static, ()>>)>,
+    /// A question under way, and since when, once it is sent. It lives as long as somebody waits for it.
+    under_way: Option<(Arc<OnceLock<Instant>>, WeakShared<BoxFuture<'static, ()>>)>,
 }
 
 /// What is known now.
@@ -113,17 +117,21 @@ impl Feed {
         if state.asked.is_some_and(|asked| asked >= since) {
             return ready(()).boxed().shared();
         }
-        let recent = state.under_way.as_ref().filter(|(begun, _)| *begun >= since);
+        let recent =
+            state.under_way.as_ref().filter(|(sent, _)| sent.get().is_none_or(|sent| *sent >= since));
         if let Some(under_way) = recent.and_then(|(_, under_way)| under_way.upgrade()) {
             return under_way;
         }
-        let (feed, begun, way) = (self.clone(), Instant::now(), state.way.clone());
+        let (feed, way, sent) = (self.clone(), state.way.clone(), Arc::new(OnceLock::new()));
+        let when = sent.clone();
         let asking = async move {
+            until(Some(Instant::now() + GATHER)).await;
+            let begun = *when.get_or_init(Instant::now);
             let (way, found) = feed.resolver.resolve(&feed.question, way).await;
             feed.take(begun, way, found);
         };
         let asking = asking.boxed().shared();
-        state.under_way = asking.downgrade().map(|weak| (begun, weak));
+        state.under_way = asking.downgrade().map(|weak| (sent, weak));
         asking
     }
 
@@ -288,10 +296,13 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_asks_meanwhile_shares_the_question_and_who_asks_later_has_another() {
+    async fn who_asks_in_one_moment_shares_the_question_and_who_asks_later_has_another() {
         let (resolver, feed) = feed(Ok(Some(30)));
-        let since = Instant::now();
-        futures::future::join_all((0..100).map(|_| feed.ask(since))).await;
+        let each = || async {
+            tokio::time::advance(Duration::from_nanos(1)).await;
+            feed.ask(Instant::now()).await;
+        };
+        futures::future::join_all((0..100).map(|_| each())).await;
         assert_eq!(resolver.asked.load(Ordering::SeqCst), 1);
         tokio::time::advance(Duration::from_millis(1)).await;
         feed.ask(Instant::now()).await;
