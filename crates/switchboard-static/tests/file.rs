@@ -215,6 +215,27 @@ async fn one_that_is_not_there_yet_and_goes_away_is_an_error_and_what_was_read_s
     tells(&mut watch, 3).await;
 }
 
+/// What is heard of the old folder is nothing to the new one of its name.
+#[tokio::test]
+async fn a_folder_that_is_swapped_for_another_is_followed() {
+    let above = TempDir::new().unwrap();
+    let (folder, next) = (above.path().join("folder"), above.path().join("next"));
+    for (folder, count) in [(&folder, 2), (&next, 3)] {
+        fs::create_dir(folder).unwrap();
+        fs::write(folder.join("services.toml"), list(count)).unwrap();
+    }
+    let (_registry, mut watch) = watch(&folder.join("services.toml"));
+    tells(&mut watch, 2).await;
+    // It is listened to by then.
+    replace(&folder.join("services.toml"), &list(1));
+    tells(&mut watch, 1).await;
+    fs::rename(&folder, above.path().join("old")).unwrap();
+    fs::rename(&next, &folder).unwrap();
+    tells(&mut watch, 3).await;
+    replace(&folder.join("services.toml"), &list(4));
+    tells(&mut watch, 4).await;
+}
+
 #[tokio::test]
 async fn one_that_is_wrong_is_an_error_with_line_and_column_and_the_last_good_one_stands() {
     let folder = TempDir::new().unwrap();
