@@ -25,7 +25,7 @@ struct Group {
 
 const CARGO_TEST: &str = "cargo test --offline --workspace --all-features";
 
-const GROUPS: [Group; 30] = [
+const GROUPS: [Group; 31] = [
     Group {
         what: "mDNS between machines (network namespaces)",
         choose: "--test namespaces",
@@ -149,10 +149,18 @@ const GROUPS: [Group; 30] = [
     Group {
         what: "etcd, with a real one",
         choose: "--test etcd",
-        filter: "--skip interop",
+        filter: "--skip interop --skip cut_off::",
         needs: &[Need::Etcd],
         outside: false,
         beside: false,
+    },
+    Group {
+        what: "etcd, and a client whose link to it is down (network namespaces)",
+        choose: "--test etcd",
+        filter: "cut_off::",
+        needs: &[Need::Etcd, Need::Namespaces],
+        outside: true,
+        beside: true,
     },
     Group {
         what: "go-micro and gRPC on etcd, with real programs of theirs",

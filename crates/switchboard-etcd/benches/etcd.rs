@@ -22,7 +22,7 @@ use wire::{
     WatchCreateRequest, WatchOp, WatchRequest, WatchResponse,
 };
 
-const ROUNDS: usize = 200;
+const ROUNDS: usize = 1000;
 const MANY: usize = 10_000;
 /// How the process that reads them is told to.
 const READ: &str = "read-many";

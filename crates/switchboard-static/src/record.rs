@@ -5,7 +5,7 @@ use std::fmt::{self, Write as _};
 
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
 use serde::Deserialize;
-use serde::de::{self, Deserializer, SeqAccess, Visitor};
+use serde_json::value::RawValue;
 use switchboard_core::{
     Address, Endpoint, Health, HealthReason, Instance, InstanceBuilder, InstanceId, InstanceKey, Invalid,
     ServiceName, Snapshot,
@@ -80,28 +80,52 @@ impl Instances {
         }
         match format {
             Format::Toml => Self::from_toml(text),
-            Format::Json if text.trim_start().starts_with('[') => {
-                serde_json::from_str(text).map_err(Mistake::from)
-            }
-            Format::Json => {
-                serde_json::from_str::<JsonDocument>(text).map(|list| list.instances).map_err(Mistake::from)
-            }
+            Format::Json => Self::from_json(text),
         }
     }
 
     fn from_toml(text: &str) -> Result<Self, Mistake> {
-        let mistake =
-            |at: usize, what: &str| Mistake::at(text.as_bytes().get(..at).unwrap_or_default(), what);
-        let document: TomlDocument = toml::from_str(text)
-            .map_err(|error| mistake(error.span().map_or(0, |span| span.start), error.message()))?;
+        let document: TomlDocument = toml::from_str(text).map_err(|error| {
+            Mistake::behind(text, error.span().map_or(0, |span| span.start), error.message())
+        })?;
+        let entries = document.instances.into_iter();
+        Self::one_by_one(text, entries.map(|entry| Ok((entry.span().start, entry.into_inner()))))
+    }
+
+    fn from_json(text: &str) -> Result<Self, Mistake> {
+        let entries = if text.trim_start().starts_with('[') {
+            serde_json::from_str(text)
+        } else {
+            serde_json::from_str(text).map(|document: JsonDocument<'_>| document.instances)
+        };
+        let wrong = |error| Mistake::behind(text, read_until(text, &error), &said(&error));
+        let entries: Vec<&RawValue> = entries.map_err(wrong)?;
+        let entries = entries.into_iter().map(|entry| {
+            let entry = entry.get();
+            // It is a part of the text itself.
+            let start = entry.as_ptr().addr() - text.as_ptr().addr();
+            let read = serde_json::from_str(entry).map_err(|error| {
+                let until = read_until(entry, &error);
+                // What is wrong with all of it, as a key that is missing, is found at its end.
+                let until = if until + 1 < entry.len() { until } else { 0 };
+                Mistake::behind(text, start + until, &said(&error))
+            });
+            Ok((start, read?))
+        });
+        Self::one_by_one(text, entries)
+    }
+
+    /// Entries and where in the text they begin. What is wrong with one as a whole is told there.
+    fn one_by_one(
+        text: &str,
+        entries: impl Iterator<Item = Result<(usize, Entry), Mistake>>,
+    ) -> Result<Self, Mistake> {
         let (mut known, mut list) = (BTreeSet::new(), Vec::new());
-        for entry in document.instances {
-            let start = entry.span().start;
-            let Listed(instance) = entry
-                .into_inner()
-                .try_into()
-                .map_err(|invalid: Invalid| mistake(start, &invalid.to_string()))?;
-            check_new(&mut known, &instance).map_err(|invalid| mistake(start, &invalid.to_string()))?;
+        for entry in entries {
+            let (start, entry) = entry?;
+            let wrong = |invalid: Invalid| Mistake::behind(text, start, &invalid.to_string());
+            let instance = Instance::try_from(entry).map_err(wrong)?;
+            check_new(&mut known, &instance).map_err(wrong)?;
             list.push(instance);
         }
         Ok(Self(list))
@@ -162,6 +186,11 @@ pub(crate) struct Mistake {
 }
 
 impl Mistake {
+    /// Behind so many bytes of a text.
+    fn behind(text: &str, bytes: usize, what: &str) -> Self {
+        Self::at(text.as_bytes().get(..bytes).unwrap_or_default(), what)
+    }
+
     /// Behind `before`.
     fn at(before: &[u8], what: &str) -> Self {
         let line = before.split(|byte| *byte == b'\n').count();
@@ -170,12 +199,18 @@ impl Mistake {
     }
 }
 
-impl From<serde_json::Error> for Mistake {
-    fn from(error: serde_json::Error) -> Self {
-        let (line, column, what) = (error.line(), error.column(), error.to_string());
-        let place = format!(" at line {line} column {column}");
-        Self { line, column, what: one_line(what.strip_suffix(&place).unwrap_or(&what)) }
-    }
+/// How many bytes stand before the one that the error was met at.
+fn read_until(text: &str, error: &serde_json::Error) -> usize {
+    let before = text.split_inclusive('\n').take(error.line().saturating_sub(1));
+    // A column is the number of bytes that were read of its line.
+    before.map(str::len).sum::<usize>() + error.column().saturating_sub(1)
+}
+
+/// The error without its place.
+fn said(error: &serde_json::Error) -> String {
+    let (line, column, what) = (error.line(), error.column(), error.to_string());
+    let place = format!(" at line {line} column {column}");
+    what.strip_suffix(&place).unwrap_or(&what).to_owned()
 }
 
 fn one_line(what: &str) -> String {
@@ -188,48 +223,19 @@ impl fmt::Display for Mistake {
     }
 }
 
+/// The entries as text, so that the place of each is known.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct JsonDocument {
-    instances: Instances,
+struct JsonDocument<'a> {
+    #[serde(borrow)]
+    instances: Vec<&'a RawValue>,
 }
 
-/// What is wrong with a table as a whole is told with its place when each has a span; JSON's reader knows where it is.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct TomlDocument {
     instances: Vec<Spanned<Entry>>,
 }
-
-/// One by one, so that what is wrong is told with its place.
-impl<'de> Deserialize<'de> for Instances {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_seq(List)
-    }
-}
-
-struct List;
-
-impl<'de> Visitor<'de> for List {
-    type Value = Instances;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a list of instances")
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Instances, A::Error> {
-        let (mut known, mut instances) = (BTreeSet::new(), Vec::new());
-        while let Some(Listed(instance)) = list.next_element()? {
-            check_new(&mut known, &instance).map_err(de::Error::custom)?;
-            instances.push(instance);
-        }
-        Ok(Instances(instances))
-    }
-}
-
-#[derive(Deserialize)]
-#[serde(try_from = "Entry")]
-struct Listed(Instance);
 
 /// An instance as it is written: the keys of `switchboard instances --json`.
 #[derive(Deserialize)]
@@ -253,7 +259,7 @@ struct Entry {
     health_reasons: Vec<HealthReason>,
 }
 
-impl TryFrom<Entry> for Listed {
+impl TryFrom<Entry> for Instance {
     type Error = Invalid;
 
     fn try_from(entry: Entry) -> Result<Self, Invalid> {
@@ -280,7 +286,7 @@ impl TryFrom<Entry> for Listed {
             entry.metadata.into_iter().fold(instance, |instance, (key, value)| instance.metadata(key, value));
         instance = entry.endpoints.into_iter().fold(instance, InstanceBuilder::endpoint);
         instance = entry.health_reasons.into_iter().fold(instance, InstanceBuilder::health_reason);
-        instance.build().map(Self)
+        instance.build()
     }
 }
 
@@ -393,7 +399,7 @@ mod tests {
             ),
             (
                 json("[\n{\"service\": \"a\", \"addresses\": []}]"),
-                "line 2, column 34: instance of \"a\": has no address; it needs at least one",
+                "line 2, column 1: instance of \"a\": has no address; it needs at least one",
             ),
             (
                 json("[1]"),
@@ -405,6 +411,37 @@ mod tests {
         }
         let error = Instances::from_text(b"a = 1\nb = \"\xff\"", Format::Toml).unwrap_err();
         assert_eq!(error.to_string(), "line 2, column 6: there is something that is not UTF-8");
+    }
+
+    /// What is wrong with an entry is told where that begins; what is wrong with a value, in its line.
+    #[test]
+    fn mistakes_in_json_are_told_where_they_are() {
+        let entry =
+            |more: &str| format!("  {{\n    \"service\": \"a\",{more}\n    \"addresses\": [\"h:1\"]\n  }}");
+        let (good, list) = (entry(r#" "id": "1","#), |entries: &[String]| entries.join(",\n"));
+        for (wrong, expected) in [
+            (entry(r#" "weight": 0,"#), "line 6, column 3: weight 0: is too small; a weight is 1 to 65535"),
+            (
+                entry(r#" "id": "1","#),
+                "line 6, column 3: instance a/1: is given twice; ids are unique in a service",
+            ),
+            ("  {\n  \"addresses\": [\"h:1\"]\n  }".into(), "line 6, column 3: missing field `service`"),
+            (entry("\n\"wieght\": 5,"), "line 8, column 8: unknown field `wieght`"),
+            (entry("\n\"weight\": \"5\","), "line 8, column 13: invalid type: string \"5\", expected u16"),
+            (entry("\n\"health\": \"é\","), "line 8, column 14: unknown variant `é`"),
+            (entry("\n\"endpoints\": [\n{}],"), "line 9, column 2: missing field `name`"),
+            ("  {,}".into(), "line 6, column 4: key must be a string"),
+            (String::new(), "line 6, column 1: expected value"),
+        ] {
+            let list = list(&[good.clone(), wrong, entry("")]);
+            for (list, format) in [
+                (format!("[\n{list}\n]"), "a list"),
+                (format!("{{\"instances\": [\n{list}\n]}}"), "an object"),
+            ] {
+                let said = Instances::from_text(list.as_bytes(), Format::Json).unwrap_err().to_string();
+                assert!(said.starts_with(expected), "in {format}: {said}, not {expected}");
+            }
+        }
     }
 
     proptest! {

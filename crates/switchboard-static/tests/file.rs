@@ -160,9 +160,7 @@ async fn a_list_of_ten_megabytes_holds_nobody_up_and_its_mistakes_have_a_place()
     assert!(ticks.get() > 20, "the runtime stood still: {} ticks", ticks.get());
     replace(&path, &list(0));
     let error = registry.services().await.unwrap_err();
-    // Where the entry ends.
-    let told = error.message();
-    assert!(told.contains(", line 30001, column ") || told.contains(", line 30002, column 1"), "{error}");
+    assert!(error.message().contains(", line 30001, column 1: weight 0"), "{error}");
 }
 
 #[tokio::test]
@@ -215,6 +213,27 @@ async fn one_that_is_not_there_yet_and_goes_away_is_an_error_and_what_was_read_s
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     replace(&path, &list(3));
     tells(&mut watch, 3).await;
+}
+
+/// What is heard of the old folder is nothing to the new one of its name.
+#[tokio::test]
+async fn a_folder_that_is_swapped_for_another_is_followed() {
+    let above = TempDir::new().unwrap();
+    let (folder, next) = (above.path().join("folder"), above.path().join("next"));
+    for (folder, count) in [(&folder, 2), (&next, 3)] {
+        fs::create_dir(folder).unwrap();
+        fs::write(folder.join("services.toml"), list(count)).unwrap();
+    }
+    let (_registry, mut watch) = watch(&folder.join("services.toml"));
+    tells(&mut watch, 2).await;
+    // It is listened to by then.
+    replace(&folder.join("services.toml"), &list(1));
+    tells(&mut watch, 1).await;
+    fs::rename(&folder, above.path().join("old")).unwrap();
+    fs::rename(&next, &folder).unwrap();
+    tells(&mut watch, 3).await;
+    replace(&folder.join("services.toml"), &list(4));
+    tells(&mut watch, 4).await;
 }
 
 #[tokio::test]

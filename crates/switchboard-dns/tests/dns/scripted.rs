@@ -376,8 +376,8 @@ async fn without_tcp_parts_are_put_together() {
 
 #[tokio::test]
 async fn within_a_window_parts_at_random_are_put_together() {
-    let turn = counter();
-    let server = Server::start(move |_| {
+    let turn = Arc::new(counter());
+    let parts = move |_: &Asked| {
         let (mut answers, mut hosts) = orders(20);
         let by = turn() * 7;
         answers.rotate_left(by % 20);
@@ -385,8 +385,8 @@ async fn within_a_window_parts_at_random_are_put_together() {
         answers.truncate(8);
         hosts.truncate(8);
         message(answers, hosts)
-    })
-    .await;
+    };
+    let server = Server::start(parts.clone()).await;
     let registry = open(quick(server.address).window(Duration::from_secs(600)));
     let mut watch = registry.watch(&service("orders"));
     let mut known = 0;
@@ -395,8 +395,40 @@ async fn within_a_window_parts_at_random_are_put_together() {
         assert!(now > known, "{now} after {known}");
         known = now;
     }
+    // An outage makes nobody forget them.
+    server.script(|_| code(ResponseCode::ServFail));
+    assert!(next(&mut watch).await.is_err());
+    server.script(parts);
+    assert_eq!(next(&mut watch).await.unwrap().len(), 20);
     server.script(|_| nothing(false, 1));
     assert_eq!(next(&mut watch).await.unwrap().len(), 0, "nobody at all counts at once");
+}
+
+/// Nobody waits for the next question to be told.
+#[tokio::test]
+async fn who_is_left_out_goes_when_the_window_is_over() {
+    let server = serving(2).await;
+    let (hour, window) = (Duration::from_secs(3600), Duration::from_millis(500));
+    let registry = open(quick(server.address).max_refresh(hour).min_refresh(hour).window(window));
+    let mut watch = registry.watch(&service("orders"));
+    let before = until(&mut watch, 2).await;
+    let (answers, hosts) = orders(1);
+    server.script(move |_| message(answers.clone(), hosts.clone()));
+    registry.suspect(&before.all()[1].key()).await;
+    assert_eq!(next(&mut watch).await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn fewer_over_udp_than_before_are_asked_for_over_tcp() {
+    let server = serving(20).await;
+    let registry = open(quick(server.address));
+    let mut watch = registry.watch(&service("orders"));
+    until(&mut watch, 20).await;
+    let over_udp = server.count(false);
+    at_rest(&mut watch, asked(&server, |asked| !asked.tcp, over_udp + 2)).await;
+    server.script(three_of(20));
+    let over_tcp = server.count(true);
+    at_rest(&mut watch, asked(&server, |asked| asked.tcp, over_tcp + 3)).await;
 }
 
 #[tokio::test]

@@ -147,6 +147,7 @@ async fn compaction_while_cut_off_loses_nothing() {
     for number in 0..3 {
         near.deregister(&instance("a", number).key()).await.unwrap();
     }
+    // One is enough: the revision that the watch has is behind the compaction then.
     for number in 0..10 {
         member.ctl(&format!("put other {number}"));
     }

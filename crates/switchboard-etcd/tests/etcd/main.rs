@@ -7,6 +7,7 @@
 
 mod cluster;
 mod conformance;
+mod cut_off;
 mod interop;
 mod lost;
 mod many;

@@ -7,7 +7,7 @@ use switchboard_core::Registry;
 use switchboard_tests::etcd::Member;
 use tokio::time::Instant;
 
-use crate::support::{LIMIT, Told, builder, instance, name, registry, ttl, until};
+use crate::support::{Told, instance, name, registry, ttl, until};
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd"]
@@ -60,8 +60,7 @@ async fn values_too_large_for_one_answer_come_in_smaller_pages() {
 async fn a_thousand_watches_share_one_stream() {
     const COUNT: usize = 1000;
     let member = Member::alone().await;
-    // A machine that is slow needs no second stream.
-    let watcher = builder(&[member.address()]).timeout(LIMIT).open().unwrap();
+    let watcher = registry(&member);
     let told: Vec<_> = (0..COUNT).map(|number| Told::by(&watcher, &format!("s{number}"))).collect();
     let start = Instant::now();
     for told in &told {
