@@ -11,6 +11,7 @@ use kube::api::{DeleteParams, ListParams, PostParams};
 use kube::{Api, ResourceExt};
 use switchboard_core::{Instance, RegisterOptions, Registry, Snapshot};
 use switchboard_kubernetes::KubernetesRegistry;
+use switchboard_tests::proxy::Proxy;
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
@@ -19,7 +20,7 @@ use tokio::time::timeout;
 use crate::readiness::{condition, gate, pod, until};
 use crate::reading::{LONG, READY, orders};
 use crate::rights::{binding, manifest};
-use crate::support::{Proxy, Space, endpoint, port, slice};
+use crate::support::{Space, endpoint, port, slice};
 
 /// Tells the test that it is the program in the pod.
 const INSIDE: &str = "SWITCHBOARD_TEST_IN_POD";
