@@ -173,15 +173,15 @@ const GROUPS: [Group; 31] = [
     Group {
         what: "Kubernetes, with a real API server",
         choose: "--test kubernetes",
-        filter: "--skip balance::",
+        filter: "--skip balance:: --skip in_cluster::",
         needs: &[Need::Kubernetes],
         outside: false,
         beside: false,
     },
     Group {
-        what: "Kubernetes, calls over pods and over connections (a network namespace)",
+        what: "Kubernetes, calls over pods and over connections, and a pod's own files (namespaces of their own)",
         choose: "--test kubernetes",
-        filter: "balance::",
+        filter: "balance:: in_cluster::",
         needs: &[Need::Kubernetes, Need::Namespaces],
         outside: true,
         beside: false,

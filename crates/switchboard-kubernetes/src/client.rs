@@ -1,6 +1,7 @@
 //! The API server: the connection, limits on time, and errors in words.
 
 use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
@@ -52,8 +53,10 @@ impl Right {
 /// A connection to the server.
 pub(crate) struct Client {
     pub(crate) settings: KubernetesBuilder,
-    /// Made when it is first needed, and again when its certificate has expired.
+    /// Made when it is first needed, and again when its certificate has expired or its credentials are refused.
     made: Mutex<Option<Made>>,
+    /// The server does not know the credentials of the connection there is. What is in their files may be others by now.
+    is_unknown: AtomicBool,
 }
 
 /// A connection, and where it leads.
@@ -69,7 +72,7 @@ pub(crate) struct Made {
 
 impl Client {
     pub(crate) fn new(settings: KubernetesBuilder) -> Self {
-        Self { settings, made: Mutex::default() }
+        Self { settings, made: Mutex::default(), is_unknown: AtomicBool::new(false) }
     }
 
     /// Where a service of this name is.
@@ -84,12 +87,14 @@ impl Client {
         }
         let mut made = self.made.lock().await;
         let expired = |made: &Made| made.kube.valid_until().is_some_and(|end| end <= Timestamp::now());
-        if let Some(made) = made.as_ref().filter(|made| !expired(made)) {
+        let is_unknown = self.is_unknown.swap(false, Ordering::Relaxed);
+        if let Some(made) = made.as_ref().filter(|made| !is_unknown && !expired(made)) {
             return Ok(made.clone());
         }
         let config = self.config(operation).await?;
-        let namespace = self.settings.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
-        let (server, own_namespace) = (config.cluster_url.to_string(), config.default_namespace.clone());
+        let own_namespace = config.default_namespace.trim().to_owned();
+        let namespace = self.settings.namespace.clone().unwrap_or_else(|| own_namespace.clone());
+        let server = config.cluster_url.to_string();
         let kube = Kube::try_from(config).map_err(|error| unusable(operation, &error))?;
         Ok(made.insert(Made { kube, server, namespace, own_namespace }).clone())
     }
@@ -124,9 +129,44 @@ impl Client {
         call: impl Future<Output = Result<T, Failure>>,
     ) -> Result<T> {
         match tokio::time::timeout(LIMIT, call).await {
-            Ok(answer) => answer.map_err(|failure| failed(operation, right, namespace, failure)),
+            Ok(answer) => answer.map_err(|failure| self.failed(operation, right, namespace, failure)),
             Err(_) => Err(late(operation)),
         }
+    }
+
+    /// What a failure means.
+    pub(crate) fn failed(
+        &self,
+        operation: &'static str,
+        right: Right,
+        namespace: &str,
+        failure: Failure,
+    ) -> Error {
+        let (kind, message) = match &failure {
+            Failure::Api(status) => return self.refused(operation, right, namespace, status),
+            Failure::SerdeError(_) | Failure::FromUtf8(_) | Failure::LinesCodecMaxLineLengthExceeded => {
+                (ErrorKind::Protocol, "the API server's answer is none of Kubernetes'")
+            }
+            Failure::Auth(_) => {
+                (ErrorKind::PermissionDenied, "the credentials for the API server cannot be had")
+            }
+            _ => (ErrorKind::Unavailable, "the API server cannot be reached"),
+        };
+        Error::new(kind, BACKEND, operation, message).with_source(failure)
+    }
+
+    /// What the server's refusal means. Credentials that it does not know are read anew for the next call.
+    pub(crate) fn refused(
+        &self,
+        operation: &'static str,
+        right: Right,
+        namespace: &str,
+        status: &Status,
+    ) -> Error {
+        if status.code == 401 {
+            self.is_unknown.store(true, Ordering::Relaxed);
+        }
+        refusal(operation, right, namespace, status)
     }
 }
 
@@ -146,27 +186,7 @@ fn unusable(operation: &'static str, why: &dyn std::error::Error) -> Error {
     Error::invalid(BACKEND, operation, &invalid)
 }
 
-/// What a failure means.
-pub(crate) fn failed(operation: &'static str, right: Right, namespace: &str, failure: Failure) -> Error {
-    match failure {
-        Failure::Api(status) => refused(operation, right, namespace, &status),
-        Failure::SerdeError(_) | Failure::FromUtf8(_) | Failure::LinesCodecMaxLineLengthExceeded => {
-            let message = "the API server's answer is none of Kubernetes'";
-            Error::new(ErrorKind::Protocol, BACKEND, operation, message).with_source(failure)
-        }
-        Failure::Auth(_) => {
-            let message = "the credentials for the API server cannot be had";
-            Error::new(ErrorKind::PermissionDenied, BACKEND, operation, message).with_source(failure)
-        }
-        _ => {
-            let message = "the API server cannot be reached";
-            Error::new(ErrorKind::Unavailable, BACKEND, operation, message).with_source(failure)
-        }
-    }
-}
-
-/// What the server's refusal means.
-pub(crate) fn refused(operation: &'static str, right: Right, namespace: &str, status: &Status) -> Error {
+fn refusal(operation: &'static str, right: Right, namespace: &str, status: &Status) -> Error {
     let Status { code, message: said, .. } = status;
     let (kind, message) = match code {
         401 => {
@@ -200,12 +220,12 @@ mod tests {
     fn a_refusal_says_which_rule_to_add() {
         let status = Status { code: 403, message: "endpointslices is forbidden".into(), ..Status::default() };
         assert_eq!(
-            refused("watch", SLICES, "shop", &status).to_string(),
+            refusal("watch", SLICES, "shop", &status).to_string(),
             "kubernetes: watch: permission denied: endpointslices is forbidden; what it lacks is the rule apiGroups: \
              [\"discovery.k8s.io\"], resources: [\"endpointslices\"], verbs: [\"list\", \"watch\"] of a Role in the \
              namespace shop"
         );
-        let kind = |code| refused("watch", SLICES, "shop", &Status { code, ..Status::default() }).kind();
+        let kind = |code| refusal("watch", SLICES, "shop", &Status { code, ..Status::default() }).kind();
         for (code, wanted) in [
             (401, ErrorKind::PermissionDenied),
             (410, ErrorKind::Unavailable),

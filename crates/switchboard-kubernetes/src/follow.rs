@@ -18,7 +18,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::BACKEND;
-use crate::client::{Client, LIMIT, PODS, Right, SLICES, failed, is_gone, late, refused};
+use crate::client::{Client, LIMIT, PODS, Right, SLICES, is_gone, late};
 use crate::record::SERVICE;
 use crate::world::{Scope, World};
 
@@ -150,12 +150,12 @@ async fn once(
         tokio::select! {
             event = news.next() => {
                 let Some(event) = event else { return Err(ended()) };
-                if !take(event, world, &mut unlisted, &namespace)? {
+                if !take(event, client, world, &mut unlisted, &namespace)? {
                     return Ok(());
                 }
                 deadline = Instant::now() + LIMIT;
                 // What has come with it is told with it.
-                if !drain(&mut news, world, &mut unlisted, &namespace)? {
+                if !drain(&mut news, client, world, &mut unlisted, &namespace)? {
                     return Ok(());
                 }
             }
@@ -183,6 +183,7 @@ type Told = (Right, Result<News, watcher::Error>);
 /// Takes in what there is already; false where the server's history has ended.
 fn drain(
     news: &mut (impl Stream<Item = Told> + Unpin),
+    client: &Client,
     world: &mut World,
     unlisted: &mut Unlisted,
     namespace: &str,
@@ -193,7 +194,7 @@ fn drain(
             None => return Ok(true),
             Some(None) => return Err(ended()),
             Some(Some(event)) => {
-                if !take(event, world, unlisted, namespace)? {
+                if !take(event, client, world, unlisted, namespace)? {
                     return Ok(false);
                 }
             }
@@ -203,7 +204,13 @@ fn drain(
 }
 
 /// Takes in an event; false where the server's history has ended.
-fn take((right, event): Told, world: &mut World, unlisted: &mut Unlisted, namespace: &str) -> Result<bool> {
+fn take(
+    (right, event): Told,
+    client: &Client,
+    world: &mut World,
+    unlisted: &mut Unlisted,
+    namespace: &str,
+) -> Result<bool> {
     let now = Instant::now();
     match event {
         Ok(News::Slice(event)) => match event {
@@ -230,7 +237,9 @@ fn take((right, event): Told, world: &mut World, unlisted: &mut Unlisted, namesp
             }
         }
         Err(watcher::Error::WatchError(status)) if status.code == 410 => return Ok(false),
-        Err(watcher::Error::WatchError(status)) => return Err(refused("watch", right, namespace, &status)),
+        Err(watcher::Error::WatchError(status)) => {
+            return Err(client.refused("watch", right, namespace, &status));
+        }
         Err(
             watcher::Error::InitialListFailed(failure)
             | watcher::Error::WatchStartFailed(failure)
@@ -239,7 +248,7 @@ fn take((right, event): Told, world: &mut World, unlisted: &mut Unlisted, namesp
             if is_gone(&failure) {
                 return Ok(false);
             }
-            return Err(failed("watch", right, namespace, failure));
+            return Err(client.failed("watch", right, namespace, failure));
         }
         Err(error @ watcher::Error::NoResourceVersion) => {
             let message = "the API server's list says no resource version";

@@ -370,6 +370,23 @@ mod tests {
         assert!(test.world.services.is_empty() && test.world.slices.is_empty(), "nothing is kept for ever");
     }
 
+    /// Nobody moves it about: it is not waited for as a pod is.
+    #[test]
+    fn what_lapses_is_gone_at_once() {
+        let mut test = Test::new();
+        let orders = Instance::builder("orders").id("own").address("10.9.0.1:80").build().unwrap();
+        let end = Timestamp::now();
+        let mut own = record::slice(&orders, "orders", Some(end)).unwrap();
+        own.metadata.name = Some("own".into());
+        test.list(&[own, slice("a", "orders", &[1])]);
+        let mut told = |clock| {
+            test.world.publish(&test.store, test.now, clock);
+            test.store.snapshot(&ServiceName::new("orders").unwrap()).len()
+        };
+        assert_eq!(told(end - Duration::from_millis(1)), 2);
+        assert_eq!(told(end), 1);
+    }
+
     #[test]
     fn a_slice_that_becomes_another_services_is_no_longer_the_first_ones() {
         let mut test = Test::new();

@@ -6,6 +6,7 @@
 mod balance;
 mod burst;
 mod conformance;
+mod in_cluster;
 mod readiness;
 mod reading;
 mod registering;

@@ -1,5 +1,6 @@
 //! Registering in a pod: its readiness gate.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -14,11 +15,16 @@ use switchboard_registrar::Registrar;
 use crate::reading::LONG;
 use crate::support::Space;
 
-async fn pod(space: &Space, name: &str, gates: serde_json::Value) -> Api<Pod> {
+/// A pod of the account `orders`.
+pub(crate) async fn pod(space: &Space, name: &str, gates: serde_json::Value) -> Api<Pod> {
     let pods: Api<Pod> = Api::namespaced(space.admin().await, &space.name);
     let pod: Pod = serde_json::from_value(serde_json::json!({
         "metadata": { "name": name },
-        "spec": { "containers": [{ "name": "c", "image": "example.org/c" }], "readinessGates": gates },
+        "spec": {
+            "serviceAccountName": "orders",
+            "containers": [{ "name": "c", "image": "example.org/c" }],
+            "readinessGates": gates,
+        },
     }))
     .unwrap();
     pods.create(&PostParams::default(), &pod).await.unwrap();
@@ -29,20 +35,24 @@ async fn pod(space: &Space, name: &str, gates: serde_json::Value) -> Api<Pod> {
     pods
 }
 
-fn gate() -> serde_json::Value {
+pub(crate) fn gate() -> serde_json::Value {
     serde_json::json!([{ "conditionType": "switchboard/registered" }])
 }
 
-async fn condition(pods: &Api<Pod>, name: &str) -> Option<PodCondition> {
+pub(crate) async fn condition(pods: &Api<Pod>, name: &str) -> Option<PodCondition> {
     let status = pods.get(name).await.unwrap().status.unwrap();
     let conditions = status.conditions.unwrap_or_default();
     assert!(conditions.iter().any(|condition| condition.type_ == "ContainersReady"));
     conditions.into_iter().find(|condition| condition.type_ == "switchboard/registered")
 }
 
-/// Whose pod it is; the kubeconfig's context stands for the service account's namespace.
+/// That of the pod, with all rights.
 fn builder(space: &Space, pod: &str) -> KubernetesBuilder {
-    let kubeconfig = space.cluster.admin_kubeconfig();
+    builder_by(space, pod, space.cluster.admin_kubeconfig())
+}
+
+/// That of the pod; the kubeconfig's context stands for the service account's namespace.
+pub(crate) fn builder_by(space: &Space, pod: &str, kubeconfig: PathBuf) -> KubernetesBuilder {
     let text = std::fs::read_to_string(&kubeconfig).unwrap();
     let mut value: serde_json::Value = serde_json::from_str(&text).unwrap();
     value["contexts"][0]["context"]["namespace"] = space.name.as_str().into();
@@ -53,7 +63,7 @@ fn builder(space: &Space, pod: &str) -> KubernetesBuilder {
         .pod(pod)
 }
 
-async fn until(pods: &Api<Pod>, name: &str, wanted: &str) -> PodCondition {
+pub(crate) async fn until(pods: &Api<Pod>, name: &str, wanted: &str) -> PodCondition {
     let told = async {
         loop {
             if let Some(condition) =

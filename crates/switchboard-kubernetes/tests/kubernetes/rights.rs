@@ -9,6 +9,7 @@ use switchboard_core::{ErrorKind, Instance, RegisterOptions, Registry, ServiceNa
 use switchboard_kubernetes::Registration;
 use tokio::time::timeout;
 
+use crate::readiness::{builder_by, condition, gate, pod};
 use crate::reading::{LONG, READY, orders, until};
 use crate::support::{Space, endpoint, port, slice};
 
@@ -18,7 +19,7 @@ fn document(path: &str) -> String {
 }
 
 /// The manifests of docs/kubernetes.md, in which `name` stands.
-fn manifest(name: &str) -> String {
+pub(crate) fn manifest(name: &str) -> String {
     let text = document("docs/kubernetes.md");
     let blocks: Vec<&str> =
         text.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
@@ -28,12 +29,12 @@ fn manifest(name: &str) -> String {
 }
 
 /// Binds another Role of the documentation to the account.
-fn binding(role: &str) -> String {
+pub(crate) fn binding(role: &str) -> String {
     manifest("orders-switchboard-read").split("\n---\n").last().unwrap().replace("switchboard-read", role)
 }
 
 /// Until the server has heard of a Role that was just applied.
-async fn once_allowed<T>(call: impl AsyncFn() -> switchboard_core::Result<T>) -> T {
+pub(crate) async fn once_allowed<T>(call: impl AsyncFn() -> switchboard_core::Result<T>) -> T {
     let allowed = async {
         loop {
             match call().await {
@@ -106,7 +107,11 @@ async fn who_may_not_write_slices_is_told_and_may_with_the_documents_role() {
     let options = RegisterOptions::new().ttl(Duration::from_secs(60));
     let denied = registry.register(&stock, &options).await.unwrap_err();
     assert_eq!(denied.kind(), ErrorKind::PermissionDenied);
-    assert!(denied.to_string().contains("verbs: [\"create\", \"patch\", \"delete\"]"), "{denied}");
+    let rule = format!(
+        "what it lacks is the rule apiGroups: [\"discovery.k8s.io\"], resources: [\"endpointslices\"], verbs: [\"create\", \"patch\", \"delete\"] of a Role in the namespace {}",
+        space.name
+    );
+    assert!(denied.to_string().ends_with(&rule), "{denied}");
     space.apply(&manifest("switchboard-slices")).await;
     space.apply(&binding("switchboard-slices")).await;
     once_allowed(async || registry.register(&stock, &options).await).await;
@@ -114,6 +119,44 @@ async fn who_may_not_write_slices_is_told_and_may_with_the_documents_role() {
     assert_eq!(registry.lookup(stock.service()).await.unwrap().len(), 1);
     registry.close().await.unwrap();
     assert!(space.slices().await.list(&ListParams::default()).await.unwrap().items.is_empty());
+}
+
+/// That Role alone: it may not even read.
+#[tokio::test]
+#[ignore = "needs kubernetes"]
+async fn who_may_not_say_that_its_pod_is_ready_is_told_and_may_with_the_documents_role() {
+    let space = Space::new().await;
+    let pods = pod(&space, "orders-1", gate()).await;
+    let kubeconfig = space.cluster.kubeconfig(&space.token_of("orders", None).await);
+    let registry = builder_by(&space, "orders-1", kubeconfig).open().unwrap();
+    let instance = Instance::builder("orders").id("1").address("10.1.0.1:80").build().unwrap();
+    let register = async || registry.register(&instance, &RegisterOptions::new()).await;
+    let denied = register().await.unwrap_err();
+    assert_eq!(denied.kind(), ErrorKind::PermissionDenied);
+    let (name, text) = (&space.name, denied.to_string());
+    let who = format!("User \"system:serviceaccount:{name}:orders\" cannot patch resource \"pods/status\"");
+    let rule = format!(
+        "what it lacks is the rule apiGroups: [\"\"], resources: [\"pods/status\"], verbs: [\"patch\"] of a Role in the namespace {name}"
+    );
+    assert!(text.contains(&who) && text.ends_with(&rule), "{text}");
+    assert!(condition(&pods, "orders-1").await.is_none());
+    space.apply(&manifest("switchboard-readiness")).await;
+    space.apply(&binding("switchboard-readiness")).await;
+    once_allowed(register).await;
+    let status = async || condition(&pods, "orders-1").await.unwrap().status;
+    assert_eq!(status().await, "True");
+    registry.deregister(&instance.key()).await.unwrap();
+    assert_eq!(status().await, "False");
+    register().await.unwrap();
+    let may = registry.diagnose(None).await.unwrap().permissions;
+    let may: Vec<_> = may.iter().map(|right| (right.what.as_str(), right.is_given)).collect();
+    let wanted =
+        [("list endpointslices", false), ("watch endpointslices", false), ("patch pods/status", true)];
+    assert_eq!(may, wanted);
+    let denied = registry.lookup(&orders()).await.unwrap_err();
+    assert_eq!(denied.kind(), ErrorKind::PermissionDenied);
+    registry.close().await.unwrap();
+    assert_eq!(status().await, "False");
 }
 
 #[tokio::test]

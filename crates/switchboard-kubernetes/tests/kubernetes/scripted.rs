@@ -1,6 +1,7 @@
 //! What a real API server cannot be made to do: answers by a script.
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -31,9 +32,10 @@ enum Answer {
     Silence,
 }
 
-/// A server that answers each request by the next line of the script; the last again and again.
+/// A server that answers each request by the next line of the script; the last again and again. Requests are told by their heads.
 struct Script {
     folder: TempDir,
+    address: SocketAddr,
     requests: mpsc::UnboundedReceiver<String>,
     task: JoinHandle<()>,
 }
@@ -47,14 +49,8 @@ impl Drop for Script {
 impl Script {
     async fn new(answers: Vec<Answer>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
         let folder = tempfile::tempdir().unwrap();
-        let kubeconfig = json!({
-            "clusters": [{ "name": "c", "cluster": { "server": format!("http://{}", listener.local_addr().unwrap()) } }],
-            "users": [{ "name": "u", "user": {} }],
-            "contexts": [{ "name": "x", "context": { "cluster": "c", "user": "u" } }],
-            "current-context": "x",
-        });
-        std::fs::write(folder.path().join("kubeconfig"), kubeconfig.to_string()).unwrap();
         let (told, requests) = mpsc::unbounded_channel();
         let answers = Arc::new(Mutex::new(VecDeque::from(answers)));
         let task = tokio::spawn(async move {
@@ -66,7 +62,6 @@ impl Script {
                         let Ok(byte) = stream.read_u8().await else { return };
                         head.push(byte);
                     }
-                    let line = String::from_utf8_lossy(&head).lines().next().unwrap_or_default().to_owned();
                     let answer = {
                         let mut answers = answers.lock().unwrap();
                         match answers.len() {
@@ -74,7 +69,7 @@ impl Script {
                             _ => answers.pop_front(),
                         }
                     };
-                    let _ = told.send(line);
+                    let _ = told.send(String::from_utf8_lossy(&head).into_owned());
                     if let Some(answer) = answer {
                         answer.send(&mut stream).await;
                     } else {
@@ -86,7 +81,19 @@ impl Script {
                 });
             }
         });
-        Self { folder, requests, task }
+        let script = Self { folder, address, requests, task };
+        script.set_token("first");
+        script
+    }
+
+    fn set_token(&self, token: &str) {
+        let kubeconfig = json!({
+            "clusters": [{ "name": "c", "cluster": { "server": format!("http://{}", self.address) } }],
+            "users": [{ "name": "u", "user": { "token": token } }],
+            "contexts": [{ "name": "x", "context": { "cluster": "c", "user": "u" } }],
+            "current-context": "x",
+        });
+        std::fs::write(self.folder.path().join("kubeconfig"), kubeconfig.to_string()).unwrap();
     }
 
     fn registry(&self) -> KubernetesRegistry {
@@ -289,6 +296,36 @@ async fn what_is_no_api_server_is_told() {
         error.message().starts_with("Kubernetes configuration: cannot be used: failed to read kubeconfig"),
         "{error}"
     );
+}
+
+/// Credentials that the server does not know may be others by now: they are read again, for a call and for a watch.
+#[tokio::test]
+async fn credentials_that_are_refused_are_read_anew() {
+    let mut script = Script::new(vec![
+        failure(401),
+        list(1, "", &[slice("a", 1, &[1])]),
+        list(1, "", &[slice("a", 1, &[1])]),
+        Answer::Events(vec![json!({ "type": "ERROR", "object": { "kind": "Status", "code": 401 } })]),
+        list(2, "", &[slice("a", 2, &[1, 2])]),
+        Answer::Open(vec![]),
+    ])
+    .await;
+    let registry = script.registry();
+    let denied = registry.lookup(&orders()).await.unwrap_err();
+    assert_eq!(denied.kind(), ErrorKind::PermissionDenied);
+    assert!(script.request().await.contains("Bearer first"));
+    script.set_token("second");
+    assert_eq!(registry.lookup(&orders()).await.unwrap().len(), 1);
+    assert!(script.request().await.contains("Bearer second"));
+    let mut watch = registry.watch(&orders());
+    assert_eq!(ids(timeout(LONG, watch.next()).await.unwrap()), ["u1"]);
+    script.set_token("third");
+    let denied = timeout(LONG, watch.next()).await.unwrap().unwrap().unwrap_err();
+    assert_eq!(denied.kind(), ErrorKind::PermissionDenied);
+    assert_eq!(ids(timeout(LONG, watch.next()).await.unwrap()), ["u1", "u2"]);
+    for token in ["second", "second", "third"] {
+        assert!(script.request().await.contains(&format!("Bearer {token}")));
+    }
 }
 
 /// An outage is told once, however often it is tried again; another kind of it is news.

@@ -113,6 +113,11 @@ impl Cluster {
         format!("127.0.0.1:{}", self.port)
     }
 
+    /// Whose certificates are the server's.
+    pub(crate) fn ca(&self) -> Vec<u8> {
+        std::fs::read(self.folder.path().join("certificates/apiserver.crt")).unwrap()
+    }
+
     /// A kubeconfig of somebody with this token, who speaks to the server at `address`.
     pub(crate) fn kubeconfig_at(&self, address: &str, token: &str) -> PathBuf {
         let mut name = String::new();

@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
+use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::{Namespace, ObjectReference, ServiceAccount};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -57,18 +57,23 @@ impl Space {
         KubernetesRegistry::builder().namespace(&self.name).kubeconfig(self.cluster.admin_kubeconfig())
     }
 
-    /// The token of a service account, and the registry of who has it.
+    /// The registry of a service account.
     pub(crate) async fn builder_of(&self, account: &str) -> KubernetesBuilder {
+        let token = self.token_of(account, None).await;
+        KubernetesRegistry::builder().namespace(&self.name).kubeconfig(self.cluster.kubeconfig(&token))
+    }
+
+    /// A token of a service account, good for as long as what it is bound to is there.
+    pub(crate) async fn token_of(&self, account: &str, bound: Option<BoundObjectReference>) -> String {
         let accounts: Api<ServiceAccount> = Api::namespaced(self.admin().await, &self.name);
         let metadata = ObjectMeta { name: Some(account.into()), ..ObjectMeta::default() };
         let made = ServiceAccount { metadata, ..ServiceAccount::default() };
         let params = PatchParams::apply("tests").force();
         accounts.patch(account, &params, &Patch::Apply(&made)).await.unwrap();
-        let spec = TokenRequestSpec { audiences: Vec::new(), ..TokenRequestSpec::default() };
+        let spec = TokenRequestSpec { bound_object_ref: bound, ..TokenRequestSpec::default() };
         let request = TokenRequest { spec, ..TokenRequest::default() };
         let answer = accounts.create_token_request(account, &PostParams::default(), &request).await.unwrap();
-        let token = answer.status.unwrap().token;
-        KubernetesRegistry::builder().namespace(&self.name).kubeconfig(self.cluster.kubeconfig(&token))
+        answer.status.unwrap().token
     }
 
     /// Applies manifests, into this namespace whatever they say.
