@@ -1,4 +1,4 @@
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,7 +22,8 @@ use crate::parts::Parts;
 ///
 /// It goes on to the next when the one it reads has not been heard for its [`patience`](Self::patience), and comes back when an
 /// earlier one has been heard without a break for [`return_after`](Self::return_after); a registry that comes and goes is not
-/// followed. One that knows nobody does not take the place of one that knew somebody: then what stood stands, and the error is told.
+/// followed. One that knows nobody does not take the place of one that knew somebody: then what stood stands, and the error is told,
+/// if there is one. One that came back without some of those it knew has four times as long for them to register again.
 ///
 /// What registering in several means is said by [the crate](crate).
 pub struct Failover {
@@ -57,7 +58,8 @@ impl Failover {
         self
     }
 
-    /// For how long an earlier registry must have been heard without a break before it is read again. Default 30 s.
+    /// For how long an earlier registry must have been heard without a break before it is read again. Default 30 s, in which
+    /// registrars renew. Lookups ask one that failed last for as long.
     pub fn return_after(mut self, time: Duration) -> Self {
         self.limits.return_after = time;
         self
@@ -70,13 +72,17 @@ impl Failover {
         call: impl Fn(Arc<dyn Registry>) -> F,
     ) -> Result<T> {
         let mut errors: Vec<(usize, Error)> = Vec::new();
-        let order = self.order();
-        for &at in &order {
+        let mut order = VecDeque::from(self.order());
+        let several = order.len() > 1;
+        while let Some(at) = order.pop_front() {
             let asked = call(self.parts.list()[at].clone());
-            let answer = if order.len() == 1 {
-                asked.await
+            let answer = if several {
+                let mut given_up = GivenUp { failover: self, at, begun: Instant::now(), answered: false };
+                let answer = timeout(self.limits.patience, asked).await;
+                given_up.answered = true;
+                answer.unwrap_or_else(|_| Err(self.late(operation)))
             } else {
-                timeout(self.limits.patience, asked).await.unwrap_or_else(|_| Err(self.late(operation)))
+                asked.await
             };
             match answer {
                 Err(error) if error.kind() == ErrorKind::Invalid => return Err(error),
@@ -84,8 +90,11 @@ impl Failover {
                     self.failures()[at] = Some(Instant::now());
                     errors.push((at, error));
                 }
-                // Whether those that cannot be asked know somebody, nobody knows.
-                Ok(state) if state.is_nobody() && errors.iter().any(|&(failed, _)| failed < at) => {}
+                // Whether an earlier one knows somebody is not known yet, or never.
+                Ok(state)
+                    if state.is_nobody()
+                        && errors.iter().map(|(failed, _)| failed).chain(&order).any(|other| *other < at) => {
+                }
                 Ok(state) => return Ok(state),
             }
         }
@@ -129,7 +138,24 @@ impl Failover {
                 }
             }
         })
+        .fuse()
         .boxed()
+    }
+}
+
+/// Notes when it is dropped that a registry did not answer for most of its patience, and whoever asked has gone.
+struct GivenUp<'a> {
+    failover: &'a Failover,
+    at: usize,
+    begun: Instant,
+    answered: bool,
+}
+
+impl Drop for GivenUp<'_> {
+    fn drop(&mut self) {
+        if !self.answered && self.begun.elapsed() >= self.failover.limits.patience / 2 {
+            self.failover.failures()[self.at] = Some(Instant::now());
+        }
     }
 }
 
@@ -149,13 +175,13 @@ impl<T: Merged> Following<T> {
         let active = &parts[self.active];
         if active.is_heard() {
             // Back to an earlier one that has been heard for long.
-            let back = |at: &usize| later(parts[*at].since, self.limits.return_after);
-            let earlier = (0..self.active).filter(|&at| parts[at].is_heard());
-            let (ready, waiting): (Vec<usize>, Vec<usize>) = earlier.partition(|at| back(at) <= now);
-            if let Some(&at) = ready.first() {
+            let back = |at: usize| Some((at, later(parts[at].since, self.returns_after(at)?)));
+            let earlier = (0..self.active).filter(|&at| parts[at].is_heard()).filter_map(back);
+            let (ready, waiting): (Vec<_>, Vec<_>) = earlier.partition(|(_, when)| *when <= now);
+            if let Some(&(at, _)) = ready.first() {
                 self.active = at;
             }
-            return waiting.iter().map(back).min();
+            return waiting.into_iter().map(|(_, when)| when).min();
         }
         let until = later(active.since, self.limits.patience);
         if now < until {
@@ -167,6 +193,16 @@ impl<T: Merged> Following<T> {
             self.active = at;
         }
         None
+    }
+
+    /// For how long an earlier one must have been heard; `None` while it has forgotten all.
+    fn returns_after(&self, earlier: usize) -> Option<Duration> {
+        let [now, then] = [self.active, earlier].map(|at| self.watches.parts[at].last.as_ref());
+        match (now?, then?) {
+            (now, then) if then.covers(now) => Some(self.limits.return_after),
+            (_, then) if then.is_nobody() => None,
+            _ => Some(self.limits.return_after.saturating_mul(4)),
+        }
     }
 
     fn news(&mut self) -> Option<Result<T>> {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use switchboard_core::{ServiceName, Snapshot};
+use switchboard_core::{InstanceId, ServiceName, Snapshot};
 
 /// What a registry says of a service, or of all.
 pub(crate) trait Merged: Clone + PartialEq + Send + Sync + 'static {
@@ -11,6 +11,9 @@ pub(crate) trait Merged: Clone + PartialEq + Send + Sync + 'static {
 
     /// Whether it says that there is nobody.
     fn is_nobody(&self) -> bool;
+
+    /// Whether all that `other` knows are known.
+    fn covers(&self, other: &Self) -> bool;
 }
 
 impl Merged for Snapshot {
@@ -28,6 +31,11 @@ impl Merged for Snapshot {
     fn is_nobody(&self) -> bool {
         self.is_empty()
     }
+
+    fn covers(&self, other: &Self) -> bool {
+        let ids: BTreeSet<&InstanceId> = self.all().iter().map(|one| one.id()).collect();
+        other.all().iter().all(|one| ids.contains(one.id()))
+    }
 }
 
 impl Merged for BTreeSet<ServiceName> {
@@ -37,5 +45,9 @@ impl Merged for BTreeSet<ServiceName> {
 
     fn is_nobody(&self) -> bool {
         self.is_empty()
+    }
+
+    fn covers(&self, other: &Self) -> bool {
+        self.is_superset(other)
     }
 }

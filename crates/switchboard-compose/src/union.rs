@@ -70,9 +70,7 @@ impl Union {
                     heard.push(None);
                 }
                 None => {
-                    let late = format!("no answer {PATIENCE:?} after another registry had one");
-                    let late = Error::new(ErrorKind::Unavailable, self.parts.name(), operation, late);
-                    failed.push((at, late));
+                    failed.push((at, late(self.parts.name(), operation)));
                     heard.push(None);
                 }
             }
@@ -93,6 +91,11 @@ impl Union {
     ) -> BoxStream<'static, Result<T>> {
         follow(self.parts.name(), streams)
     }
+}
+
+fn late(name: &'static str, operation: &'static str) -> Error {
+    let why = format!("no answer {PATIENCE:?} after another registry had one");
+    Error::new(ErrorKind::Unavailable, name, operation, why)
 }
 
 /// Takes in what was heard, and tells what each registry said last.
@@ -131,13 +134,14 @@ pub(crate) fn follow<T: Merged>(
             if let Some(news) = following.news() {
                 return Some((news, following));
             }
-            let late = until(following.waits);
+            let waits = following.waits;
             tokio::select! {
                 () = following.watches.next() => {}
-                () = late => {}
+                () = until(waits) => {}
             }
         }
     })
+    .fuse()
     .boxed()
 }
 
@@ -170,6 +174,7 @@ impl<T: Merged> Following<T> {
         match (merged, error) {
             (Some(merged), _) => self.told.news(Ok(merged)),
             (None, Some(error)) => self.told.news(Err(error)),
+            (None, None) if is_heard => self.told.news(Err(late(self.name, "watch"))),
             (None, None) => None,
         }
     }

@@ -190,7 +190,7 @@ async fn those_that_one_can_only_read_are_left_out_of_registering() {
 
 #[tokio::test(start_paused = true)]
 async fn failover_waits_before_it_goes_on_and_before_it_comes_back() {
-    let (_worlds, handles, parts) = two().await;
+    let (worlds, handles, parts) = two().await;
     let failover = Failover::new(parts).unwrap();
     let mut watch = failover.watch(&service());
     assert_eq!(ids(&said(&mut watch, SECOND).await.unwrap().unwrap()), ["1"]);
@@ -212,10 +212,72 @@ async fn failover_waits_before_it_goes_on_and_before_it_comes_back() {
         handles[0].fail(down());
         assert!(said(&mut watch, SECOND).await.is_none());
     }
+    register(&worlds[0], "2").await;
     handles[0].heal();
     let began = Instant::now();
-    assert_eq!(ids(&said(&mut watch, SECOND * 60).await.unwrap().unwrap()), ["1"]);
+    assert_eq!(ids(&said(&mut watch, SECOND * 60).await.unwrap().unwrap()), ["1", "2"]);
     assert_eq!(began.elapsed(), SECOND * 30);
+}
+
+#[tokio::test(start_paused = true)]
+async fn failover_comes_back_late_to_one_that_has_forgotten_some_and_not_to_one_that_has_forgotten_all() {
+    let (worlds, handles, parts) = two().await;
+    register(&worlds[1], "1").await;
+    let failover = Failover::new(parts).unwrap();
+    let mut watch = failover.watch(&service());
+    assert_eq!(ids(&said(&mut watch, SECOND).await.unwrap().unwrap()), ["1"]);
+    handles[0].fail(down());
+    assert!(said(&mut watch, SECOND).await.unwrap().is_err());
+    assert_eq!(ids(&said(&mut watch, SECOND * 10).await.unwrap().unwrap()), ["1", "2"]);
+    worlds[0].deregister(&instance("1").key()).await.unwrap();
+    handles[0].heal();
+    assert!(said(&mut watch, SECOND * 3600).await.is_none(), "the first knows nobody");
+    handles[0].fail(down());
+    assert!(said(&mut watch, SECOND).await.is_none());
+    register(&worlds[0], "2").await;
+    handles[0].heal();
+    let began = Instant::now();
+    assert_eq!(ids(&said(&mut watch, SECOND * 3600).await.unwrap().unwrap()), ["2"]);
+    assert_eq!(began.elapsed(), SECOND * 120);
+}
+
+#[tokio::test(start_paused = true)]
+async fn failover_believes_nobody_who_knows_nobody_while_an_earlier_one_may() {
+    let (worlds, handles, parts) = two().await;
+    worlds[1].deregister(&instance("2").key()).await.unwrap();
+    let failover = Failover::new(parts).unwrap();
+    handles[0].fail(down());
+    for _ in 0..3 {
+        assert!(failover.lookup(&service()).await.is_err());
+        assert!(failover.services().await.is_err());
+        assert!(failover.snapshots().await.is_err());
+    }
+    handles[0].heal();
+    assert_eq!(ids(&failover.lookup(&service()).await.unwrap()), ["1"]);
+    assert_eq!(failover.services().await.unwrap(), BTreeSet::from([service()]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn failover_in_a_union_goes_on_though_the_union_waits_less_than_it() {
+    let worlds = [MemoryRegistry::new(), MemoryRegistry::new()];
+    register(&worlds[0], "1").await;
+    register(&worlds[1], "2").await;
+    let failover = Failover::new(vec![Arc::new(Hung), Arc::new(worlds[0].handle())]).unwrap();
+    let union = Union::new(vec![Arc::new(failover), Arc::new(worlds[1].handle())]).unwrap();
+    let first = union.lookup(&service()).await.unwrap();
+    assert_eq!((ids(&first), first.is_complete()), (vec!["2"], false));
+    let began = Instant::now();
+    assert_eq!(ids(&union.lookup(&service()).await.unwrap()), ["1", "2"]);
+    assert_eq!(began.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_union_of_one_that_hangs_and_one_that_knows_nobody_says_so() {
+    let union = Union::new(vec![Arc::new(Hung), Arc::new(MemoryRegistry::new())]).unwrap();
+    let began = Instant::now();
+    let error = said(&mut union.watch(&service()), SECOND * 60).await.unwrap().unwrap_err();
+    assert_eq!(error.message(), "no answer 3s after another registry had one");
+    assert_eq!(began.elapsed(), SECOND * 3);
 }
 
 #[tokio::test(start_paused = true)]

@@ -116,6 +116,11 @@ impl<T: Clone + PartialEq + Debug> Follow<T> {
             Ok(None) => {}
             Ok(Some(more)) => self.broken(&format!("said Closed and went on with {more:#?}")),
         }
+        // A loop with `select!` reads it once more.
+        match timeout(limit, self.stream.next()).await {
+            Ok(None) => {}
+            other => self.broken(&format!("ended, and when it was read again: {other:#?}")),
+        }
     }
 
     /// The first item must be an error of this kind.

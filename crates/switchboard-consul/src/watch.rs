@@ -83,6 +83,7 @@ impl Watches {
                 Some(item) => Some((item, Some((watch, closed)))),
             }
         })
+        .fuse()
         .boxed()
     }
 

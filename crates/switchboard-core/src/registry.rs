@@ -82,7 +82,7 @@ pub trait Registry: Debug + Display + Send + Sync + 'static {
     /// - A reader slower than the changes may miss states between, never the last one.
     /// - An `Err` says that the registry cannot be heard at present; what was last read still stands. The stream goes
     ///   on by itself, with backoff inside, and ends only after [`close`](Self::close), with one
-    ///   [`ErrorKind::Closed`](crate::ErrorKind::Closed).
+    ///   [`ErrorKind::Closed`](crate::ErrorKind::Closed); whoever reads it then is told again that it has ended.
     /// - After an `Err`, the current snapshot is told again as soon as the registry is heard, equal to the one before
     ///   or not: that is how a reader knows that the outage is over. A reader that was told of no `Err`, because it was
     ///   slower than the outage, need not be told of its end.

@@ -248,7 +248,7 @@ impl Store {
             failures_told: 0,
             ended: false,
         };
-        unfold(follow, |mut follow| async move { Some((follow.next().await?, follow)) }).boxed()
+        unfold(follow, |mut follow| async move { Some((follow.next().await?, follow)) }).fuse().boxed()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -54,8 +54,10 @@ struct State {
     pause: Duration,
     suspected: Option<Instant>,
     /// A question under way, and since when, once it is sent. It lives as long as somebody waits for it.
-    under_way: Option<(Arc<OnceLock<Instant>>, WeakShared<BoxFuture<'static, ()>>)>,
+    under_way: Option<(Arc<OnceLock<Instant>>, WeakShared<Asking>)>,
 }
+
+type Asking = BoxFuture<'static, ()>;
 
 /// What is known now.
 pub(crate) struct Now {
@@ -112,7 +114,7 @@ impl Feed {
         self.question_of(since).await;
     }
 
-    fn question_of(self: &Arc<Self>, since: Instant) -> Shared<BoxFuture<'static, ()>> {
+    fn question_of(self: &Arc<Self>, since: Instant) -> Shared<Asking> {
         let mut state = self.state();
         if state.asked.is_some_and(|asked| asked >= since) {
             return ready(()).boxed().shared();

@@ -59,7 +59,7 @@ where
     let changed = feed.subscribe();
     let follow =
         Follow { feed, closed, changed, operation, read, begun: None, seen: 0, last: None, ended: false };
-    stream::unfold(follow, |mut follow| async move { Some((follow.next().await?, follow)) }).boxed()
+    stream::unfold(follow, |mut follow| async move { Some((follow.next().await?, follow)) }).fuse().boxed()
 }
 
 struct Follow<T, F> {

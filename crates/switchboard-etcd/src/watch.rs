@@ -92,6 +92,7 @@ impl<S: Scope> Followed<S> {
             }
             None
         })
+        .fuse()
         .boxed()
     }
 }

@@ -163,6 +163,7 @@ fn follow(view: View) -> SnapshotStream {
         }
         None
     })
+    .fuse()
     .boxed()
 }
 

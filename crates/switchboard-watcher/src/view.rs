@@ -3,8 +3,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::Stream;
 use futures::stream::unfold;
+use futures::{Stream, StreamExt};
 use switchboard_core::{Change, Error, ErrorKind, Result, ServiceName, Snapshot};
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -141,6 +141,7 @@ impl View {
                 }
             }
         })
+        .fuse()
     }
 
     pub(crate) fn set_lingering(&self) {

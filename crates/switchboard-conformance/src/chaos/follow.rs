@@ -40,6 +40,7 @@ pub(super) fn follow<T: Clone + Send + 'static>(
         let ended = is_closed(&item);
         Some((item, (!ended).then_some(follow)))
     })
+    .fuse()
     .boxed()
 }
 

@@ -1,5 +1,6 @@
 //! The registry in a file: `config:///etc/switchboard.toml`.
 
+use std::io::{self, Read};
 use std::path::Path;
 
 use serde::Deserialize;
@@ -28,11 +29,19 @@ pub(crate) fn open(url: &RegistryUrl) -> Result<File, Invalid> {
         return Err(Invalid::new("config URL", "names no file; write config:///etc/switchboard.toml"));
     }
     let wrong = |why: String| Invalid::new(&what, why);
-    let size = std::fs::metadata(path).map_err(|error| wrong(format!("cannot be read: {error}")))?.len();
-    if size > MAX_BYTES {
-        return Err(wrong(format!("are {size} bytes long, the limit is {MAX_BYTES}")));
+    let unreadable = |error: io::Error| wrong(format!("cannot be read: {error}"));
+    let about = std::fs::metadata(path).map_err(unreadable)?;
+    // A pipe would hold up the program, and a device may have no end.
+    if !about.is_file() {
+        return Err(wrong("cannot be read: it is no file".into()));
     }
-    let text = std::fs::read_to_string(path).map_err(|error| wrong(format!("cannot be read: {error}")))?;
+    if about.len() > MAX_BYTES {
+        return Err(wrong(format!("are {} bytes long, the limit is {MAX_BYTES}", about.len())));
+    }
+    let mut text = String::new();
+    std::fs::File::open(path)
+        .and_then(|file| file.take(MAX_BYTES).read_to_string(&mut text))
+        .map_err(unreadable)?;
     // What the library would show of the line may be a credential.
     toml::from_str(&text).map_err(|error| {
         let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();

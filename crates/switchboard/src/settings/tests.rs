@@ -228,6 +228,8 @@ async fn a_file_names_what_fits_no_line() {
 
     for (url, why) in [
         ("config:///no/such/file.toml", "registries in /no/such/file.toml: cannot be read: "),
+        #[cfg(unix)]
+        ("config:///dev/zero", "registries in /dev/zero: cannot be read: it is no file"),
         ("config:", "config URL: names no file; write config:///etc/switchboard.toml"),
         ("config:///a?b=c", "config parameter \"b\": is unknown; there are: none"),
     ] {
