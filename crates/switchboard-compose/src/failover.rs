@@ -14,7 +14,7 @@ use switchboard_core::{
 };
 use tokio::time::{Instant, timeout};
 
-use crate::heard::{Told, Watches};
+use crate::heard::{Heard, Told, Watches};
 use crate::merged::Merged;
 use crate::parts::Parts;
 
@@ -183,16 +183,19 @@ impl<T: Merged> Following<T> {
             }
             return waiting.into_iter().map(|(_, when)| when).min();
         }
+        // Where nothing stands there is nothing to be patient for.
         let until = later(active.since, self.limits.patience);
-        if now < until {
+        if now < until && (active.last.is_some() || active.error.is_none()) {
             return Some(until);
         }
-        let stands = knew(self.active);
-        let next = (0..parts.len()).find(|&at| parts[at].is_heard() && (!stands || knew(at)));
+        // One that knows nobody is believed where all before it are heard.
+        let believed = |at: usize| !knew(self.active) && parts[..at].iter().all(Heard::is_heard);
+        let next = (0..parts.len()).find(|&at| parts[at].is_heard() && (knew(at) || believed(at)));
         if let Some(at) = next {
             self.active = at;
+            return None;
         }
-        None
+        (now < until).then_some(until)
     }
 
     /// For how long an earlier one must have been heard; `None` while it has forgotten all.
@@ -205,6 +208,14 @@ impl<T: Merged> Following<T> {
         }
     }
 
+    /// Whether nothing has been told, and one that has not said a thing has time to.
+    fn may_begin_better(&self) -> bool {
+        let parts = &self.watches.parts;
+        let is_silent = parts.iter().any(|part| part.last.is_none() && part.error.is_none());
+        let until = later(parts[self.active].since, self.limits.patience);
+        matches!(self.told, Told::Nothing) && is_silent && Instant::now() < until
+    }
+
     fn news(&mut self) -> Option<Result<T>> {
         if self.watches.have_ended() {
             self.ended = true;
@@ -212,6 +223,8 @@ impl<T: Merged> Following<T> {
         }
         let active = &self.watches.parts[self.active];
         match (&active.last, active.outage()) {
+            // Another may have something to tell.
+            (None, Some(_)) if self.may_begin_better() => None,
             (_, Some(error)) => self.told.news(Err(error.clone())),
             (Some(last), None) if active.is_heard() => self.told.news(Ok(last.clone())),
             _ => None,

@@ -258,6 +258,23 @@ async fn failover_believes_nobody_who_knows_nobody_while_an_earlier_one_may() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn failover_begins_with_whoever_knows_somebody() {
+    let (worlds, handles, parts) = two().await;
+    let failover = Failover::new(parts).unwrap();
+    handles[0].fail(down());
+    let began = Instant::now();
+    let mut watch = failover.watch(&service());
+    assert_eq!(ids(&said(&mut watch, SECOND).await.unwrap().unwrap()), ["2"]);
+    assert_eq!(began.elapsed(), Duration::ZERO, "nothing stands that there was patience for");
+    worlds[1].deregister(&instance("2").key()).await.unwrap();
+    let mut watch = failover.watch(&service());
+    assert!(said(&mut watch, SECOND).await.unwrap().is_err());
+    assert!(said(&mut watch, SECOND * 3600).await.is_none(), "whether there is nobody, nobody knows");
+    handles[0].heal();
+    assert_eq!(ids(&said(&mut watch, SECOND * 60).await.unwrap().unwrap()), ["1"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn failover_in_a_union_goes_on_though_the_union_waits_less_than_it() {
     let worlds = [MemoryRegistry::new(), MemoryRegistry::new()];
     register(&worlds[0], "1").await;

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use reqwest::StatusCode;
-use switchboard_core::{Error, ErrorKind, InstanceId, InstanceKey};
+use switchboard_core::{Error, ErrorKind, InstanceId, InstanceKey, Invalid};
 use tokio::time::{Instant, timeout};
 
 use crate::BACKEND;
@@ -169,12 +169,60 @@ async fn renew(client: &Client, agent: usize, draft: &Draft) -> Result<bool, Fai
     Ok(true)
 }
 
-/// Removes what this handle registered; gone already is gone.
-pub(crate) async fn remove(client: &Client, agent: usize, id: &InstanceId) -> Result<(), Failure> {
+/// Refuses an id that another service has with this agent: registering would put this instance into its place.
+pub(crate) async fn refuse_taken(client: &Client, agent: usize, draft: &Draft) -> Result<(), Failure> {
+    let Holder::Other(service) = holder(REGISTER, client, agent, &draft.key).await? else { return Ok(()) };
+    let why = format!(
+        "is that of an instance of {service:?} there; to a Consul agent ids are one over all services"
+    );
+    let error =
+        Error::invalid(BACKEND, REGISTER, &Invalid::quoting("instance id", draft.key.id().as_str(), why));
+    Err(Failure { error, untouched: true, answered: true })
+}
+
+/// Whose an id is with an agent.
+enum Holder {
+    Nobody,
+    Other(String),
+    /// Its own, or that of somebody about whom the agent does not say.
+    Own,
+}
+
+/// <https://developer.hashicorp.com/consul/api-docs/agent/service#get-service-configuration>
+async fn holder(
+    operation: &'static str,
+    client: &Client,
+    agent: usize,
+    key: &InstanceKey,
+) -> Result<Holder, Failure> {
+    #[derive(serde::Deserialize)]
+    struct Held {
+        #[serde(rename = "Service")]
+        service: String,
+    }
+    let request = Request::get(format!("/v1/agent/service/{}", segment(key.id().as_str())));
+    let answer = client.write(operation, agent, request).await?;
+    if answer.status == StatusCode::NOT_FOUND {
+        return Ok(Holder::Nobody);
+    }
+    let held = serde_json::from_slice::<Held>(&answer.body).ok().filter(|_| answer.status == StatusCode::OK);
+    Ok(match held {
+        Some(Held { service }) if !service.eq_ignore_ascii_case(key.service().as_str()) => {
+            Holder::Other(service)
+        }
+        _ => Holder::Own,
+    })
+}
+
+/// Removes what this handle registered; gone already is gone, and another service's instance of this id stays.
+pub(crate) async fn remove(client: &Client, agent: usize, key: &InstanceKey) -> Result<(), Failure> {
     // Before all else: clients still call it.
     in_turn(client, agent, Instant::now(), async {
-        let request = Request::put(format!("/v1/agent/service/deregister/{}", segment(id.as_str())));
-        let answer = client.write(DEREGISTER, agent, request).await?;
+        if !matches!(holder(DEREGISTER, client, agent, key).await?, Holder::Own) {
+            return Ok(());
+        }
+        let path = format!("/v1/agent/service/deregister/{}", segment(key.id().as_str()));
+        let answer = client.write(DEREGISTER, agent, Request::put(path)).await?;
         if answer.status == StatusCode::NOT_FOUND || answer.said().contains("Unknown service") {
             return Ok(());
         }

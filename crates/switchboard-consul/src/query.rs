@@ -19,6 +19,9 @@ use crate::identity::{Clashes, Listed, qualified, renamed};
 use crate::settings::Settings;
 use crate::{notice, reason};
 
+/// What Consul's servers register themselves as: who may read everything sees that at least.
+const OWN: &str = "consul";
+
 /// Something that can be read once, or watched.
 pub(crate) trait Query: Send + 'static {
     type Item: Clone + PartialEq + Send + 'static;
@@ -31,6 +34,11 @@ pub(crate) trait Query: Send + 'static {
     /// The service that is asked about, if it is one.
     fn service(&self) -> Option<&ServiceName> {
         None
+    }
+
+    /// The service of which it takes the right to read to know that there is nobody.
+    fn witness(&self) -> &str {
+        self.service().map_or(OWN, |service| service.as_str())
     }
 
     /// Reads a good answer. Reading many in a row may be cheaper than each alone.

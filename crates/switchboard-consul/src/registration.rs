@@ -9,7 +9,7 @@ use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout};
 
 use crate::BACKEND;
-use crate::agent_api::{Draft, REGISTER, put, remove};
+use crate::agent_api::{Draft, REGISTER, put, refuse_taken, remove};
 use crate::answer::Failure;
 use crate::catalog::Listing;
 use crate::client::Client;
@@ -275,7 +275,11 @@ impl Held {
         for agent in fresh.into_iter().chain(left) {
             // The call may be abandoned after the agent has heard it.
             let known = !self.strays.insert(agent);
-            match self.put(client, agent, draft, false).await {
+            let done = match refuse_taken(client, agent, draft).await {
+                Ok(()) => self.put(client, agent, draft, false).await,
+                refused => refused,
+            };
+            match done {
                 Ok(()) => {
                     self.strays.remove(&agent);
                     return Ok(());
@@ -299,7 +303,7 @@ impl Held {
     /// Removes it from the agents it has left, as far as they answer.
     async fn sweep(&mut self, client: &Client, key: &InstanceKey) {
         for agent in self.strays.clone() {
-            let removed = timeout(SWEEP_LIMIT, remove(client, agent, key.id())).await;
+            let removed = timeout(SWEEP_LIMIT, remove(client, agent, key)).await;
             if let Ok(Ok(())) = removed {
                 self.strays.remove(&agent);
             }
@@ -308,11 +312,11 @@ impl Held {
 
     async fn deregister(&mut self, client: &Client, key: &InstanceKey) -> Result<()> {
         if let Some((agent, _)) = &self.at {
-            remove(client, *agent, key.id()).await.map_err(|failure| failure.error)?;
+            remove(client, *agent, key).await.map_err(|failure| failure.error)?;
             self.at = None;
         }
         for agent in self.strays.clone() {
-            remove(client, agent, key.id()).await.map_err(|failure| failure.error)?;
+            remove(client, agent, key).await.map_err(|failure| failure.error)?;
             self.strays.remove(&agent);
         }
         Ok(())

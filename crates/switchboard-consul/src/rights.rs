@@ -27,18 +27,17 @@ pub(crate) fn check<Q: Query>(
     operation: &'static str,
     query: &Q,
 ) -> impl Future<Output = Result<()>> + Send {
-    let request = query.service().map(|service| {
-        let path = format!("/v1/config/service-defaults/{}", segment(service.as_str()));
-        Request::get(path).query("stale", "").in_datacenter_of(query.request())
-    });
+    let witness = query.witness().to_owned();
+    let path = format!("/v1/config/service-defaults/{}", segment(&witness));
+    let request = Request::get(path).query("stale", "").in_datacenter_of(query.request());
     async move {
-        let Some(request) = request else { return Ok(()) };
         let answered = timeout(WITHIN, client.send_preferred(operation, &request)).await;
         let Ok(Ok(answer)) = answered else { return Ok(()) };
         if answer.status != StatusCode::FORBIDDEN {
             return Ok(());
         }
-        let why = format!("Consul shows nothing, and may not be asked about the service: {}", answer.said());
+        let said = answer.said();
+        let why = format!("Consul shows nothing, and may not be asked about the service {witness:?}: {said}");
         Err(denied(operation, &why))
     }
 }

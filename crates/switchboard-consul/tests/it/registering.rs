@@ -269,3 +269,24 @@ async fn a_close_that_was_given_up_is_done_by_the_next() {
     let left = agent.get("/v1/agent/services").await.unwrap();
     assert!(!left.contains("greeter"), "{left}");
 }
+
+#[tokio::test]
+#[ignore = "needs consul"]
+async fn an_id_that_another_service_has_is_neither_taken_nor_removed() {
+    let agent = Agent::dev().await;
+    let (alice, bob) = (registry(&agent.address()), registry(&agent.address()));
+    let (hers, his) = (instance("alice--web", "1"), instance("bob--web", "1"));
+    alice.register(&hers, &ttl(30)).await.unwrap();
+    let error = bob.register(&his, &ttl(30)).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid);
+    let why = "instance id \"1\": is that of an instance of \"alice--web\" there; to a Consul agent ids are one over all services";
+    assert_eq!(error.message(), why);
+    assert_eq!(ids(&alice.lookup(hers.service()).await.unwrap()), ["1"]);
+
+    // Another tool puts it into her place.
+    let body = r#"{"ID":"1","Name":"bob--web","Address":"h","Port":2}"#;
+    agent.put("/v1/agent/service/register", body).await;
+    alice.close().await.unwrap();
+    let found = json(&agent, "/v1/agent/services").await;
+    assert_eq!(found["1"]["Service"], "bob--web");
+}

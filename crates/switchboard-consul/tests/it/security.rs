@@ -106,8 +106,14 @@ async fn who_may_not_read_is_told_so_and_not_that_there_is_nobody() {
         let error = within("first", nobody.watch(&name(service)).next()).await.unwrap().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{error}");
     }
-    let error = nobody.register(&instance("greeter", "2"), &ttl(30)).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{error}");
+    for error in [
+        nobody.services().await.unwrap_err(),
+        nobody.snapshots().await.unwrap_err(),
+        within("names", nobody.watch_services().next()).await.unwrap().unwrap_err(),
+        nobody.register(&instance("greeter", "2"), &ttl(30)).await.unwrap_err(),
+    ] {
+        assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{error}");
+    }
     // Who may read sees that there is nobody.
     assert!(registry.lookup(&name("nothing")).await.unwrap().is_empty());
     assert!(within("first", registry.watch(&name("nothing")).next()).await.unwrap().unwrap().is_empty());
