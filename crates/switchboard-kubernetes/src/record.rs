@@ -414,8 +414,8 @@ fn kind(instance: &Instance) -> Result<(&'static str, String), Invalid> {
                 IpAddr::V4(ip) => ip.is_link_local(),
                 IpAddr::V6(ip) => ip.is_unicast_link_local() || ip.to_ipv4_mapped().is_some(),
             };
-            if is_special || ip.is_loopback() || ip.is_multicast() {
-                return refuse("is of loopback, the link or a group, which Kubernetes takes for no endpoint");
+            if is_special || ip.is_loopback() {
+                return refuse("is of loopback or the link, which Kubernetes takes for no endpoint");
             }
             Ok((if ip.is_ipv4() { "IPv4" } else { "IPv6" }, ip.to_string()))
         }

@@ -310,7 +310,7 @@ pub(crate) fn nagging<T: Send + 'static>(
         let told = item.as_ref().err().map(|error| (error.clone(), pause));
         Some((item, (stream, told)))
     });
-    told.boxed()
+    told.fuse().boxed()
 }
 
 impl Flaw for Nags {
