@@ -75,6 +75,7 @@ impl Global {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// List the services, with how many instances each has
+    #[command(aliases = ["list", "ls"])]
     Services(Services),
     /// List the instances of a service, healthy ones first
     Instances(Instances),

@@ -114,3 +114,12 @@ fn what_is_not_found_is_empty_in_every_form() {
         assert_eq!((said.code, said.out.as_str()), (Some(0), out), "{said:?}");
     }
 }
+
+#[test]
+fn what_other_commands_call_a_list_is_one() {
+    let services = run("static:orders=10.0.0.1:80", &["services"]);
+    assert!(services.out.contains("orders"), "{services:?}");
+    for name in ["list", "ls"] {
+        assert_eq!(run("static:orders=10.0.0.1:80", &[name]).out, services.out);
+    }
+}
