@@ -88,7 +88,11 @@ impl FromStr for RegistryUrl {
         let starts_well = scheme.starts_with(|c: char| c.is_ascii_alphabetic());
         if !starts_well || !scheme.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.'))
         {
-            let why = "is not a letter followed by letters, digits, '+', '-' and '.'";
+            let why = if scheme.starts_with(['"', '\'', ' ']) {
+                "begins with a quote or blank, which a file of variables may have kept; take it out"
+            } else {
+                "is not a letter followed by letters, digits, '+', '-' and '.'"
+            };
             return Err(Invalid::quoting("registry URL scheme", scheme, why));
         }
         let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
@@ -238,6 +242,14 @@ mod tests {
             "x parameter \"t\": \"5\" is no duration; write a whole number and ms, s, m or h"
         );
         assert_eq!(message("x:?t=1s&t=2s"), "x parameter \"t\": is given more than once");
+    }
+
+    #[test]
+    fn says_that_quotes_were_kept() {
+        for text in ["\"mdns:\"", "'mdns:'", " mdns:"] {
+            let why = text.parse::<RegistryUrl>().unwrap_err();
+            assert!(why.why().starts_with("begins with a quote or blank"), "{text}: {why}");
+        }
     }
 
     #[test]
