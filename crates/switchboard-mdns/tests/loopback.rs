@@ -1,6 +1,8 @@
 //! One registry and its neighbour on loopback, each with sockets and threads of its own.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -13,10 +15,12 @@ use tokio::time::timeout;
 const LIMIT: Duration = Duration::from_secs(10);
 
 /// A UDP port that nobody has, so that tests do not hear each other: below the range of which the system gives to whoever asks
-/// for any.
+/// for any. Each test has another: that one is taken is not seen everywhere, as its sockets share it.
 fn free_port() -> u16 {
+    static NEXT: LazyLock<AtomicU16> = LazyLock::new(|| AtomicU16::new(fastrand::u16(..2_000)));
     let is_free = |port: &u16| std::net::UdpSocket::bind(("0.0.0.0", *port)).is_ok();
-    std::iter::repeat_with(|| fastrand::u16(30_000..32_000)).find(is_free).unwrap()
+    let next = || 30_000 + NEXT.fetch_add(1, Ordering::Relaxed) % 2_000;
+    std::iter::repeat_with(next).find(is_free).unwrap()
 }
 
 async fn open(port: u16) -> MdnsRegistry {
