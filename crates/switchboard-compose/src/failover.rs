@@ -211,7 +211,7 @@ impl<T: Merged> Following<T> {
     /// Whether nothing has been told, and one that has not said a thing has time to.
     fn may_begin_better(&self) -> bool {
         let parts = &self.watches.parts;
-        let is_silent = parts.iter().any(|part| part.last.is_none() && part.error.is_none());
+        let is_silent = parts.iter().any(Heard::is_silent);
         let until = later(parts[self.active].since, self.limits.patience);
         matches!(self.told, Told::Nothing) && is_silent && Instant::now() < until
     }

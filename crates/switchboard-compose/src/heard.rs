@@ -22,6 +22,11 @@ impl<T> Heard<T> {
         self.last.is_some() && self.error.is_none()
     }
 
+    /// Whether it has said nothing at all.
+    pub(crate) fn is_silent(&self) -> bool {
+        self.last.is_none() && self.error.is_none()
+    }
+
     /// Why it is not heard, unless it was closed: that is told when all have been.
     pub(crate) fn outage(&self) -> Option<&Error> {
         self.error.as_ref().filter(|error| error.kind() != ErrorKind::Closed)

@@ -152,7 +152,7 @@ impl<T: Merged> Following<T> {
             return Some(Err(Error::closed(self.name, "watch")));
         }
         let parts = &self.watches.parts;
-        let silent = parts.iter().any(|part| part.last.is_none() && part.error.is_none());
+        let silent = parts.iter().any(Heard::is_silent);
         if silent
             && matches!(self.told, Told::Nothing)
             && parts.iter().any(|part| part.is_heard() || part.error.is_some())

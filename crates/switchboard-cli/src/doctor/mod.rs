@@ -12,6 +12,7 @@ mod mdns;
 mod port;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use serde::Serialize;
 use switchboard::{ErrorKind, Namespace, RegistryUrl, ServiceName};
@@ -72,11 +73,15 @@ impl Finding {
 pub(crate) async fn run(session: &Session, args: &args::Doctor) -> Result<ExitCode, Failure> {
     let service = args.service.as_ref();
     let urls = session.urls()?;
-    let parts = if urls.len() > 1 { leaves(&session.connect().await?) } else { Vec::new() };
+    let mut parts = Vec::new();
+    if urls.len() > 1 || urls.iter().any(|url| matches!(url.scheme(), "consul" | "etcd")) {
+        // Nothing is sent to these yet. A URL with a mistake in it ends here, before any of it is shown.
+        parts = leaves(&session.connect().await?);
+    }
     let mut findings = Vec::new();
     for (at, url) in urls.into_iter().enumerate() {
         let of = parts.get(at).map(ToString::to_string);
-        let found = examine(session, url, service).await?;
+        let found = examine(url, service, session.timeout).await?;
         findings.extend(found.into_iter().map(|finding| Finding { registry: of.clone(), ..finding }));
     }
     // What is known to be broken below would only be said again, and cost its time limit; of several, others may do.
@@ -93,9 +98,9 @@ pub(crate) async fn run(session: &Session, args: &args::Doctor) -> Result<ExitCo
 
 /// What there is to say of one registry that no other backend has.
 async fn examine(
-    session: &Session,
     mut url: RegistryUrl,
     service: Option<&ServiceName>,
+    limit: Duration,
 ) -> Result<Vec<Finding>, Failure> {
     let namespace = url.take("namespace")?;
     // What it is called in the registry.
@@ -106,19 +111,12 @@ async fn examine(
     let service = service.as_ref();
     Ok(match url.scheme() {
         "mdns" => mdns::examine(&url).await,
-        "consul" => {
-            // Nothing is sent yet. A URL with a mistake in it ends here, before any of it is shown.
-            session.connect().await?;
-            consul::examine(&url, service, session.timeout).await
-        }
+        "consul" => consul::examine(&url, service, limit).await,
         "dns" => dns::examine(&url, service).await?,
         "static" | "file" => list::examine(&url).await?,
-        "etcd" => {
-            session.connect().await?;
-            etcd::examine(&url, service, session.timeout).await
-        }
+        "etcd" => etcd::examine(&url, service, limit).await,
         #[cfg(feature = "kubernetes")]
-        "kubernetes" => kubernetes::examine(&url, service, session.timeout).await,
+        "kubernetes" => kubernetes::examine(&url, service, limit).await,
         _ => Vec::new(),
     })
 }
