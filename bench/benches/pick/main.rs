@@ -1,7 +1,7 @@
 //! What a pick costs and how evenly it balances, what a change costs, and all of that for the peers: one run, one table.
 //!
 //! ```text
-//! cargo bench --manifest-path bench/Cargo.toml --bench pick            # everything, about four minutes
+//! cargo bench --manifest-path bench/Cargo.toml --bench pick            # everything, about seven minutes
 //! cargo bench --manifest-path bench/Cargo.toml --bench pick -- p2c     # times only of what has "p2c" in its name
 //! ```
 //!
@@ -22,8 +22,8 @@ use criterion::Criterion;
 use measure::{Case, Measure};
 use table::Table;
 
-/// Three is a small service, 10,000 what Maglev and the rings are made for.
-const SIZES: [usize; 3] = [3, 100, 10_000];
+/// Three is a small service, eight and sixteen are those whose balance is measured, 10,000 what Maglev and the rings are made for.
+const SIZES: [usize; 5] = [3, 8, 16, 100, 10_000];
 
 /// A machine shared with others is fast and slow by turns, for seconds at a time: so each is measured several times, with
 /// all the others in between, and of many short samples the fastest counts.

@@ -68,8 +68,8 @@ impl Table {
     #[allow(clippy::print_stdout)]
     pub fn print(&self) {
         println!("\n{CAPTION}\n");
-        println!("| {:<29} | {:>25} | {:>18} | {:>36} | {:>9} |", "", "ns", "gain", "highest load", "share");
-        println!("|{:-<31}|{:->26}:|{:->19}:|{:->37}:|{:->10}:|", "", "", "", "", "");
+        println!("| {:<29} | {:>36} | {:>32} | {:>36} | {:>9} |", "", "ns", "gain", "highest load", "share");
+        println!("|{:-<31}|{:->37}:|{:->33}:|{:->37}:|{:->10}:|", "", "", "", "", "");
         let mut names: Vec<&str> = Vec::new();
         for Noted { name, .. } in &self.balances {
             if !names.contains(name) {
@@ -98,7 +98,7 @@ impl Table {
             balance(load).map_or_else(|| "-".into(), |found| format!("{:.2} ({})", found.mean, found.p99))
         };
         format!(
-            "| {name:<29} | {:>25} | {:>18} | {:>36} | {:>9} |",
+            "| {name:<29} | {:>36} | {:>32} | {:>36} | {:>9} |",
             SIZES.map(|size| show(time(size, 1), 1)).join(" / "),
             SIZES.map(|size| show(gain(size), 2)).join(" / "),
             balance::even().map(highest).join(" / "),
@@ -108,7 +108,7 @@ impl Table {
 }
 
 const CAPTION: &str = "\
-ns: nanoseconds per pick and its end on one thread, fastest sample, with 3 / 100 / 10,000 instances.
+ns: nanoseconds per pick and its end on one thread, fastest sample, with 3 / 8 / 16 / 100 / 10,000 instances.
 gain: the picks of two threads to those of one.
 highest load: calls of the instance that has the most, mean (99th percentile), when each of 16 threads ends its oldest call
   and makes another; with 8 instances and 16 calls / 16 and 64 / 16 and 256. How long a call lasts is up to the scheduler,

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use clap::builder::NonEmptyStringValueParser;
-use clap::{ArgMatches, Args, Parser, Subcommand, ValueEnum, ValueHint};
+use clap::builder::{NonEmptyStringValueParser, Resettable};
+use clap::{ArgMatches, Args, FromArgMatches, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::engine::ArgValueCompleter;
 use switchboard::{InstanceId, ServiceName};
 
@@ -72,47 +72,76 @@ impl Global {
     }
 }
 
+/// What a command takes, defined when it is that command's turn: a line has one of them, and defining all takes longer than
+/// most of what a short command does.
+#[derive(Debug)]
+pub(crate) struct Later<T>(pub(crate) T);
+
+impl<T: Args> Args for Later<T> {
+    fn augment_args(command: clap::Command) -> clap::Command {
+        command.defer(|command| {
+            // What is told of the command itself stays, whatever the groups of its options say of themselves.
+            let (about, long) = (command.get_about().cloned(), command.get_long_about().cloned());
+            T::augment_args(command).about(Resettable::from(about)).long_about(Resettable::from(long))
+        })
+    }
+
+    fn augment_args_for_update(command: clap::Command) -> clap::Command {
+        Self::augment_args(command)
+    }
+}
+
+impl<T: FromArgMatches> FromArgMatches for Later<T> {
+    fn from_arg_matches(found: &ArgMatches) -> Result<Self, clap::Error> {
+        T::from_arg_matches(found).map(Self)
+    }
+
+    fn update_from_arg_matches(&mut self, found: &ArgMatches) -> Result<(), clap::Error> {
+        self.0.update_from_arg_matches(found)
+    }
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// List the services, with how many instances each has
     #[command(aliases = ["list", "ls"])]
-    Services(Services),
+    Services(Later<Services>),
     /// List the instances of a service, healthy ones first
-    Instances(Instances),
+    Instances(Later<Instances>),
     /// Tell everything about a service or one of its instances
-    Describe(Describe),
+    Describe(Later<Describe>),
     /// Wait until a service has so many healthy instances, or none at all
-    Wait(Wait),
+    Wait(Later<Wait>),
     /// Show each change as it happens, the current state first
-    Watch(Watch),
+    Watch(Later<Watch>),
     /// Write configuration files from templates, anew with each change
-    Render(Render),
+    Render(Later<Render>),
     /// Register an address, and keep it registered until Ctrl-C or SIGTERM
-    Register(Register),
+    Register(Later<Register>),
     /// Run a program, and keep it registered while it runs and accepts connections
-    Run(Run),
+    Run(Later<Run>),
     /// Show which instances a client would get
-    Pick(Pick),
+    Pick(Later<Pick>),
     /// Send an HTTP request to a picked instance
-    Call(Call),
+    Call(Later<Call>),
     /// Forward what is sent to NAME.localhost to an instance, for programs in any language
-    Proxy(crate::proxy::Settings),
+    Proxy(Later<crate::proxy::Settings>),
     /// Deregister an instance that nobody else does
-    Deregister(Deregister),
+    Deregister(Later<Deregister>),
     /// Take an instance out of use without deregistering it, or back into use
-    Maintenance(Maintenance),
+    Maintenance(Later<Maintenance>),
     /// Find out why nothing shows up
-    Doctor(Doctor),
+    Doctor(Later<Doctor>),
     /// Watch everything live, on the full screen
-    Top(Top),
+    Top(Later<Top>),
     /// Serve a live page of everything, and the same for programs, by HTTP
-    Serve(Serve),
+    Serve(Later<Serve>),
     /// Names for registries, one of them the current one
-    Context(Context),
+    Context(Later<Context>),
     /// Print the completions of a shell
-    Completions(Completions),
+    Completions(Later<Completions>),
     /// Print the manual page, or write all of them into a directory
-    Man(Man),
+    Man(Later<Man>),
 }
 
 #[derive(Debug, Args)]

@@ -31,7 +31,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, FromArgMatches as _};
 use clap_complete::CompleteEnv;
 
-use crate::args::{Arguments, Command};
+use crate::args::{Arguments, Command, Later};
 use crate::failure::Failure;
 use crate::session::Session;
 
@@ -72,29 +72,29 @@ async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     let Arguments { global, command } = arguments;
     output::log(global.verbose);
     match &command {
-        Command::Context(args) => return commands::context::run(&global, args),
-        Command::Completions(args) => return commands::generate::completions(args),
-        Command::Man(args) => return commands::generate::man(args),
+        Command::Context(Later(args)) => return commands::context::run(&global, args),
+        Command::Completions(Later(args)) => return commands::generate::completions(args),
+        Command::Man(Later(args)) => return commands::generate::man(args),
         _ => {}
     }
     let session = Session::new(global)?;
     match command {
-        Command::Services(args) => commands::services::run(&session, &args).await,
-        Command::Instances(args) => commands::instances::run(&session, &args).await,
-        Command::Describe(args) => commands::describe::run(&session, &args).await,
-        Command::Wait(args) => commands::wait::run(&session, &args).await,
-        Command::Watch(args) => commands::watch::run(&session, &args).await,
-        Command::Render(args) => commands::render::run(&session, &args).await,
-        Command::Register(args) => commands::register::run(&session, args).await,
-        Command::Run(args) => commands::run::run(&session, args).await,
-        Command::Pick(args) => commands::pick::run(&session, &args).await,
-        Command::Call(args) => commands::call::run(&session, &args).await,
-        Command::Proxy(settings) => proxy::run(&session, &settings).await,
-        Command::Doctor(args) => doctor::run(&session, &args).await,
-        Command::Top(args) => top::run(&session, &args).await,
-        Command::Serve(args) => serve::run(&session, &args).await,
-        Command::Deregister(args) => commands::deregister::run(&session, &args).await,
-        Command::Maintenance(args) => commands::maintenance::run(&session, &args).await,
+        Command::Services(Later(args)) => commands::services::run(&session, &args).await,
+        Command::Instances(Later(args)) => commands::instances::run(&session, &args).await,
+        Command::Describe(Later(args)) => commands::describe::run(&session, &args).await,
+        Command::Wait(Later(args)) => commands::wait::run(&session, &args).await,
+        Command::Watch(Later(args)) => commands::watch::run(&session, &args).await,
+        Command::Render(Later(args)) => commands::render::run(&session, &args).await,
+        Command::Register(Later(args)) => commands::register::run(&session, args).await,
+        Command::Run(Later(args)) => commands::run::run(&session, args).await,
+        Command::Pick(Later(args)) => commands::pick::run(&session, &args).await,
+        Command::Call(Later(args)) => commands::call::run(&session, &args).await,
+        Command::Proxy(Later(settings)) => proxy::run(&session, &settings).await,
+        Command::Doctor(Later(args)) => doctor::run(&session, &args).await,
+        Command::Top(Later(args)) => top::run(&session, &args).await,
+        Command::Serve(Later(args)) => serve::run(&session, &args).await,
+        Command::Deregister(Later(args)) => commands::deregister::run(&session, &args).await,
+        Command::Maintenance(Later(args)) => commands::maintenance::run(&session, &args).await,
         // They need no registry, and are done.
         Command::Context(_) | Command::Completions(_) | Command::Man(_) => Ok(ExitCode::SUCCESS),
     }

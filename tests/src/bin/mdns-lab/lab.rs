@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use switchboard_tests::netns::{Machine, World};
 use switchboard_tests::program::Program;
 
-use crate::stack::{Follower, Host, Looker, Stack};
+use crate::stack::{Follower, Host, Look, Looker, Stack};
 
 /// Machines with an instance each, but for the storm.
 const HOSTS: usize = 12;
@@ -70,7 +70,7 @@ pub(crate) struct Row {
 
 impl Row {
     pub(crate) const HEADER: &str = "\
-| scenario | who | whole after joining | whole for a late reader | whole looks, median | wrong removals | afterwards | packets/s, first 10 s | packets/s, then |
+| scenario | who | whole after joining | whole for a late reader | whole looks, those told as parts, median | wrong removals | afterwards | packets/s, first 10 s | packets/s, then |
 |---|---|---|---|---|---|---|---|---|";
 
     pub(crate) fn line(&self, scenario: &str, stack: Stack) -> String {
@@ -217,16 +217,23 @@ fn bad(stack: Stack, scenario: &Scenario) -> Row {
 
         let third = link.machine("looker", "10.0.9.3");
         let looker = Looker::new(stack, &third);
-        let mut looks: Vec<(usize, Duration)> = (0..LOOKS)
+        let mut looks: Vec<Look> = (0..LOOKS)
             .map(|_| {
                 // Past the second in which nobody may answer again.
                 thread::sleep(Duration::from_secs(2));
                 looker.look()
             })
             .collect();
-        let all = looks.iter().filter(|look| look.0 == scenario.hosts).count();
-        looks.sort_unstable_by_key(|look| look.1);
-        row.looks = format!("{all}/{LOOKS}, {:.2} s", looks[LOOKS / 2].1.as_secs_f64());
+        looks.sort_unstable_by_key(|look| look.took);
+        let (whole, parts): (Vec<_>, Vec<_>) = looks.iter().partition(|look| look.seen == scenario.hosts);
+        let said = parts.iter().filter(|look| look.said_part).count();
+        let least = parts.iter().map(|look| look.seen).min();
+        let least = least.map_or_else(String::new, |least| format!(", least {least}"));
+        row.looks = format!(
+            "{}/{LOOKS}, {said} said to be a part{least}, {:.2} s",
+            whole.len(),
+            looks[LOOKS / 2].took.as_secs_f64()
+        );
 
         let (begun, before) = (Instant::now(), link.packets());
         thread::sleep(hold());

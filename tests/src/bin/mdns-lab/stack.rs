@@ -77,6 +77,15 @@ impl Drop for Host {
     }
 }
 
+/// What one look saw.
+pub(crate) struct Look {
+    /// So many of the lab's instances.
+    pub(crate) seen: usize,
+    /// Whether it said itself that it may be a part; Avahi's never do.
+    pub(crate) said_part: bool,
+    pub(crate) took: Duration,
+}
+
 /// Somebody who looks: a machine with all it needs to.
 pub(crate) struct Looker<'a> {
     machine: &'a Machine<'a>,
@@ -90,20 +99,22 @@ impl<'a> Looker<'a> {
         Self { machine, avahi }
     }
 
-    /// Looks once; how many of the lab's instances it saw, and how long it took.
-    pub(crate) fn look(&self) -> (usize, Duration) {
+    /// Looks once.
+    pub(crate) fn look(&self) -> Look {
         let begun = Instant::now();
+        let mut said_part = false;
         let ids: BTreeSet<String> = if let Some(avahi) = &self.avahi {
             let lines = avahi.browse(Stack::Avahi.kind());
             lines.iter().filter_map(|line| Some(line.split(';').nth(3)?.to_owned())).collect()
         } else {
             let output = switchboard(self.machine).args(["--json", "instances", "lab"]).output();
-            let text = output.map(|output| output.stdout).unwrap_or_default();
+            let (text, said) = output.map(|output| (output.stdout, output.stderr)).unwrap_or_default();
+            said_part = String::from_utf8_lossy(&said).contains("may have more");
             let found: Value = serde_json::from_slice(&text).unwrap_or_default();
             let found = found.as_array().map(Vec::as_slice).unwrap_or_default();
             found.iter().filter_map(|instance| Some(instance["id"].as_str()?.to_owned())).collect()
         };
-        (ids.iter().filter(|id| is_ours(id)).count(), begun.elapsed())
+        Look { seen: ids.iter().filter(|id| is_ours(id)).count(), said_part, took: begun.elapsed() }
     }
 
     /// Follows what comes and goes from now on.
