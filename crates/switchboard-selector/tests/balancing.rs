@@ -273,6 +273,19 @@ async fn peak_ewma_weighs_calls_in_flight_by_latency_and_weight() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn one_that_nobody_has_heard_from_gets_one_call_to_begin_with() {
+    let (balancer, _registry) = balancer(of(&["a", "b"]), |builder| builder.strategy(PeakEwma)).await;
+    let first = balancer.pick().unwrap();
+    let known = first.id().clone();
+    advance(Duration::from_millis(10)).await;
+    first.success();
+    let open: Vec<Pick> = (0..20).map(|_| balancer.pick().unwrap()).collect();
+    let on_known = open.iter().filter(|pick| *pick.id() == known).count();
+    assert_eq!(on_known, 19, "the other is tried once, and then waited for");
+    open.into_iter().for_each(Pick::forget);
+}
+
+#[tokio::test(start_paused = true)]
 async fn peak_ewma_comes_back_to_one_that_has_recovered() {
     fastrand::seed(7);
     let (balancer, _registry) = balancer(of(&["a", "was slow"]), |builder| builder.strategy(PeakEwma)).await;
@@ -501,7 +514,10 @@ async fn filters_choose_by_what_is_registered() {
     assert_eq!(left(&[Filter::protocol("grpc"), Filter::version("1")]), "a");
     assert_eq!(left(&[Filter::prefer_zone("y")]), "c");
     assert_eq!(left(&[Filter::prefer_zone("nowhere")]), "abcd");
-    assert_eq!(left(&[Filter::custom("no b", |instance| instance.id().as_str() != "b")]), "acd");
+    for (without, others) in [("b", "acd"), ("c", "abd")] {
+        let filter = Filter::custom("one of them", move |instance| instance.id().as_str() != without);
+        assert_eq!(left(&[filter]), others, "what it says counts, not what it is called");
+    }
     assert_eq!(left(&[Filter::subset(2)]).len(), 2);
     assert_eq!(left(&[Filter::subset(2)]), left(&[Filter::subset(2)]));
     assert_eq!(left(&[Filter::subset(9)]), "abcd");

@@ -82,7 +82,7 @@ async fn a_drop_says_how_slow_an_instance_is_at_least() {
     let given_up = balancer.pick().unwrap();
     let id = given_up.id().clone();
     let report = || balancer.report().into_iter().find(|report| *report.instance.id() == id).unwrap();
-    advance(Duration::from_millis(10)).await;
+    advance(Duration::from_millis(19)).await;
     drop(given_up);
     assert_eq!((report().latency, report().consecutive_failures), (Some(Duration::from_millis(10)), 0));
 
