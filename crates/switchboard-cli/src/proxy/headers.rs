@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 
 use hyper::header::{
-    CONNECTION, CONTENT_LENGTH, EXPECT, Entry, FORWARDED, HOST, HeaderName, HeaderValue, MAX_FORWARDS,
-    PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE, VIA,
+    CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, Entry, FORWARDED, HOST, HeaderName, HeaderValue,
+    MAX_FORWARDS, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE, VIA,
 };
 use hyper::http::uri::Authority;
 use hyper::{HeaderMap, Method, StatusCode, Version};
@@ -103,12 +103,23 @@ pub(crate) fn onward(headers: &mut HeaderMap, came: &Came, name: &str) -> Result
     // It is answered here, when the body is wanted.
     headers.remove(EXPECT);
     headers.remove(PROXY);
+    join_cookies(headers);
     if let Ok(host) = HeaderValue::from_str(came.host.as_str()) {
         headers.insert(HOST, host);
     }
     forwarded(headers, came);
     via(headers, came.version, name);
     Ok(wants)
+}
+
+/// HTTP/2 may carry cookies one by one, which HTTP/1.1 has in one field (RFC 9113, section 8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    let cookies: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if cookies.len() > 1
+        && let Ok(all) = HeaderValue::from_bytes(&cookies.join(&b"; "[..]))
+    {
+        headers.insert(COOKIE, all);
+    }
 }
 
 /// Says to the next server what a request wants of the connection, which speaks `version`.
@@ -248,6 +259,13 @@ mod tests {
 
     fn all<'a>(headers: &'a HeaderMap, name: &str) -> Vec<&'a str> {
         headers.get_all(name).iter().map(|value| value.to_str().unwrap()).collect()
+    }
+
+    #[test]
+    fn cookies_that_come_one_by_one_go_on_as_one_field() {
+        let mut headers = map(&[("cookie", "session=1"), ("cookie", "csrf=2"), ("cookie", "a=b; c=d")]);
+        onward(&mut headers, &came("127.0.0.1:5"), "me").unwrap();
+        assert_eq!(all(&headers, "cookie"), ["session=1; csrf=2; a=b; c=d"]);
     }
 
     #[test]
