@@ -2,7 +2,10 @@
 
 use std::fs::{self, File, Metadata};
 use std::io::{self, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+/// As many links as Linux follows.
+const LINKS: usize = 40;
 
 /// Who may read a file that was not there before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,7 +21,7 @@ pub(crate) enum Mode {
 /// It is written beside the file and put in its place, with the mode and, as far as that is allowed, the owner that the
 /// file had. A link stays one.
 pub(crate) fn replace(path: &Path, content: &[u8], new: Mode) -> io::Result<bool> {
-    let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let path = fs::canonicalize(path).unwrap_or_else(|_| followed(path));
     let before = match fs::metadata(&path) {
         Ok(before) if !before.is_file() => {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"));
@@ -43,6 +46,16 @@ pub(crate) fn replace(path: &Path, content: &[u8], new: Mode) -> io::Result<bool
     file.as_file().sync_all()?;
     file.persist(&path).map_err(|error| error.error)?;
     Ok(true)
+}
+
+/// Where links lead, when nothing is there yet. A circle ends somewhere within it, and cannot be opened.
+fn followed(path: &Path) -> PathBuf {
+    let mut path = path.to_owned();
+    for _ in 0..LINKS {
+        let Ok(target) = fs::read_link(&path) else { break };
+        path = path.with_file_name("").join(target);
+    }
+    path
 }
 
 #[cfg(unix)]
@@ -94,6 +107,21 @@ mod tests {
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o640);
         assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2, "nothing is left beside it");
+    }
+
+    #[test]
+    fn a_link_to_what_is_not_there_yet_stays_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let (real, sites) = (dir.path().join("real"), dir.path().join("sites"));
+        fs::create_dir(&real).unwrap();
+        fs::create_dir(&sites).unwrap();
+        symlink("../real/a", sites.join("a")).unwrap();
+        symlink("a", sites.join("b")).unwrap();
+        assert!(replace(&sites.join("b"), b"one", Mode::Usual).unwrap());
+        assert_eq!(fs::read(real.join("a")).unwrap(), b"one");
+        assert!(["a", "b"].iter().all(|name| fs::symlink_metadata(sites.join(name)).unwrap().is_symlink()));
+        symlink("round", sites.join("round")).unwrap();
+        assert!(replace(&sites.join("round"), b"one", Mode::Usual).is_err());
     }
 
     #[test]

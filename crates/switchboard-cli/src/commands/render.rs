@@ -202,6 +202,13 @@ impl Target {
 
     fn open([path, out]: &[PathBuf; 2]) -> Result<Self, Failure> {
         let template = TemplateFile::open(path)?;
+        let place = |file: &Path| std::fs::canonicalize(file).ok();
+        if place(out).is_some_and(|out| place(path).as_ref() == Some(&out)) {
+            let (path, out) = (path.display(), out.display());
+            return Err(Failure::usage(format!(
+                "template {path} and the file to write, {out}, are the same file"
+            )));
+        }
         let (path, out) = (path.clone(), out.clone());
         Ok(Self { path, template, out, rendered: Ok(String::new()), shown: None, complained: None })
     }

@@ -96,6 +96,21 @@ fn what_cannot_be_rendered_is_told_and_leaves_the_file_alone() {
 }
 
 #[test]
+fn a_template_is_not_written_over_itself() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, link) = (dir.path().join("web.j2"), dir.path().join("link"));
+    fs::write(&path, TEMPLATE).unwrap();
+    std::os::unix::fs::symlink("web.j2", &link).unwrap();
+    let (text, link) = (path.to_str().unwrap(), link.to_str().unwrap());
+    for out in [text, link] {
+        let output = switchboard("memory:", &["render", text, out, "--once"]).output().unwrap();
+        assert_eq!(output.status.code(), Some(2));
+        assert!(String::from_utf8_lossy(&output.stderr).contains("are the same file"));
+    }
+    assert_eq!(fs::read_to_string(&path).unwrap(), TEMPLATE);
+}
+
+#[test]
 #[ignore = "needs consul"]
 fn an_outage_keeps_what_stands_and_an_empty_registry_is_no_outage() {
     let mut agent = Agent::dev();
