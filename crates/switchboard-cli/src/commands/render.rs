@@ -202,8 +202,8 @@ impl Target {
 
     fn open([path, out]: &[PathBuf; 2]) -> Result<Self, Failure> {
         let template = TemplateFile::open(path)?;
-        let place = |file: &Path| std::fs::canonicalize(file).ok();
-        if place(out).is_some_and(|out| place(path).as_ref() == Some(&out)) {
+        let place = std::fs::canonicalize;
+        if place(out).is_ok_and(|out| place(path).is_ok_and(|path| path == out)) {
             let (path, out) = (path.display(), out.display());
             return Err(Failure::usage(format!(
                 "template {path} and the file to write, {out}, are the same file"
