@@ -2,9 +2,9 @@
 
 use std::error::Error as StdError;
 use std::fmt;
+use std::io;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -16,8 +16,9 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
 use super::connection::Busy;
+use super::http2::Stream;
 use super::quiet::{Moved, Quiet};
-use super::upstream::judge;
+use super::upstream::{chain, judge};
 
 pub(crate) type BoxError = Box<dyn StdError + Send + Sync>;
 
@@ -79,9 +80,16 @@ pub(crate) struct Download {
     _busy: Busy,
 }
 
+/// What comes from an instance.
+pub(crate) struct Received {
+    pub(crate) incoming: Incoming,
+    /// Held as long as it comes.
+    pub(crate) _stream: Option<Stream>,
+}
+
 /// What keeps an instance at work.
 pub(crate) struct Answer {
-    pub(crate) incoming: Incoming,
+    pub(crate) received: Received,
     pub(crate) in_flight: Option<InFlight>,
     /// gRPC's status comes at the end.
     pub(crate) is_grpc: bool,
@@ -123,21 +131,21 @@ impl Download {
     }
 
     fn is_end_stream(&self) -> bool {
-        lock(&self.answer).as_ref().is_some_and(|answer| answer.incoming.is_end_stream())
+        lock(&self.answer).as_ref().is_some_and(|answer| answer.received.incoming.is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {
-        lock(&self.answer).as_ref().map(|answer| answer.incoming.size_hint()).unwrap_or_default()
+        lock(&self.answer).as_ref().map(|answer| answer.received.incoming.size_hint()).unwrap_or_default()
     }
 }
 
 impl Answer {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let frame = Pin::new(&mut self.incoming).poll_frame(cx);
+        let frame = Pin::new(&mut self.received.incoming).poll_frame(cx);
         match &frame {
             Poll::Ready(Some(Ok(frame))) => match frame.trailers_ref() {
                 Some(trailers) if self.is_grpc => self.finish(judge(trailers).unwrap_or(Ok(()))),
-                _ if self.incoming.is_end_stream() && !self.is_grpc => self.finish(Ok(())),
+                _ if self.received.incoming.is_end_stream() && !self.is_grpc => self.finish(Ok(())),
                 _ => {}
             },
             Poll::Ready(Some(Err(_))) => self.finish(Err(FailureKind::Connection)),
@@ -150,7 +158,7 @@ impl Answer {
     }
 
     fn finish(&mut self, outcome: Result<(), FailureKind>) {
-        let broken = self.upload.as_ref().is_some_and(|upload| upload.is_broken());
+        let broken = self.upload.as_ref().is_some_and(|upload| upload.broken().is_some());
         match self.in_flight.take() {
             Some(in_flight) if !broken => in_flight.finish(outcome),
             // The client's own fault.
@@ -163,11 +171,21 @@ fn lock<T>(held: &Mutex<T>) -> MutexGuard<'_, T> {
     held.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// How a client's body broke off.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Broken {
+    /// Its chunks are none (RFC 9112, section 7.1).
+    Malformed,
+    /// It did not go on.
+    Ended,
+}
+
 /// A client's body, for whichever attempt is the first to ask for it.
 pub(crate) struct Upload {
     body: Mutex<Option<Incoming>>,
     hint: SizeHint,
-    broken: AtomicBool,
+    /// How it broke off.
+    broken: OnceLock<Broken>,
     moved: Moved,
     limit: Duration,
 }
@@ -176,7 +194,7 @@ impl Upload {
     /// It breaks off when nothing comes for so long.
     pub(crate) fn new(body: Incoming, moved: Moved, limit: Duration) -> Arc<Self> {
         let hint = body.size_hint();
-        Arc::new(Self { body: Mutex::new(Some(body)), hint, broken: AtomicBool::new(false), moved, limit })
+        Arc::new(Self { body: Mutex::new(Some(body)), hint, broken: OnceLock::new(), moved, limit })
     }
 
     /// Whether nothing of it has been read, so that another attempt may have it.
@@ -184,9 +202,9 @@ impl Upload {
         lock(&self.body).is_some()
     }
 
-    /// Whether it broke off.
-    pub(crate) fn is_broken(&self) -> bool {
-        self.broken.load(Ordering::Acquire)
+    /// How it broke off, if it did.
+    pub(crate) fn broken(&self) -> Option<Broken> {
+        self.broken.get().copied()
     }
 
     fn take(&self) -> Option<Incoming> {
@@ -246,14 +264,22 @@ impl Part {
             }
             Poll::Pending | Poll::Ready(_) => {}
         }
-        if let Poll::Ready(Some(Err(_))) = &frame {
-            self.upload.broken.store(true, Ordering::Release);
+        if let Poll::Ready(Some(Err(error))) = &frame {
+            let _ = self.upload.broken.set(broken(&**error));
         }
         if is_end || matches!(frame, Poll::Ready(None)) {
             self.sent = None;
         }
         frame
     }
+}
+
+fn broken(error: &(dyn StdError + 'static)) -> Broken {
+    let malformed = [io::ErrorKind::InvalidInput, io::ErrorKind::InvalidData];
+    let is_malformed = chain(error).any(|cause| {
+        cause.downcast_ref::<io::Error>().is_some_and(|error| malformed.contains(&error.kind()))
+    });
+    if is_malformed { Broken::Malformed } else { Broken::Ended }
 }
 
 impl hyper::body::Body for RequestBody {

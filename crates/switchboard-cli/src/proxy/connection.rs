@@ -18,11 +18,12 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::Proxy;
 use super::quiet::Watched;
 
-/// How long a client may take for the head of a request: nginx's `client_header_timeout`.
+/// How long a client may take for the head of a request: nginx's `client_header_timeout`. For HTTP/1.1 it begins when the one before
+/// has been answered.
 const HEAD: Duration = Duration::from_secs(60);
 
-/// How long a connection may be without a request: nginx's `keepalive_timeout`.
-const KEEP_ALIVE: Duration = Duration::from_secs(75);
+/// How long a connection may be without a request. nginx's `keepalive_timeout` is 75 s, after the time for a head.
+const KEEP_ALIVE: Duration = HEAD;
 
 /// As long as others wait for a place: who keeps connections for later gives way to who wants one now.
 const KEEP_ALIVE_CROWDED: Duration = Duration::from_secs(1);
@@ -37,7 +38,11 @@ const GOODBYE: Duration = Duration::from_secs(5);
 pub(crate) const HEADERS: usize = 60 * 1024;
 
 /// Requests at a time on a connection of HTTP/2: what RFC 9113, section 6.5.2, calls a good minimum.
-const STREAMS: u32 = 100;
+pub(crate) const STREAMS: u32 = 100;
+
+/// What of an upload may wait until its instance takes it. The connection has room for as many as it has streams, so that none
+/// waits for another.
+const STREAM_WINDOW: u32 = 64 * 1024;
 
 /// When HTTP/2's clients are pinged, and how long they may take to answer: as hyper and gRPC have it for the latter.
 const PING: Duration = Duration::from_secs(60);
@@ -50,6 +55,7 @@ pub(crate) fn protocol() -> auto::Builder<TokioExecutor> {
     let mut http2 = builder.http2();
     http2.timer(TokioTimer::new()).keep_alive_interval(PING).keep_alive_timeout(PONG);
     http2.max_concurrent_streams(STREAMS);
+    http2.initial_stream_window_size(STREAM_WINDOW).initial_connection_window_size(STREAM_WINDOW * STREAMS);
     http2.max_header_list_size(u32::try_from(HEADERS).unwrap_or(u32::MAX));
     builder
 }
@@ -184,7 +190,7 @@ mod tests {
         };
         let (_crowd, mut waiting) = watch::channel(0);
         tokio::join!(busy, requests.quiet(&mut waiting));
-        assert_eq!(began.elapsed().as_secs(), 1050 + 75);
+        assert_eq!(began.elapsed().as_secs(), 1050 + 60);
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,5 +1,7 @@
 //! One request on its way to an instance, or to several until one answers.
 
+use std::convert::identity;
+use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,12 +11,12 @@ use hyper::header::{CONNECTION, HeaderValue, UPGRADE};
 use hyper::http::request::Parts;
 use hyper::upgrade::OnUpgrade;
 use hyper::{HeaderMap, Method, Request, Response, StatusCode, Version};
-use hyper_util::rt::TokioIo;
 use switchboard::client::{Attempt, Call, InFlight, Options, TimedOut};
 use switchboard::{InstanceId, ServiceName};
+use tokio::time::sleep;
 use tracing::Instrument as _;
 
-use super::body::{Answer, Body, Download, RequestBody, Upload};
+use super::body::{Answer, Body, Download, Received, RequestBody, Upload};
 use super::connection::{Busy, Client};
 use super::headers::{self, Came, Wants};
 use super::known::Service;
@@ -29,7 +31,7 @@ const UPLOAD: Duration = Duration::from_secs(60);
 /// What an attempt came to.
 enum Outcome {
     /// An answer; whether another instance may be asked instead.
-    Answer(Response<Incoming>, bool),
+    Answer(Response<Received>, bool),
     Nothing(Unanswered),
     Over(TimedOut),
 }
@@ -95,7 +97,7 @@ async fn run(
         };
         let id = attempt.instance().id().clone();
         let (outcome, spoken) = outgoing.send(proxy, &attempt).await;
-        let is_broken = outgoing.upload.as_ref().is_some_and(|upload| upload.is_broken());
+        let broken = outgoing.upload.as_ref().and_then(|upload| upload.broken());
         match outcome {
             Outcome::Answer(response, false) => {
                 let in_flight = call.answered(attempt);
@@ -112,9 +114,9 @@ async fn run(
                         .map_err(|problem| Failed(problem, Some(id)));
                 }
             }
-            Outcome::Nothing(_) if is_broken => {
+            Outcome::Nothing(_) if broken.is_some() => {
                 call.fail(attempt, None, "the request broke off");
-                return Err(Problem::broken_off().into());
+                return Err(Problem::broken_off(broken).into());
             }
             Outcome::Nothing(Unanswered { why, kind, reached, unsent }) => {
                 call.fail(attempt, kind, why);
@@ -177,16 +179,23 @@ impl Outgoing {
         *request.version_mut() = version;
         *request.headers_mut() = self.head.headers.clone();
         headers::want(request.headers_mut(), &self.wants, version);
-        let answer = proxy.upstreams.send(request, attempt.address(), &self.came.host);
         // An instance of HTTP/2 that takes nothing of a body has the time for its answer from then on.
         let mut quiet = Quiet::new(self.moved.clone(), self.limit);
-        let sent = async {
+        let late = async {
             tokio::select! {
                 () = sent => {}
                 () = quiet.over() => {}
             }
+            sleep(proxy.answer_timeout).await;
         };
-        let outcome = match attempt.wait(sent, answer).await {
+        let answer = async {
+            tokio::select! {
+                biased;
+                answer = proxy.upstreams.send(request, attempt.address(), &self.came.host) => Ok(answer),
+                () = late => Err(TimedOut::Try(proxy.answer_timeout)),
+            }
+        };
+        let outcome = match attempt.wait(pending(), answer).await.and_then(identity) {
             Ok(Ok(response)) => {
                 let may_move = self.may_repeat && is_retried(response.status());
                 Outcome::Answer(response, may_move)
@@ -202,7 +211,7 @@ impl Outgoing {
         self,
         proxy: &Proxy,
         service: &Arc<Service>,
-        mut response: Response<Incoming>,
+        mut response: Response<Received>,
         id: &InstanceId,
         in_flight: Option<InFlight>,
     ) -> Result<Response<Body>, Problem> {
@@ -217,7 +226,7 @@ impl Outgoing {
                 in_flight.finish(outcome);
                 None
             }
-            (Some(in_flight), None) if response.body().is_end_stream() && !self.is_grpc => {
+            (Some(in_flight), None) if response.body().incoming.is_end_stream() && !self.is_grpc => {
                 in_flight.finish(Ok(()));
                 None
             }
@@ -229,8 +238,8 @@ impl Outgoing {
         moved.again();
         let quiet = Quiet::new(moved, proxy.idle_timeout);
         let is_http2 = came.version == Version::HTTP_2;
-        Ok(response.map(|incoming| {
-            let answer = Answer { incoming, in_flight, is_grpc, upload };
+        Ok(response.map(|received| {
+            let answer = Answer { received, in_flight, is_grpc, upload };
             Body::Forwarded(Box::new(Download::new(answer, quiet, is_http2, busy)))
         }))
     }
@@ -240,7 +249,7 @@ impl Outgoing {
         self,
         proxy: &Proxy,
         service: &Arc<Service>,
-        mut response: Response<Incoming>,
+        mut response: Response<Received>,
         id: &InstanceId,
         in_flight: Option<InFlight>,
     ) -> Result<Response<Body>, Problem> {
@@ -254,7 +263,7 @@ impl Outgoing {
             async move {
                 let _held = (busy, service.measures.tunnel());
                 let (Ok(near), Ok(far)) = (near.await, far.await) else { return };
-                let passed = tunnel::pass(TokioIo::new(near), &mut TokioIo::new(far), limit).await;
+                let passed = tunnel::pass_upgraded(near, far, limit).await;
                 if let (Ok(()), Some(in_flight)) = (passed, in_flight) {
                     in_flight.finish(Ok(()));
                 }

@@ -20,6 +20,9 @@ const PROXY: HeaderName = HeaderName::from_static("proxy");
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+/// More has no request: Envoy's `max_headers_count`. hyper counts those of HTTP/1.1.
+const FIELDS: usize = 100;
+
 /// Says which instance has answered.
 const INSTANCE: HeaderName = HeaderName::from_static("switchboard-instance");
 
@@ -56,6 +59,14 @@ pub(crate) struct Wants {
 /// two lengths that differ, and of a length with a transfer coding keeps the coding and ends the connection after it (RFC 9112,
 /// section 6.3).
 pub(crate) fn check(headers: &HeaderMap) -> Result<(), Problem> {
+    if headers.len() > FIELDS {
+        return Err(Problem::new(
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            "http_request_error",
+            format!("the request has {} header fields", headers.len()),
+            format!("send no more than {FIELDS}"),
+        ));
+    }
     let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
     match (codings.next(), codings.next()) {
         (None, _) => Ok(()),
@@ -146,9 +157,18 @@ pub(crate) fn back(headers: &mut HeaderMap, version: Version, name: &str, instan
         // It says how long the body is (RFC 9112, section 6.3).
         headers.remove(CONTENT_LENGTH);
     }
+    if let Some(length) = one_length(headers) {
+        headers.insert(CONTENT_LENGTH, length);
+    }
     strip(headers);
     via(headers, version, name);
     say_instance(headers, instance);
+}
+
+/// The length that is said more than once, in lines or in a list (RFC 9110, section 8.6). hyper has seen that it is the same.
+fn one_length(headers: &HeaderMap) -> Option<HeaderValue> {
+    let first = headers.get(CONTENT_LENGTH)?.to_str().ok()?.split(',').next()?;
+    HeaderValue::from_str(first.trim()).ok()
 }
 
 /// Says which instance was called.
@@ -341,13 +361,14 @@ mod tests {
     }
 
     #[test]
-    fn a_coding_that_the_next_server_would_have_to_undo_is_refused() {
+    fn what_the_next_server_would_have_to_undo_or_count_is_refused() {
         let refused = |fields: &[(&'static str, &'static str)]| {
             check(&map(fields)).err().map(|problem| problem.status().as_u16())
         };
         assert_eq!(refused(&[("transfer-encoding", "Chunked")]), None);
         assert_eq!(refused(&[("content-length", "5")]), None);
         assert_eq!(refused(&[("transfer-encoding", "gzip, chunked")]), Some(501));
+        assert_eq!((refused(&[("x", "1"); 100]), refused(&[("x", "1"); 101])), (None, Some(431)));
         assert_eq!(refused(&[("transfer-encoding", "chunked"), ("transfer-encoding", "chunked")]), Some(501));
     }
 
@@ -359,6 +380,15 @@ mod tests {
         assert_eq!(all(&headers, "max-forwards"), ["0"]);
         assert!(!may_go_on(&Method::OPTIONS, &mut headers));
         assert!(may_go_on(&Method::OPTIONS, &mut map(&[("max-forwards", "x")])));
+    }
+
+    #[test]
+    fn a_length_is_said_once() {
+        for said in [&[("content-length", "3, 3")][..], &[("content-length", "3"); 2]] {
+            let mut headers = map(said);
+            back(&mut headers, Version::HTTP_11, "me", &InstanceId::new("w1").unwrap());
+            assert_eq!(all(&headers, "content-length"), ["3"], "{said:?}");
+        }
     }
 
     #[test]

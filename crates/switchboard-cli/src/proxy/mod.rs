@@ -9,6 +9,7 @@ mod body;
 mod connection;
 mod forward;
 mod headers;
+mod http2;
 mod known;
 mod measures;
 mod problem;
@@ -63,6 +64,7 @@ struct Proxy {
     hosts: HashMap<String, ServiceName>,
     key_header: Option<HeaderName>,
     connect_timeout: Duration,
+    answer_timeout: Duration,
     idle_timeout: Duration,
     /// Its name in `Via`, which no other proxy has.
     name: String,
@@ -85,6 +87,7 @@ pub(crate) async fn run(session: &Session, settings: &Settings) -> Result<ExitCo
         hosts: settings.hosts(),
         key_header: settings.key_header.clone(),
         connect_timeout: settings.connect_timeout,
+        answer_timeout: settings.answer_timeout,
         idle_timeout: settings.idle_timeout,
         name: format!("switchboard-{:08x}", fastrand::u32(..)),
         metrics: metrics.clone(),

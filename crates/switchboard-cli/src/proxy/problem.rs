@@ -7,7 +7,7 @@ use switchboard::client::NotCalled;
 use switchboard::selector::PickError;
 use switchboard::{Error, ServiceName};
 
-use super::body::Body;
+use super::body::{Body, Broken};
 use crate::failure::chain;
 
 /// RFC 9209: who in a chain of proxies could not do it, and why, for programs.
@@ -96,7 +96,10 @@ impl Problem {
     }
 
     /// The client's own body broke off.
-    pub(crate) fn broken_off() -> Self {
+    pub(crate) fn broken_off(how: Option<Broken>) -> Self {
+        if let Some(Broken::Malformed) = how {
+            return Self::bad_request("the chunks of the body are malformed");
+        }
         let text = "the body of the request broke off, or did not go on in time";
         Self::new(StatusCode::REQUEST_TIMEOUT, "http_request_error", text, "send it again")
     }

@@ -86,6 +86,10 @@ impl<S> Watched<S> {
         Self { moved: Some(moved), ..self }
     }
 
+    pub(crate) fn get_ref(&self) -> &S {
+        &self.stream
+    }
+
     fn moved(&mut self) {
         self.stuck = None;
         if let Some(moved) = &self.moved {

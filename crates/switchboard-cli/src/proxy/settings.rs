@@ -50,7 +50,7 @@ pub(crate) struct Settings {
     /// How long a connection to an instance may take to come about
     #[arg(long, value_name = "TIME", value_parser = duration, default_value = "3s")]
     pub(crate) connect_timeout: Duration,
-    /// How long an instance may take to begin to answer
+    /// How long an instance may take to begin to answer once it has the whole request
     #[arg(long, value_name = "TIME", value_parser = duration, default_value = "15s")]
     pub(crate) answer_timeout: Duration,
     /// How long a request may take, with all tries, until it begins to be answered [default: no limit]
@@ -126,10 +126,9 @@ impl Settings {
     }
 
     pub(crate) fn caller(&self, selector: Selector) -> Caller {
-        let options = Options::new().per_try_timeout(self.answer_timeout);
         let options = match self.request_timeout {
-            Some(timeout) => options.timeout(timeout),
-            None => options,
+            Some(timeout) => Options::new().timeout(timeout),
+            None => Options::new(),
         };
         Caller::new(selector).retry(Retry::new().most(self.retries)).options(options)
     }

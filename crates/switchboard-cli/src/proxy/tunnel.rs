@@ -5,11 +5,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::TokioIo;
+use hyper_util::server::conn::auto;
 use socket2::SockRef;
 use switchboard::ServiceName;
 use switchboard::client::{InFlight, Options};
 use switchboard::selector::FailureKind;
-use tokio::io::{AsyncRead, AsyncWrite, copy_bidirectional};
+use tokio::io::{AsyncWriteExt as _, copy_bidirectional};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tracing::Instrument as _;
@@ -19,20 +22,43 @@ use super::connection::WRITE;
 use super::problem::Problem;
 use super::quiet::{Moved, Quiet, Watched};
 
-/// Passes bytes on, both ways, until both ends are done, one breaks, or nothing has moved for so long.
+/// Passes bytes on, both ways, until both ends are done, one breaks, or nothing has moved for so long. What has not ended well on
+/// one side does not end well on the other (RFC 9293, section 3.10.7: a reset).
 pub(crate) async fn pass(
-    near: impl AsyncRead + AsyncWrite + Unpin,
-    far: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    near: Watched<TcpStream>,
+    mut far: Watched<TcpStream>,
     limit: Duration,
 ) -> io::Result<()> {
     let moved = Moved::now();
     let mut quiet = Quiet::new(moved.clone(), limit);
     // Each byte passes through it once, whichever way it goes.
-    let mut near = Watched::new(near, WRITE).telling(moved);
-    tokio::select! {
-        passed = copy_bidirectional(&mut near, far) => passed.map(drop),
+    let mut near = near.telling(moved);
+    let passed = tokio::select! {
+        passed = copy_bidirectional(&mut near, &mut far) => passed.map(drop),
         () = quiet.over() => Err(io::ErrorKind::TimedOut.into()),
+    };
+    if passed.is_err() {
+        reset(near.get_ref());
+        reset(far.get_ref());
     }
+    passed
+}
+
+/// The same for two connections that spoke HTTP/1.1 before, with what had come already.
+pub(crate) async fn pass_upgraded(near: Upgraded, far: Upgraded, limit: Duration) -> io::Result<()> {
+    type Io = TokioIo<Watched<TcpStream>>;
+    let (Ok(near), Ok(far)) = (auto::upgrade::downcast::<Io>(near), far.downcast::<Io>()) else {
+        return Err(io::Error::other("not a connection of the proxy's own"));
+    };
+    let (mut at_near, mut at_far) = (near.io.into_inner(), far.io.into_inner());
+    at_far.write_all(&near.read_buf).await?;
+    at_near.write_all(&far.read_buf).await?;
+    pass(at_near, at_far, limit).await
+}
+
+/// Closing it tells the other end that it was not the end.
+fn reset(stream: &TcpStream) {
+    let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
 }
 
 /// Serves a connection that is for `service`.
@@ -41,18 +67,18 @@ pub(crate) async fn serve(proxy: Arc<Proxy>, service: ServiceName, near: TcpStre
         Ok(known) => reach(&proxy, &service).await.map(|reached| (known, reached)),
         Err(problem) => Err(problem),
     };
-    let (known, (mut far, in_flight)) = match reached {
+    let (known, (far, in_flight)) = match reached {
         Ok(reached) => reached,
         Err(problem) => {
             tracing::warn!(%service, %peer, "{}", problem.text());
             // A client must not take this for a server that has nothing to say.
-            let _ = SockRef::from(&near).set_linger(Some(Duration::ZERO));
+            reset(&near);
             return;
         }
     };
     let _tunnel = known.measures.tunnel();
     let _ = near.set_nodelay(true);
-    match pass(near, &mut far, proxy.idle_timeout).await {
+    match pass(Watched::new(near, WRITE), far, proxy.idle_timeout).await {
         Ok(()) => in_flight.finish(Ok(())),
         // Whose fault it is nobody knows.
         Err(error) => tracing::debug!(%service, %peer, %error, "a connection broke"),

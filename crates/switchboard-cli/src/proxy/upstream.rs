@@ -1,28 +1,25 @@
 //! The instances' side: connections, and what an answer or its absence says of an instance.
 
-use std::collections::HashMap;
 use std::error::Error as StdError;
 use std::io;
 use std::pin::Pin;
-use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures::FutureExt as _;
-use hyper::body::Incoming;
 use hyper::http::uri::{Authority, PathAndQuery, Scheme};
 use hyper::{HeaderMap, Request, Response, StatusCode, Uri, Version};
+use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::client::legacy::{Builder, Client, Error};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use switchboard::selector::FailureKind;
 use switchboard::{Address, Instance, metadata_keys};
 use tokio::net::TcpStream;
-use tokio::time::Instant;
 use tower_service::Service;
 
-use super::body::RequestBody;
+use super::body::{Received, RequestBody};
 use super::connection::{HEADERS, WRITE};
+use super::http2;
 use super::quiet::Watched;
 use crate::output;
 
@@ -30,34 +27,20 @@ use crate::output;
 /// moment may not send again.
 const IDLE: Duration = Duration::from_secs(4);
 
-/// Of HTTP/2, which tells in time that a connection ends.
-const IDLE_HTTP2: Duration = Duration::from_secs(3600);
-
 /// Unused connections to one instance; nginx's manual keeps fewer, but for a process with fewer clients.
 const IDLE_CONNECTIONS: usize = 256;
 
 /// TCP's own probes, as the gRPC client of the libraries has them: a host that is gone shows.
 const PROBE: Duration = Duration::from_secs(15);
 
-/// gRPC's servers close a connection that pings more often than every 5 min (gRPC A8).
-const PING: Duration = Duration::from_secs(310);
-const PONG: Duration = Duration::from_secs(20);
-
 /// What speaks to instances.
 pub(crate) struct Upstreams {
     http1: Client<Connector, RequestBody>,
-    /// The name that was asked for is in the request's target, so each address has a client of its own.
-    http2: Mutex<HashMap<Address, Http2>>,
-    connector: HttpConnector,
-}
-
-struct Http2 {
-    client: Client<Connector, RequestBody>,
-    used: Instant,
+    http2: http2::Connections,
 }
 
 /// Why there is no answer.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Unanswered {
     pub(crate) why: String,
     /// `None` for what is not the instance's fault.
@@ -75,9 +58,11 @@ impl Upstreams {
         connector.set_keepalive(Some(PROBE));
         connector.set_keepalive_interval(Some(PROBE / 3));
         connector.set_keepalive_retries(Some(3));
-        let http = Connector { http: connector.clone(), to: None };
-        let http1 = builder(IDLE).http1_max_buf_size(HEADERS).build(http);
-        Self { http1, http2: Mutex::default(), connector }
+        let mut builder = Client::builder(TokioExecutor::new());
+        builder.timer(TokioTimer::new()).pool_timer(TokioTimer::new());
+        builder.pool_idle_timeout(IDLE).pool_max_idle_per_host(IDLE_CONNECTIONS).set_host(false);
+        let http1 = builder.http1_max_buf_size(HEADERS).build(Connector(connector.clone()));
+        Self { http1, http2: http2::Connections::new(connector, connect_timeout) }
     }
 
     /// Sends a request to where an instance is, and waits for the head of its answer.
@@ -86,42 +71,22 @@ impl Upstreams {
         mut request: Request<RequestBody>,
         address: &Address,
         host: &Authority,
-    ) -> Result<Response<Incoming>, Unanswered> {
+    ) -> Result<Response<Received>, Unanswered> {
         let path = request.uri().path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
         let place = uri(address, path.clone())?;
-        let client = if request.version() == Version::HTTP_2 {
+        if request.version() == Version::HTTP_2 {
             let target = Uri::builder().scheme(Scheme::HTTP).authority(host.clone()).path_and_query(path);
             *request.uri_mut() = target.build().map_err(|error| Unanswered::own(&error))?;
-            self.http2(address, place)
-        } else {
-            *request.uri_mut() = place;
-            self.http1.clone()
-        };
-        client.request(request).await.map_err(|error| Unanswered::of(&error))
-    }
-
-    fn http2(&self, address: &Address, place: Uri) -> Client<Connector, RequestBody> {
-        let mut clients = self.http2.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = clients.get_mut(address) {
-            known.used = Instant::now();
-            return known.client.clone();
+            let (response, stream) = Box::pin(self.http2.send(request, address, &place)).await?;
+            return Ok(response.map(|incoming| Received { incoming, _stream: Some(stream) }));
         }
-        clients.retain(|_, known| known.used.elapsed() < IDLE_HTTP2);
-        let connector = Connector { http: self.connector.clone(), to: Some(place) };
-        let mut builder = builder(IDLE_HTTP2);
-        builder.http2_only(true).http2_keep_alive_interval(PING).http2_keep_alive_timeout(PONG);
-        builder.http2_max_header_list_size(u32::try_from(HEADERS).unwrap_or(u32::MAX));
-        let client: Client<Connector, RequestBody> = builder.build(connector);
-        clients.insert(address.clone(), Http2 { client: client.clone(), used: Instant::now() });
-        client
+        *request.uri_mut() = place;
+        let answer = self.http1.request(request).await;
+        let response = answer.map_err(|error| {
+            if error.is_connect() { Unanswered::unconnected(&error) } else { Unanswered::of(&error, false) }
+        })?;
+        Ok(response.map(|incoming| Received { incoming, _stream: None }))
     }
-}
-
-fn builder(idle: Duration) -> Builder {
-    let mut builder = Client::builder(TokioExecutor::new());
-    builder.timer(TokioTimer::new()).pool_timer(TokioTimer::new());
-    builder.pool_idle_timeout(idle).pool_max_idle_per_host(IDLE_CONNECTIONS).set_host(false);
-    builder
 }
 
 fn uri(address: &Address, path: PathAndQuery) -> Result<Uri, Unanswered> {
@@ -159,19 +124,28 @@ pub(crate) fn judge(headers: &HeaderMap) -> Option<Result<(), FailureKind>> {
 }
 
 impl Unanswered {
-    fn of(error: &Error) -> Self {
+    /// There is no connection.
+    pub(crate) fn unconnected(error: &(dyn StdError + 'static)) -> Self {
         let root = root(error);
-        if error.is_connect() {
-            // No free file or port is trouble of this process.
-            let own = root.downcast_ref::<io::Error>().is_some_and(is_own);
-            let kind = (!own).then_some(FailureKind::Connection);
-            return Self { why: format!("cannot connect: {root}"), kind, reached: false, unsent: true };
-        }
+        // No free file or port is trouble of this process.
+        let own = root.downcast_ref::<io::Error>().is_some_and(is_own);
+        let kind = (!own).then_some(FailureKind::Connection);
+        Self { why: format!("cannot connect: {root}"), kind, reached: false, unsent: true }
+    }
+
+    /// There is one, on which nothing can be said.
+    pub(crate) fn speechless(why: String) -> Self {
+        Self { why, kind: Some(FailureKind::Connection), reached: true, unsent: true }
+    }
+
+    /// The connection broke, or the instance refused; `unsent` when it cannot have seen the request.
+    pub(crate) fn of(error: &(dyn StdError + 'static), unsent: bool) -> Self {
         let refused = is_refused(error);
         let canceled = chain(error)
             .any(|cause| cause.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_canceled));
         let kind = if refused { FailureKind::Response } else { FailureKind::Connection };
-        Self { why: root.to_string(), kind: Some(kind), reached: true, unsent: refused || canceled }
+        let why = root(error).to_string();
+        Self { why, kind: Some(kind), reached: true, unsent: unsent || refused || canceled }
     }
 
     /// The request cannot be said to the instance.
@@ -193,7 +167,7 @@ pub(crate) fn is_own(_: &io::Error) -> bool {
 }
 
 /// Whether the server says that it has not worked on the request (RFC 9113, section 8.7).
-fn is_refused(error: &Error) -> bool {
+fn is_refused(error: &(dyn StdError + 'static)) -> bool {
     chain(error).any(|cause| {
         cause.downcast_ref::<h2::Error>().is_some_and(|error| {
             let reset = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
@@ -202,21 +176,19 @@ fn is_refused(error: &Error) -> bool {
     })
 }
 
-fn chain<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
+pub(crate) fn chain<'a>(
+    error: &'a (dyn StdError + 'static),
+) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
     std::iter::successors(Some(error), |&error| error.source())
 }
 
 /// What is behind an error, which those around it say in more general words.
-fn root<'a>(error: &'a (dyn StdError + 'static)) -> &'a (dyn StdError + 'static) {
+pub(crate) fn root<'a>(error: &'a (dyn StdError + 'static)) -> &'a (dyn StdError + 'static) {
     chain(error).last().unwrap_or(error)
 }
 
-/// Connects to where a URI says, or to one place whatever it says.
 #[derive(Clone)]
-struct Connector {
-    http: HttpConnector,
-    to: Option<Uri>,
-}
+struct Connector(HttpConnector);
 
 impl Service<Uri> for Connector {
     type Response = TokioIo<Watched<TcpStream>>;
@@ -224,11 +196,11 @@ impl Service<Uri> for Connector {
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        self.http.poll_ready(cx)
+        self.0.poll_ready(cx)
     }
 
     fn call(&mut self, target: Uri) -> Self::Future {
-        let connecting = self.http.call(self.to.clone().unwrap_or(target));
+        let connecting = self.0.call(target);
         connecting.map(|stream| Ok(TokioIo::new(Watched::new(stream?.into_inner(), WRITE)))).boxed()
     }
 }

@@ -17,6 +17,7 @@ mod operate;
 mod prometheus;
 mod proxy;
 mod proxy_hostile;
+mod proxy_http2;
 mod proxy_rolling;
 mod proxy_streams;
 mod readable;

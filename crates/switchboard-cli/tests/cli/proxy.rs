@@ -1,11 +1,12 @@
 //! `proxy`: hosts, instances that fail, limits, the end.
 
 use std::io::{ErrorKind, Read as _, Write as _};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
+use socket2::SockRef;
 
 use crate::support::agent::Agent;
 use crate::support::http::{answering, connect, exchange, get, head, ok, request, server};
@@ -158,6 +159,21 @@ fn one_that_hangs_costs_its_time_and_no_more() {
 }
 
 #[test]
+fn the_time_for_an_answer_begins_when_all_was_sent() {
+    let proxy = Proxy::start(&["--answer-timeout", "300ms"]);
+    let length = |_: &str, body: &[u8]| ok(&body.len().to_string());
+    let _web = proxy.register("web", "w1", answering(length), &[]);
+    let mut client = connect(proxy.port);
+    client.write_all(b"POST / HTTP/1.1\r\nhost: web.localhost\r\ncontent-length: 30\r\n\r\n").unwrap();
+    for _ in 0..3 {
+        std::thread::sleep(Duration::from_millis(300));
+        client.write_all(&[b'a'; 10]).unwrap();
+    }
+    let (head, _) = request(&mut client).unwrap().unwrap();
+    assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+}
+
+#[test]
 fn a_client_that_goes_ends_its_call() {
     let proxy = Proxy::start(&[]);
     let (events, told) = channel();
@@ -286,6 +302,59 @@ fn a_connection_of_whatever_kind_goes_to_a_service_by_its_port() {
     }
     let mut nobody = connect(proxy.tcp[1]);
     assert!(nobody.read(&mut [0]).is_err(), "a reset, not an end");
+}
+
+#[test]
+fn an_end_that_is_none_is_passed_on_as_such() {
+    let proxy = Proxy::start(&["--tcp", "0=raw"]);
+    let (events, told) = channel();
+    let port = server(move |mut stream| {
+        let mut first = [0];
+        stream.read_exact(&mut first).unwrap();
+        let is_upgrade = first == *b"G";
+        if is_upgrade {
+            head(&mut stream).unwrap();
+            stream
+                .write_all(b"HTTP/1.1 101 Switching\r\nupgrade: raw\r\nconnection: upgrade\r\n\r\n")
+                .unwrap();
+            stream.read_exact(&mut first).unwrap();
+        }
+        stream.write_all(b"part").unwrap();
+        match first {
+            // Closing breaks the connection.
+            [b'b'] => SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap(),
+            _ => events.send(stream.read(&mut first).map_err(|error| error.kind())).unwrap(),
+        }
+    });
+    let _raw = proxy.register("raw", "r1", port, &[]);
+    let mut by_tcp = || connect(proxy.tcp[0]);
+    let mut by_upgrade = || {
+        let mut client = connect(proxy.port);
+        let ask = b"GET / HTTP/1.1\r\nhost: raw.localhost\r\nupgrade: raw\r\nconnection: upgrade\r\n\r\n";
+        client.write_all(ask).unwrap();
+        assert!(head(&mut client).unwrap().unwrap().starts_with("HTTP/1.1 101"));
+        client
+    };
+    for begin in [&mut by_tcp as &mut dyn FnMut() -> TcpStream, &mut by_upgrade] {
+        let mut client = begin();
+        client.write_all(b"b").unwrap();
+        let mut said = Vec::new();
+        let broken = client.read_to_end(&mut said).map_err(|error| error.kind());
+        assert_eq!(broken, Err(ErrorKind::ConnectionReset), "{said:?}");
+
+        let mut client = begin();
+        client.write_all(b"e").unwrap();
+        client.read_exact(&mut [0; 4]).unwrap();
+        SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
+        drop(client);
+        assert_eq!(told.recv_timeout(LIMIT).unwrap(), Err(ErrorKind::ConnectionReset));
+
+        let mut client = begin();
+        client.write_all(b"e").unwrap();
+        client.read_exact(&mut [0; 4]).unwrap();
+        client.shutdown(std::net::Shutdown::Write).unwrap();
+        assert_eq!(told.recv_timeout(LIMIT).unwrap(), Ok(0), "an end is one");
+    }
 }
 
 #[test]
