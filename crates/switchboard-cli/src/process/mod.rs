@@ -10,16 +10,54 @@ mod system;
 use std::ffi::OsString;
 use std::io;
 use std::process::ExitStatus;
+use std::time::Duration;
 
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::{Child, Command};
+use tokio::time::Instant;
 
-pub(crate) use system::{Signal, Signals, asks_to_end, exit_code, shell, shell_with_input};
+pub(crate) use system::{Signal, asks_to_end, exit_code, shell, shell_with_input};
+
+/// Signals that come so soon after one that asked to end ask for nothing more. coreutils' `timeout` sends one to its program and
+/// another to the group that the program is in; nobody presses Ctrl-C twice as fast.
+const AT_ONCE: Duration = Duration::from_millis(200);
+
+/// The signals that are waited for; from its making on they no longer end this process.
+#[derive(Debug)]
+pub(crate) struct Signals {
+    system: system::Signals,
+    asked: Asked,
+}
 
 impl Signals {
-    /// Waits for one that asks to end.
+    pub(crate) fn new() -> io::Result<Self> {
+        Ok(Self { system: system::Signals::new()?, asked: Asked::default() })
+    }
+
+    /// Waits for any.
+    pub(crate) async fn next(&mut self) -> Signal {
+        self.system.next().await
+    }
+
+    /// Waits until somebody asks to end, once more if that was asked for before.
     pub(crate) async fn end(&mut self) {
-        while !asks_to_end(self.next().await) {}
+        while !(asks_to_end(self.next().await) && self.asked.anew()) {}
+    }
+}
+
+/// When it was asked to end.
+#[derive(Debug, Default)]
+struct Asked(Option<Instant>);
+
+impl Asked {
+    /// Takes a signal down, and says whether it is more than the echo of the one before.
+    fn anew(&mut self) -> bool {
+        let now = Instant::now();
+        let anew = self.0.is_none_or(|before| now.duration_since(before) >= AT_ONCE);
+        if anew {
+            self.0 = Some(now);
+        }
+        anew
     }
 }
 
@@ -67,7 +105,6 @@ async fn feed(child: &mut Child, input: Vec<u8>) -> io::Result<ExitStatus> {
 #[cfg(test)]
 mod tests {
     use std::io::Read as _;
-    use std::time::Duration;
 
     use tokio::io::AsyncReadExt as _;
     use tokio::net::TcpListener;
@@ -76,6 +113,20 @@ mod tests {
     use super::*;
 
     const LIMIT: Duration = Duration::from_secs(60);
+
+    #[tokio::test(start_paused = true)]
+    async fn signals_at_once_ask_once_and_a_later_one_again() {
+        let mut asked = Asked::default();
+        assert!(asked.anew());
+        // That they go on for a while does not make them one.
+        for echo in [0, 1, 198] {
+            tokio::time::advance(Duration::from_millis(echo)).await;
+            assert!(!asked.anew(), "{echo} ms later");
+        }
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert!(asked.anew(), "somebody is impatient");
+        assert!(!asked.anew());
+    }
 
     /// No test by itself: it holds a connection until it is killed, or the other end goes.
     #[test]

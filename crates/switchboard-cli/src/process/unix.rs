@@ -8,9 +8,9 @@ use rustix::process::{Pid, getpgrp, kill_process, kill_process_group};
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{Signal as Stream, SignalKind, signal};
 
-/// The signals that are waited for; from its making on they no longer end this process.
+/// The system's part of [`Signals`](super::Signals).
 #[derive(Debug)]
-pub(crate) struct Signals {
+pub(super) struct Signals {
     interrupt: Stream,
     terminate: Stream,
     hangup: Stream,
@@ -20,7 +20,7 @@ pub(crate) struct Signals {
 }
 
 impl Signals {
-    pub(crate) fn new() -> io::Result<Self> {
+    pub(super) fn new() -> io::Result<Self> {
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
@@ -31,7 +31,7 @@ impl Signals {
         })
     }
 
-    pub(crate) async fn next(&mut self) -> Signal {
+    pub(super) async fn next(&mut self) -> Signal {
         tokio::select! {
             _ = self.interrupt.recv() => Signal::INT,
             _ = self.terminate.recv() => Signal::TERM,

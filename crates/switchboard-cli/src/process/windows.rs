@@ -13,11 +13,11 @@ use tokio::signal::windows::{
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Signal;
 
-/// The signals that are waited for; from its making on they no longer end this process.
+/// The system's part of [`Signals`](super::Signals).
 ///
-/// That is, not by themselves: after the closing of the window and logging off Windows waits 5 s.
+/// They end this process no longer by themselves, but after the closing of the window and logging off Windows waits 5 s.
 #[derive(Debug)]
-pub(crate) struct Signals {
+pub(super) struct Signals {
     interrupt: CtrlC,
     stop: CtrlBreak,
     close: CtrlClose,
@@ -26,7 +26,7 @@ pub(crate) struct Signals {
 }
 
 impl Signals {
-    pub(crate) fn new() -> io::Result<Self> {
+    pub(super) fn new() -> io::Result<Self> {
         Ok(Self {
             interrupt: ctrl_c()?,
             stop: ctrl_break()?,
@@ -36,7 +36,7 @@ impl Signals {
         })
     }
 
-    pub(crate) async fn next(&mut self) -> Signal {
+    pub(super) async fn next(&mut self) -> Signal {
         tokio::select! {
             _ = self.interrupt.recv() => Signal,
             _ = self.stop.recv() => Signal,

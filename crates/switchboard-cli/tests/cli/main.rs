@@ -25,6 +25,7 @@ mod render;
 mod run;
 mod serve;
 mod several;
+mod signals;
 mod support;
 mod terminal;
 mod top;
