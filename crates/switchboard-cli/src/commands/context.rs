@@ -20,30 +20,66 @@ pub(crate) fn run(global: &Global, args: &args::Context) -> Result<ExitCode, Fai
     let mut contexts = Contexts::load()?;
     match &args.action {
         ContextAction::List => list(global, &contexts)?,
-        ContextAction::Current => match contexts.current() {
-            Some(name) => output::line(Look::Plain, &output::clean(name))?,
-            None => {
-                return Err(Failure::failed("there is no current context; `switchboard context use NAME`"));
-            }
-        },
-        ContextAction::Use { name } => contexts.make_current(name)?,
+        ContextAction::Current => current(global, &contexts)?,
+        ContextAction::Use { name } => {
+            contexts.make_current(name)?;
+            done(global, "current", name, &format!("switched to context {name:?}"))?;
+        }
         ContextAction::Set { name, url } => {
             // What is wrong with it shows now, and not when it is needed.
             check(url)?;
             contexts.set(name, url)?;
+            done(global, "set", name, &format!("set context {name:?} to {}", without_credentials(url)))?;
         }
-        ContextAction::Delete { name } => contexts.delete(name)?,
+        ContextAction::Delete { name } => {
+            let was_current = contexts.current() == Some(name);
+            contexts.delete(name)?;
+            let none = if was_current { ", and no context is the current one now" } else { "" };
+            done(global, "deleted", name, &format!("deleted context {name:?}{none}"))?;
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn list(global: &Global, contexts: &Contexts) -> Result<(), Failure> {
-    let row = |(name, url): (&str, Option<&str>)| Row {
+/// What was done to a context.
+#[derive(Serialize)]
+struct Done<'a> {
+    status: &'a str,
+    name: &'a str,
+}
+
+fn done(global: &Global, status: &str, name: &str, text: &str) -> Result<(), Failure> {
+    if global.json {
+        output::json(&Done { status, name })?;
+    } else {
+        output::line(Look::Good, &output::clean(text))?;
+    }
+    Ok(())
+}
+
+fn rows(contexts: &Contexts) -> impl Iterator<Item = Row> {
+    contexts.all().map(|(name, url)| Row {
         name: name.into(),
         registry: url.map(without_credentials),
         current: contexts.current() == Some(name),
+    })
+}
+
+fn current(global: &Global, contexts: &Contexts) -> Result<(), Failure> {
+    let Some(name) = contexts.current() else {
+        return Err(Failure::failed("there is no current context; `switchboard context use NAME`"));
     };
-    let rows: Vec<Row> = contexts.all().map(row).collect();
+    if global.json {
+        let row = rows(contexts).find(|row| row.current);
+        output::json(&row.unwrap_or_else(|| Row { name: name.into(), registry: None, current: true }))?;
+    } else {
+        output::line(Look::Plain, &output::clean(name))?;
+    }
+    Ok(())
+}
+
+fn list(global: &Global, contexts: &Contexts) -> Result<(), Failure> {
+    let rows: Vec<Row> = rows(contexts).collect();
     if global.json {
         output::json(&rows)?;
     } else if rows.is_empty() {

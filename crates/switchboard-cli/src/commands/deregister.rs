@@ -9,8 +9,8 @@ use tokio::time::timeout;
 
 use crate::args;
 use crate::commands::describe::unknown;
+use crate::commands::done;
 use crate::failure::Failure;
-use crate::output::{self, Look};
 use crate::session::{Session, spinning};
 
 /// So long it may take until it shows that an instance has gone.
@@ -22,6 +22,7 @@ pub(crate) async fn run(session: &Session, args: &args::Deregister) -> Result<Ex
     let found = session.limited("lookup", registry.lookup(&args.service)).await?;
     if found.get(&args.id).is_none() {
         if args.ignore_not_found {
+            done::say(session, &key, "not found", "")?;
             return Ok(ExitCode::SUCCESS);
         }
         return Err(unknown(&found, args.id.as_str(), &registry.to_string()));
@@ -34,7 +35,7 @@ pub(crate) async fn run(session: &Session, args: &args::Deregister) -> Result<Ex
             "{key} is still at {registry}: the program that registered it goes on doing so; end that one"
         )));
     }
-    output::line(Look::Good, &output::clean(&format!("deregistered {key}")))?;
+    done::say(session, &key, "deregistered", &format!("deregistered {key}"))?;
     Ok(ExitCode::SUCCESS)
 }
 

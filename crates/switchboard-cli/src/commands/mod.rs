@@ -4,6 +4,7 @@ pub(crate) mod call;
 pub(crate) mod context;
 pub(crate) mod deregister;
 pub(crate) mod describe;
+pub(crate) mod done;
 pub(crate) mod generate;
 pub(crate) mod instances;
 pub(crate) mod maintenance;

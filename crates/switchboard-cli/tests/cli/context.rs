@@ -16,25 +16,30 @@ fn contexts_are_set_used_listed_and_deleted() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("below/config.toml");
     let run = |arguments: &[&str]| with(&file, "", arguments);
-    let silent = |arguments: &[&str]| {
-        let said = run(arguments);
-        assert_eq!((said.code, said.out.as_str(), said.err.as_str()), (Some(0), "", ""), "{arguments:?}");
+    let says = |arguments: &[&str], text: &str| {
+        let said = run(&[&["context"], arguments].concat());
+        assert_eq!((said.code, said.out.trim_end(), said.err.as_str()), (Some(0), text, ""), "{arguments:?}");
     };
     assert_eq!(run(&["context", "list", "--json"]).out, "[]\n");
-    silent(&["context", "set", "prod", "consul://127.0.0.1:1?token=hunter2"]);
+    let secret = "consul://127.0.0.1:1?token=hunter2";
+    says(&["set", "prod", secret], "set context \"prod\" to consul://127.0.0.1:1?token=…");
     assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600, "it may hold a token");
     // What people have written there stays.
     let text = fs::read_to_string(&file).unwrap();
     fs::write(&file, format!("# mine\n{text}\n[others]\nkey = 1\n")).unwrap();
-    silent(&["context", "set", "test", "memory:test"]);
-    silent(&["context", "set", "old", "mdns:"]);
-    silent(&["context", "delete", "old"]);
-    silent(&["context", "use", "test"]);
+    says(&["set", "test", "memory:test"], "set context \"test\" to memory:test");
+    says(&["set", "old", "mdns:", "--json"], r#"{"status":"set","name":"old"}"#);
+    says(&["delete", "old"], "deleted context \"old\"");
+    says(&["use", "prod", "--json"], r#"{"status":"current","name":"prod"}"#);
+    says(&["use", "test"], "switched to context \"test\"");
     golden("context.toml", &fs::read_to_string(&file).unwrap(), &[]);
     golden("context.txt", &run(&["context", "list"]).out, &[]);
     golden("context.json", &run(&["context", "list", "--json"]).out, &[]);
-    assert_eq!(run(&["context", "current"]).out, "test\n");
-    silent(&["context", "delete", "test"]);
+    says(&["current"], "test");
+    says(&["current", "--json"], r#"{"name":"test","registry":"memory:test","current":true}"#);
+    let deleted = "deleted context \"test\", and no context is the current one now";
+    says(&["delete", "test"], deleted);
+    says(&["delete", "prod", "--json"], r#"{"status":"deleted","name":"prod"}"#);
     assert_eq!(run(&["context", "current"]).code, Some(1), "what was the current one is gone");
 }
 

@@ -22,20 +22,34 @@ fn an_instance_is_taken_out_of_use_and_back_and_removed() {
         said.out.contains("maintenance") && said.out.contains("Service Maintenance Mode: a new disk")
     });
     assert_eq!(run(&at, &["wait", "web", "--timeout", "500ms"]).code, Some(1), "clients leave it alone");
+    let json = run(&at, &["maintenance", "on", "web", "w1", "--json"]);
+    assert_eq!(json.out, "{\"status\":\"in maintenance\",\"service\":\"web\",\"id\":\"w1\"}\n");
     let off = run(&at, &["maintenance", "off", "web", "w1"]);
     assert_eq!((off.code, off.out.as_str()), (Some(0), "web/w1 is out of maintenance\n"), "{off:?}");
     assert_eq!(run(&at, &["wait", "web", "w1"]).code, Some(0));
 
-    let wrong = run(&at, &["deregister", "web", "w2"]);
     let why = format!("switchboard: no web/w2 at {at}; there are: w1\n");
-    assert_eq!((wrong.code, wrong.err), (Some(1), why));
+    for command in [&["deregister", "web", "w2"][..], &["maintenance", "on", "web", "w2"]] {
+        let wrong = run(&at, command);
+        assert_eq!((wrong.code, &wrong.err), (Some(1), &why), "{command:?}");
+    }
     assert_eq!(run(&at, &["deregister", "web", "w2", "--ignore-not-found"]).code, Some(0));
     let gone = run(&at, &["deregister", "web", "w1"]);
     assert_eq!((gone.code, gone.out.as_str()), (Some(0), "deregistered web/w1\n"), "{gone:?}");
     assert_eq!(run(&at, &["instances", "web", "--json"]).out, "[]\n");
-    let wrong = run(&at, &["maintenance", "on", "web", "w1"]);
-    assert_eq!(wrong.code, Some(2));
-    assert!(wrong.err.contains("instance web/w1: is not registered"), "{wrong:?}");
+    agent.put("/v1/agent/service/register", body);
+    until(&at, &["instances", "web"], |said| said.out.contains("passing"));
+    let gone = run(&at, &["deregister", "web", "w1", "--json"]);
+    assert_eq!(gone.out, "{\"status\":\"deregistered\",\"service\":\"web\",\"id\":\"w1\"}\n", "{gone:?}");
+}
+
+#[test]
+fn what_was_not_there_to_be_deregistered_is_said_in_json_alone() {
+    let gone = run("memory:", &["deregister", "a", "1", "--ignore-not-found", "--json"]);
+    let json = "{\"status\":\"not found\",\"service\":\"a\",\"id\":\"1\"}\n";
+    assert_eq!((gone.code, gone.out.as_str(), gone.err.as_str()), (Some(0), json, ""));
+    let gone = run("memory:", &["deregister", "a", "1", "--ignore-not-found"]);
+    assert_eq!((gone.code, gone.out.as_str(), gone.err.as_str()), (Some(0), "", ""));
 }
 
 #[test]
