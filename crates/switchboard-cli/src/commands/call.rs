@@ -1,11 +1,14 @@
 //! `call`: an HTTP request to a picked instance, with curl's habits.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::Path;
 use std::process::ExitCode;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use reqwest::redirect::Policy;
 use reqwest::{Client, Method, Response, Url};
@@ -34,8 +37,26 @@ struct Answer<'a> {
     id: &'a str,
     address: String,
     status: u16,
-    headers: BTreeMap<&'a str, String>,
-    body: String,
+    /// A list each: one may come several times, and cookies cannot be joined (RFC 9110 §5.3).
+    headers: BTreeMap<&'a str, Vec<Cow<'a, str>>>,
+    #[serde(flatten)]
+    body: Body,
+}
+
+#[derive(Serialize)]
+enum Body {
+    #[serde(rename = "body")]
+    Text(String),
+    /// What is no UTF-8.
+    #[serde(rename = "body_base64")]
+    Bytes(String),
+}
+
+impl From<Vec<u8>> for Body {
+    fn from(bytes: Vec<u8>) -> Self {
+        String::from_utf8(bytes)
+            .map_or_else(|error| Self::Bytes(BASE64_STANDARD.encode(error.as_bytes())), Self::Text)
+    }
 }
 
 pub(crate) async fn run(session: &Session, args: &args::Call) -> Result<ExitCode, Failure> {
@@ -222,13 +243,9 @@ async fn json(instance: &Instance, mut response: Response) -> Result<(), Failure
         }
         body.extend_from_slice(&chunk);
     }
-    let mut headers = BTreeMap::new();
+    let mut headers: BTreeMap<_, Vec<_>> = BTreeMap::new();
     for (name, value) in response.headers() {
-        headers
-            .entry(name.as_str())
-            .and_modify(|all: &mut String| all.push_str(", "))
-            .or_default()
-            .push_str(&shown(value));
+        headers.entry(name.as_str()).or_default().push(String::from_utf8_lossy(value.as_bytes()));
     }
     output::json(&Answer {
         service: instance.service().as_str(),
@@ -236,7 +253,7 @@ async fn json(instance: &Instance, mut response: Response) -> Result<(), Failure
         address: instance.address().to_string(),
         status: response.status().as_u16(),
         headers,
-        body: String::from_utf8_lossy(&body).into_owned(),
+        body: body.into(),
     })?;
     Ok(())
 }

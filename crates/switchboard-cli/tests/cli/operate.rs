@@ -53,6 +53,37 @@ fn what_was_not_there_to_be_deregistered_is_said_in_json_alone() {
 }
 
 #[test]
+fn call_tells_each_header_by_itself_and_marks_a_body_that_is_no_text() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for mut caller in listener.incoming().map_while(Result::ok) {
+            let mut bytes = [0; 4096];
+            let count = caller.read(&mut bytes).unwrap_or(0);
+            let text = String::from_utf8_lossy(&bytes[..count]).starts_with("GET /text ");
+            let body: &[u8] = if text { "é\u{202e}".as_bytes() } else { &[0xff, 0, 0xfe] };
+            let length = body.len();
+            let head = "HTTP/1.1 200 OK\r\nconnection: close\r\nset-cookie: a=1; Expires=Wed, 21 Oct 2026 07:28:00 GMT";
+            let _ = write!(caller, "{head}\r\nset-cookie: b=2\r\ncontent-length: {length}\r\n\r\n");
+            let _ = caller.write_all(body);
+        }
+    });
+    let at = format!("static:web={address}");
+    let call = |path: &str| {
+        let said = run(&at, &["call", "web", path, "--json", "-s"]);
+        assert_eq!(said.code, Some(0), "{said:?}");
+        serde_json::from_str::<serde_json::Value>(&said.out).unwrap()
+    };
+    let binary = call("/");
+    let cookies = serde_json::json!(["a=1; Expires=Wed, 21 Oct 2026 07:28:00 GMT", "b=2"]);
+    assert_eq!(binary["headers"]["set-cookie"], cookies);
+    assert_eq!(binary["headers"]["content-length"], serde_json::json!(["3"]));
+    assert_eq!((&binary["body_base64"], binary.get("body")), (&serde_json::json!("/wD+"), None));
+    let text = call("/text");
+    assert_eq!((&text["body"], text.get("body_base64")), (&serde_json::json!("é\u{202e}"), None));
+}
+
+#[test]
 fn what_only_its_own_program_can_end_says_so() {
     let at = mdns();
     let web = Running::start(switchboard(&at, &["register", "web", "127.0.0.1:80", "--id", "w1"]));
