@@ -1,6 +1,6 @@
 //! Writing a file so that who reads it sees all of the old or all of the new.
 
-use std::fs::{self, File, Metadata};
+use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
@@ -30,15 +30,16 @@ pub(crate) fn replace(path: &Path, content: &[u8], new: Mode) -> io::Result<bool
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
         Err(error) => return Err(error),
     };
-    if before.is_some() && fs::read(&path)? == content {
+    let as_long = |before: &Metadata| before.len() == content.len() as u64;
+    if before.as_ref().is_some_and(as_long) && fs::read(&path)? == content {
         return Ok(false);
     }
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     let mut builder = tempfile::Builder::new();
     builder.prefix(".switchboard-");
-    permit(&mut builder, new);
-    let mut file = builder.tempfile_in(directory.unwrap_or(Path::new(".")))?;
-    file.write_all(content)?;
+    // Made by hand, since tempfile's own errors name its file.
+    let file = builder.make_in(directory.unwrap_or(Path::new(".")), |path| options(new).open(path))?;
+    file.as_file().write_all(content)?;
     if let Some(before) = before {
         resemble(file.as_file(), &before)?;
     }
@@ -58,16 +59,15 @@ fn followed(path: &Path) -> PathBuf {
     path
 }
 
-#[cfg(unix)]
-fn permit(builder: &mut tempfile::Builder<'_, '_>, mode: Mode) {
-    use std::os::unix::fs::PermissionsExt as _;
-
-    let bits = if mode == Mode::Private { 0o600 } else { 0o666 };
-    builder.permissions(fs::Permissions::from_mode(bits));
+fn options(mode: Mode) -> OpenOptions {
+    let mut options = File::options();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, if mode == Mode::Private { 0o600 } else { 0o666 });
+    #[cfg(not(unix))]
+    let _ = mode;
+    options
 }
-
-#[cfg(not(unix))]
-fn permit(_builder: &mut tempfile::Builder<'_, '_>, _mode: Mode) {}
 
 fn resemble(file: &File, before: &Metadata) -> io::Result<()> {
     #[cfg(unix)]

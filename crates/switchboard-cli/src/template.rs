@@ -15,6 +15,8 @@ const NAME: &str = "template";
 pub(crate) fn environment() -> Environment<'static> {
     let mut environment = Environment::new();
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
+    // Else an error does not know what was undefined.
+    environment.set_debug(true);
     environment.set_auto_escape_callback(|_| AutoEscape::None);
     environment.set_formatter(|out, state, value| {
         // A version that is not known is nothing, and not the word "none".
@@ -48,7 +50,8 @@ impl EachItem {
                 ErrorKind::UndefinedError => format!("; an item has: {}", fields(item)),
                 _ => String::new(),
             };
-            Failure::usage(format!("-o: {}{known}", chain(&error)))
+            // What one instance lacks is no mistake of the command line.
+            Failure::failed(format!("-o: {}{known}", chain(&error)))
         })
     }
 }
@@ -72,7 +75,8 @@ mod tests {
         let item = serde_json::json!({"id": "<a>", "version": null, "metadata": {"zone": "x"}});
         assert_eq!(render("{{ id }} [{{ version }}] {{ metadata.zone }}", &item), Ok("<a> [] x".into()));
         let missing = render("{{ adress }}", &item).unwrap_err();
-        assert!(missing.contains("undefined value") && missing.contains("id,metadata,version"), "{missing}");
+        assert!(missing.contains("`adress` is undefined (in template:1)"), "{missing}");
+        assert!(missing.contains("id,metadata,version"), "{missing}");
         assert_eq!(render("{{ metadata.rack | default('-') }}", &item), Ok("-".into()));
         assert!(render("{{ id", &item).unwrap_err().starts_with("-o: syntax error"));
     }

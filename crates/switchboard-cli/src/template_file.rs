@@ -157,7 +157,7 @@ mod tests {
             assert_eq!(rendered(&registry, text).await.as_deref(), Ok(expected));
         }
         for (text, expected) in [
-            ("{{ instances('web')[0].zone }}", "undefined value (in t.j2:1)"),
+            ("{{ instances('web')[0].zone }}", "`(...)[0].zone` is undefined (in t.j2:1)"),
             ("\n{{ service('') }}", "service name \"\": is empty (in t.j2:2)"),
             ("{% if", "syntax error"),
         ] {

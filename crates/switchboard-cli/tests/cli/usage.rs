@@ -49,6 +49,8 @@ fn mistakes_are_one_line_with_the_cause_and_an_exit_code() {
         ("memory:", &["services", "--timeout", "5"]),
         ("memory:", &["services", "-o", "xml"]),
         ("memory:", &["services", "--json", "-o", "yaml"]),
+        ("static:a=127.0.0.1:1", &["instances", "a", "-o", "template={{ metadata.rack }}"]),
+        ("static:a=127.0.0.1:1", &["instances", "a", "-o", "template={{ id"]),
         ("memory:", &["instances", "a", "-A"]),
         ("memory:", &["describe", "a"]),
         ("memory:", &["describe", "a", "1"]),
