@@ -13,6 +13,9 @@ use crate::session::Session;
 
 #[derive(Serialize)]
 struct Row<'a> {
+    /// The name that it has outside of all namespaces.
+    #[serde(skip)]
+    whole: &'a str,
     /// With `--all-namespaces`; empty outside of all.
     #[serde(skip_serializing_if = "Option::is_none")]
     namespace: Option<&'a str>,
@@ -29,7 +32,7 @@ impl<'a> Row<'a> {
         } else {
             (None, whole)
         };
-        Self { namespace, name, instances: snapshot.len(), healthy: snapshot.healthy().count() }
+        Self { whole, namespace, name, instances: snapshot.len(), healthy: snapshot.healthy().count() }
     }
 }
 
@@ -37,7 +40,8 @@ impl Item for Row<'_> {
     const FIELDS: &'static str = "name, namespace, instances, healthy";
 
     fn name(&self) -> String {
-        self.name.into()
+        // With its namespace: so the commands take it.
+        self.whole.into()
     }
 
     fn field(&self, field: &str) -> Option<String> {

@@ -61,6 +61,10 @@ bob        orders   1          1
 ";
     until(&at, &["services", "--all-namespaces"], |said| said.out == all);
     until(&at, &["services", "-o", "name"], |said| said.out == "alice--orders\nbob--orders\norders\n");
+    let names = ["services", "--all-namespaces", "-o", "name"];
+    until(&at, &names, |said| said.out == "orders\nalice--orders\nbob--orders\n");
+    // Outside of all namespaces it is a name that commands take.
+    until(&at, &["instances", "alice--orders", "-o", "name"], |said| said.out == "alice--orders/a\n");
     let refused = run(&within, &["services", "--all-namespaces"]);
     assert_eq!(refused.code, Some(2));
     assert!(refused.err.contains("is one namespace; leave out `namespace=`"), "{}", refused.err);
