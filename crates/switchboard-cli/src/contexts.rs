@@ -14,6 +14,7 @@ use std::{env, fs, io};
 use switchboard::{Invalid, RegistryUrl};
 use toml_edit::{DocumentMut, Item, Table, value};
 
+use crate::bounded;
 use crate::failure::Failure;
 use crate::replace::{Mode, replace};
 
@@ -34,7 +35,7 @@ impl Contexts {
             // Without a home there is no file, and nowhere to write one.
             return Ok(Self { path: PathBuf::new(), file: DocumentMut::new() });
         };
-        let text = match fs::read_to_string(&path) {
+        let text = match bounded::text(&path) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
             Err(error) => {

@@ -1,6 +1,7 @@
 //! The `switchboard` command: see, try and join service discovery from a terminal.
 
 mod args;
+mod bounded;
 mod commands;
 mod complete;
 mod contexts;

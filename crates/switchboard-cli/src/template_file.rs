@@ -1,14 +1,16 @@
 //! Template files, which ask for the services they need.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::io;
+use std::path::{Component, Path};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Serde, Value};
-use minijinja::{Environment, Error, ErrorKind, path_loader};
+use minijinja::{Environment, Error, ErrorKind};
 use switchboard::{Instance, ServiceName, Snapshot};
 
+use crate::bounded;
 use crate::failure::Failure;
 use crate::network::Network;
 use crate::output::InstanceItem;
@@ -42,7 +44,7 @@ impl TemplateFile {
     /// Reads it. Templates beside it can be included.
     pub(crate) fn open(path: &Path) -> Result<Self, Failure> {
         let failed = || Failure::failed(format!("template {}", path.display()));
-        let text = std::fs::read_to_string(path).map_err(|error| failed().because(&error))?;
+        let text = bounded::text(path).map_err(|error| failed().because(&error))?;
         let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
         let world: Arc<Mutex<World>> = Arc::default();
         let mut environment = template::environment();
@@ -55,7 +57,8 @@ impl TemplateFile {
         );
         // As the template itself, they are read once.
         environment.set_auto_reload(false);
-        environment.set_loader(path_loader(path.parent().unwrap_or(Path::new(""))));
+        let directory = path.parent().unwrap_or(Path::new("")).to_owned();
+        environment.set_loader(move |name| beside(&directory, name));
         environment.add_template_owned(name.clone(), text).map_err(|error| failed().because(&error))?;
         let of = world.clone();
         environment.add_function("instances", move |name: &str| instances(&of, name, |_| true));
@@ -81,6 +84,25 @@ impl TemplateFile {
         // What is wrong with an answer that nobody has given yet says nothing.
         let rendered = if asked.unheard { Ok(None) } else { rendered.map(Some) };
         (rendered, asked)
+    }
+}
+
+/// The text of a template in this directory or below it, but for what is hidden.
+fn beside(directory: &Path, name: &str) -> Result<Option<String>, Error> {
+    let is_plain = |part: Component<'_>| match part {
+        Component::Normal(name) => !name.as_encoded_bytes().starts_with(b"."),
+        _ => false,
+    };
+    if !Path::new(name).components().all(is_plain) {
+        return Ok(None);
+    }
+    match bounded::text(&directory.join(name)) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => {
+            let why = format!("template {name:?} cannot be read: {error}");
+            Err(Error::new(ErrorKind::InvalidOperation, why))
+        }
     }
 }
 
@@ -116,11 +138,13 @@ mod tests {
         let path = dir.path().join("t.j2");
         std::fs::write(&path, text).unwrap();
         std::fs::write(dir.path().join("part.j2"), "part").unwrap();
+        std::fs::write(dir.path().join(".part.j2"), "part").unwrap();
+        std::fs::write(dir.path().join("endless.j2"), vec![b'x'; (1 << 20) + 1]).unwrap();
         let file = TemplateFile::open(&path).map_err(|failure| failure.to_string())?;
         let mut network = Network::none(registry);
         loop {
             let (rendered, asked) = file.render(&network);
-            if let Some(text) = rendered.map_err(|error| error.to_string())? {
+            if let Some(text) = rendered.map_err(|error| crate::failure::chain(&error))? {
                 return Ok(text);
             }
             if asked.names {
@@ -160,6 +184,10 @@ mod tests {
             ("{{ instances('web')[0].zone }}", "`(...)[0].zone` is undefined (in t.j2:1)"),
             ("\n{{ service('') }}", "service name \"\": is empty (in t.j2:2)"),
             ("{% if", "syntax error"),
+            ("{% include 'endless.j2' %}", "longer than 1 MiB, the limit"),
+            ("{% include '../part.j2' %}", "template not found"),
+            ("{% include '.part.j2' %}", "template not found"),
+            ("{% include '/etc/passwd' %}", "template not found"),
         ] {
             let error = rendered(&registry, text).await.unwrap_err();
             assert!(error.contains(expected), "{error}");

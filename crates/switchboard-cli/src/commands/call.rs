@@ -3,12 +3,13 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, Read as _};
+use std::io;
 use std::path::Path;
 use std::process::ExitCode;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
+use bytes::Bytes;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use reqwest::redirect::Policy;
 use reqwest::{Client, Method, Response, Url};
@@ -18,6 +19,7 @@ use switchboard::{Instance, InstanceId};
 use tokio::time::Instant;
 
 use crate::args;
+use crate::bounded;
 use crate::failure::Failure;
 use crate::output;
 use crate::session::{Session, spinning};
@@ -30,6 +32,9 @@ const REDIRECTS: usize = 50;
 
 /// The longest answer that `--json` takes; without it there is no limit, as nothing is kept.
 const MAX_JSON_BODY: usize = 64 << 20;
+
+/// The longest file that `-d` sends. It is kept, since it may be sent to several instances, without its line ends.
+const MAX_DATA: u64 = 256 << 20;
 
 #[derive(Serialize)]
 struct Answer<'a> {
@@ -102,7 +107,7 @@ struct Message<'a> {
     path: &'a str,
     method: Method,
     headers: HeaderMap,
-    body: Option<Vec<u8>>,
+    body: Option<Bytes>,
 }
 
 impl<'a> Message<'a> {
@@ -192,18 +197,17 @@ fn header(text: &str) -> Result<(HeaderName, HeaderValue), Failure> {
     Ok((name, value))
 }
 
-fn body(data: &[String]) -> Result<Vec<u8>, Failure> {
+fn body(data: &[String]) -> Result<Bytes, Failure> {
     let parts: Vec<Vec<u8>> = data.iter().map(|part| read(part)).collect::<Result<_, _>>()?;
-    Ok(parts.join(&b'&'))
+    Ok(parts.join(&b'&').into())
 }
 
 fn read(part: &str) -> Result<Vec<u8>, Failure> {
     let Some(path) = part.strip_prefix('@') else { return Ok(part.into()) };
     let read = if path == "-" {
-        let mut bytes = Vec::new();
-        io::stdin().read_to_end(&mut bytes).map(|_| bytes)
+        bounded::all(io::stdin(), MAX_DATA)
     } else {
-        std::fs::read(path)
+        File::open(path).and_then(|file| bounded::all(file, MAX_DATA))
     };
     // As curl does: line ends are for -d's other forms.
     let strip = |bytes: Vec<u8>| bytes.into_iter().filter(|byte| !matches!(byte, b'\r' | b'\n')).collect();

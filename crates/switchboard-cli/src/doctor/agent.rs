@@ -2,7 +2,7 @@
 //!
 //! The same parameters and environment variables are read as by the backends.
 
-use std::path::PathBuf;
+use std::fs::File;
 use std::time::Duration;
 
 use reqwest::header::HeaderValue;
@@ -10,6 +10,7 @@ use reqwest::{Certificate, Client, Identity, RequestBuilder, Response};
 use switchboard::{Params, RegistryUrl};
 
 use super::Finding;
+use crate::bounded;
 
 /// Clocks farther apart than this are told of; the header counts in whole seconds.
 const CLOCKS_APART: Duration = Duration::from_secs(5);
@@ -164,7 +165,9 @@ fn switch(variable: &str) -> Option<bool> {
 }
 
 fn read(path: &str) -> Result<Vec<u8>, String> {
-    std::fs::read(PathBuf::from(path)).map_err(|error| format!("as {path} cannot be read: {error}"))
+    File::open(path)
+        .and_then(|file| bounded::all(file, bounded::WRITTEN))
+        .map_err(|error| format!("as {path} cannot be read: {error}"))
 }
 
 #[cfg(test)]

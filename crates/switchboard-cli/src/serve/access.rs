@@ -13,6 +13,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use subtle::ConstantTimeEq;
 
+use crate::bounded;
 use crate::failure::Failure;
 
 /// Shorter ones can be guessed.
@@ -188,8 +189,8 @@ fn bearer(header: &HeaderValue) -> Option<&str> {
 /// The token in a file: what a cookie can hold (RFC 6265, section 4.1.1).
 fn read(file: &Path) -> Result<String, Failure> {
     let said = |what: &str| format!("the token in {}: {what}", file.display());
-    let text = std::fs::read_to_string(file)
-        .map_err(|error| Failure::failed(said("cannot be read")).because(&error))?;
+    let text =
+        bounded::text(file).map_err(|error| Failure::failed(said("cannot be read")).because(&error))?;
     let text = text.trim();
     let fits = |c: char| c.is_ascii_graphic() && !matches!(c, '"' | ',' | ';' | '\\');
     if text.len() < SHORTEST {

@@ -128,6 +128,33 @@ fn watch_ends_with_the_reader_of_its_pipe_though_nothing_changes() {
 }
 
 #[test]
+#[cfg(target_os = "linux")]
+fn what_has_no_end_is_not_read_to_the_end() {
+    for (config, arguments, why) in [
+        ("/dev/full", &["services"][..], "cannot read /dev/full: it is longer than 1 MiB, the limit"),
+        ("", &["render", "/dev/zero", "-"], "template /dev/zero: it is longer than 1 MiB, the limit"),
+        (
+            "",
+            &["call", "a", "/", "-d", "@/dev/zero"],
+            "-d: cannot read /dev/zero: it is longer than 256 MiB, the limit",
+        ),
+        (
+            "",
+            &["serve", "--token-file", "/dev/zero"],
+            "the token in /dev/zero: cannot be read: it is longer than 1 MiB, the limit",
+        ),
+    ] {
+        let program = env!("CARGO_BIN_EXE_switchboard");
+        let mut command = std::process::Command::new("sh");
+        // In kilobytes; this test must not take the machine's memory when it fails.
+        command.args(["-c", "ulimit -v 4000000; exec \"$@\"", "sh", program]).args(arguments);
+        command.env("SWITCHBOARD_CONFIG", config).env_remove("SWITCHBOARD_REGISTRY").stdin(Stdio::null());
+        let said = said(command.output().unwrap());
+        assert_eq!((said.code, said.err), (Some(1), format!("switchboard: {why}\n")), "{arguments:?}");
+    }
+}
+
+#[test]
 fn nothing_found_is_no_failure() {
     for (arguments, err) in [
         (&["services"][..], "switchboard: no services at memory:; `switchboard doctor` may know why\n"),
