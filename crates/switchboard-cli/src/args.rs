@@ -543,11 +543,20 @@ pub(crate) enum ContextAction {
     /// Give a registry a name, or a name another registry
     Set {
         /// Its name
-        #[arg(add = ArgValueCompleter::new(complete::contexts))]
+        #[arg(value_parser = context_name, add = ArgValueCompleter::new(complete::contexts))]
         name: String,
         /// The registry's URL; credentials are better left to `token_file` and the environment
         #[arg(value_parser = NonEmptyStringValueParser::new())]
         url: String,
+    },
+    /// Give one another name
+    Rename {
+        /// Its name
+        #[arg(add = ArgValueCompleter::new(complete::contexts))]
+        old: String,
+        /// The name that it gets
+        #[arg(value_parser = context_name)]
+        new: String,
     },
     /// Forget one
     Delete {
@@ -602,6 +611,14 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
         Ok(Duration::ZERO) => Err("is no time at all".into()),
         Ok(time) => Ok(time),
         Err(error) => Err(format!("{error}; write 500ms, 10s, 5m or 1h")),
+    }
+}
+
+fn context_name(text: &str) -> Result<String, &'static str> {
+    match text {
+        _ if text.trim().is_empty() => Err("is empty"),
+        _ if text.contains(char::is_control) => Err("has a control character"),
+        _ => Ok(text.into()),
     }
 }
 

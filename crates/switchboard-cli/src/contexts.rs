@@ -11,12 +11,16 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::{env, fs, io};
 
-use switchboard::{Invalid, RegistryUrl};
+use switchboard::consul::ConsulRegistry;
+use switchboard::etcd::EtcdBuilder;
+use switchboard::mdns::MdnsBuilder;
+use switchboard::{Error, Invalid, MemoryRegistry, RegistryUrl};
 use toml_edit::{DocumentMut, Item, Table, value};
 
 use crate::bounded;
 use crate::failure::Failure;
 use crate::replace::{Mode, replace};
+use crate::session::connector;
 
 /// Names the file, where it is not to be in its usual place.
 pub(crate) const VARIABLE: &str = "SWITCHBOARD_CONFIG";
@@ -81,7 +85,7 @@ impl Contexts {
 
     pub(crate) fn make_current(&mut self, name: &str) -> Result<(), Failure> {
         self.registry(name)?;
-        self.file["current"] = value(name);
+        put(&mut self.file["current"], name);
         self.save()
     }
 
@@ -93,7 +97,28 @@ impl Contexts {
         let wrong = || Failure::usage(format!("contexts in {} are no table", self.path.display()));
         let contexts = contexts.as_table_like_mut().ok_or_else(wrong)?;
         let context = contexts.entry(name).or_insert(Item::Table(Table::new()));
-        context.as_table_like_mut().ok_or_else(wrong)?.insert("registry", value(url));
+        put(context.as_table_like_mut().ok_or_else(wrong)?.entry("registry").or_insert(Item::None), url);
+        self.save()
+    }
+
+    /// Gives it another name, which no other has.
+    pub(crate) fn rename(&mut self, old: &str, new: &str) -> Result<(), Failure> {
+        if self.all().any(|(known, _)| known == new) {
+            let path = self.path.display();
+            return Err(Failure::usage(format!("there is a context {new:?} in {path} already")));
+        }
+        let contexts = self.file.get_mut("contexts").and_then(Item::as_table_like_mut);
+        let renamed = contexts.and_then(|contexts| {
+            let context = contexts.remove(old)?;
+            contexts.insert(new, context);
+            Some(())
+        });
+        if renamed.is_none() {
+            return Err(self.unknown(old));
+        }
+        if self.current() == Some(old) {
+            put(&mut self.file["current"], new);
+        }
         self.save()
     }
 
@@ -125,6 +150,15 @@ impl Contexts {
         let known: Vec<&str> = self.all().map(|(name, _)| name).collect();
         let known = if known.is_empty() { "none".into() } else { known.join(", ") };
         Failure::usage(format!("no context {name:?} in {}; there are: {known}", self.path.display()))
+    }
+}
+
+/// Puts another text in a place, beside the comment that is there.
+fn put(place: &mut Item, text: &str) {
+    let beside = place.as_value().map(|old| old.decor().clone());
+    *place = value(text);
+    if let (Some(beside), Some(new)) = (beside, place.as_value_mut()) {
+        *new.decor_mut() = beside;
     }
 }
 
@@ -165,12 +199,31 @@ fn parts<'a>(text: &'a str) -> Vec<Part<'a>> {
     words.iter().enumerate().map(part).collect()
 }
 
-/// Whether all URLs in it are of their form.
-pub(crate) fn check(text: &str) -> Result<(), Invalid> {
-    parts(text).into_iter().try_for_each(|part| match part {
-        Part::Url(url) => url.parse::<RegistryUrl>().map(drop),
-        Part::Other(_) => Ok(()),
-    })
+/// Parameters that name files. Those may be on another machine, or come later.
+const FILES: [&str; 4] = ["token_file", "ca_cert", "client_cert", "client_key"];
+
+/// Whether a registry can be opened by this, as far as that shows without a network and without files.
+pub(crate) async fn check(text: &str) -> Result<(), Error> {
+    fn refused(scheme: &'static str, invalid: &Invalid) -> Error {
+        Error::invalid(scheme, "connect", invalid)
+    }
+    // Opening these does more than reading the URL; opening the others does not.
+    let connector = connector()
+        .scheme("mdns", |url| async move {
+            let _ = MdnsBuilder::from_url(&url).map_err(|invalid| refused("mdns", &invalid))?;
+            Ok(MemoryRegistry::new())
+        })
+        .scheme("etcd", |url| async move {
+            let _ = EtcdBuilder::from_url(&url).map_err(|invalid| refused("etcd", &invalid))?;
+            Ok(MemoryRegistry::new())
+        })
+        .scheme("consul", |mut url| async move {
+            for name in FILES {
+                url.take(name).map_err(|invalid| refused("consul", &invalid))?;
+            }
+            ConsulRegistry::builder().ignore_env().url(&url).build()
+        });
+    connector.connect(text).await.map(drop)
 }
 
 /// What names a registry, or several, without what may be a credential.

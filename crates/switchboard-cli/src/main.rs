@@ -73,7 +73,7 @@ async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     let Arguments { global, command } = arguments;
     output::log(global.verbose);
     match &command {
-        Command::Context(Later(args)) => return commands::context::run(&global, args),
+        Command::Context(Later(args)) => return commands::context::run(&global, args).await,
         Command::Completions(Later(args)) => return commands::generate::completions(args),
         Command::Man(Later(args)) => return commands::generate::man(args),
         _ => {}

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use indicatif::ProgressBar;
-use switchboard::{Connector, Error, ErrorKind, Registry, RegistryUrl};
+use switchboard::{Connector, Error, ErrorKind, Invalid, MemoryRegistry, Registry, RegistryUrl};
 use switchboard_net::{interface, mdns};
 use tokio::time::timeout;
 
@@ -82,8 +82,8 @@ impl Session {
 
     fn connector(&self) -> Connector {
         match &self.namespace {
-            Some(namespace) => Connector::new().namespace(namespace),
-            None => Connector::new(),
+            Some(namespace) => connector().namespace(namespace),
+            None => connector(),
         }
     }
 
@@ -100,6 +100,19 @@ impl Session {
         };
         timeout(self.timeout, spinning("waiting for the registry", work)).await.map_err(late)?
     }
+}
+
+/// All schemes. Of one that was left out it says how a program is got that has it, and not how a library is.
+pub(crate) fn connector() -> Connector {
+    let connector = Connector::new();
+    if cfg!(feature = "kubernetes") {
+        return connector;
+    }
+    connector.scheme("kubernetes", async |_| {
+        let why = "is not in this program; get one that has it by `cargo install switchboard-cli --features kubernetes`";
+        let invalid = Invalid::new("registry scheme \"kubernetes\"", why);
+        Err::<MemoryRegistry, _>(Error::invalid("switchboard", "connect", &invalid))
+    })
 }
 
 /// What a variable of the environment says. An empty one says nothing, as in `switchboard::from_env`.

@@ -114,8 +114,12 @@ impl MdnsBuilder {
         MdnsRegistry::open(self).await
     }
 
-    /// The options in `url`: `mdns:` with parameters.
-    pub(crate) fn from_url(url: &RegistryUrl) -> Result<Self, Invalid> {
+    /// The options in `url`: `mdns:` with parameters. Nothing is opened.
+    ///
+    /// # Errors
+    ///
+    /// [`Invalid`] for something behind `mdns:`, an unknown parameter, and a value that cannot be read.
+    pub fn from_url(url: &RegistryUrl) -> Result<Self, Invalid> {
         if !url.rest().is_empty() {
             return Err(Invalid::new(
                 "mdns URL",

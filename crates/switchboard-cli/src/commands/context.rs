@@ -16,7 +16,7 @@ struct Row {
     current: bool,
 }
 
-pub(crate) fn run(global: &Global, args: &args::Context) -> Result<ExitCode, Failure> {
+pub(crate) async fn run(global: &Global, args: &args::Context) -> Result<ExitCode, Failure> {
     let mut contexts = Contexts::load()?;
     match &args.action {
         ContextAction::List => list(global, &contexts)?,
@@ -27,9 +27,13 @@ pub(crate) fn run(global: &Global, args: &args::Context) -> Result<ExitCode, Fai
         }
         ContextAction::Set { name, url } => {
             // What is wrong with it shows now, and not when it is needed.
-            check(url)?;
+            check(url).await?;
             contexts.set(name, url)?;
             done(global, "set", name, &format!("set context {name:?} to {}", without_credentials(url)))?;
+        }
+        ContextAction::Rename { old, new } => {
+            contexts.rename(old, new)?;
+            done(global, "renamed", new, &format!("renamed context {old:?} to {new:?}"))?;
         }
         ContextAction::Delete { name } => {
             let was_current = contexts.current() == Some(name);

@@ -44,6 +44,68 @@ fn contexts_are_set_used_listed_and_deleted() {
 }
 
 #[test]
+fn what_no_registry_can_be_opened_by_is_refused_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("config.toml");
+    for (name, url, why) in [
+        (
+            "a",
+            "zookeeper://h",
+            "connect: invalid input: registry scheme \"zookeeper\": is unknown; there are: ",
+        ),
+        ("a", "consul://h:1?zz=1", "consul: connect: invalid input: consul parameter \"zz\": is unknown"),
+        ("a", "consul://h:99999", "consul: connect: invalid input: "),
+        ("a", "mdns:?port=x", "mdns: connect: invalid input: mdns parameter \"port\""),
+        ("a", "etcd:h", "etcd: connect: invalid input: etcd URL"),
+        ("a", "memory:x?zz=1", "memory: connect: invalid input: "),
+        ("a", "memory: | consul://h?wait=never", "consul: connect: invalid input: "),
+        ("a", "memory: |", "connect: invalid input: "),
+        ("a", "memory:?namespace=a_b", "connect: invalid input: namespace \"a_b\""),
+        ("", "memory:", "invalid value '' for '<NAME>': is empty"),
+        ("a\n", "memory:", "has a control character"),
+    ] {
+        let said = with(&file, "", &["context", "set", name, url]);
+        assert_eq!((said.code, said.out.as_str(), said.err.lines().count()), (Some(2), "", 1), "{said:?}");
+        assert!(said.err.contains(why), "{url}: {said:?}");
+        assert!(!file.exists(), "{url}");
+    }
+    // Nobody is asked, and no file is looked for.
+    for url in
+        ["consul://127.0.0.1:1?token_file=/none", "etcd://127.0.0.1:1?ca_cert=/none", "file:///none.toml"]
+    {
+        let said = with(&file, "", &["context", "set", "a", url]);
+        assert_eq!((said.code, said.err.as_str()), (Some(0), ""), "{said:?}");
+    }
+}
+
+#[test]
+fn a_context_is_renamed_with_all_that_is_told_of_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("config.toml");
+    let before = "current = \"a\" # mine\n\n# the first\n[contexts.a]\nregistry = \"memory:\" # this\nmore = 1\n\n\
+        [contexts.b]\nregistry = \"mdns:\"\n";
+    fs::write(&file, before).unwrap();
+    let run = |arguments: &[&str]| with(&file, "", &[&["context", "rename"], arguments].concat());
+    let taken = run(&["a", "b"]);
+    assert_eq!(taken.code, Some(2));
+    assert!(
+        taken.err.contains("there is a context \"b\" in ") && taken.err.contains(" already"),
+        "{taken:?}"
+    );
+    let unknown = run(&["x", "y"]);
+    assert!(unknown.code == Some(2) && unknown.err.contains("there are: a, b"), "{unknown:?}");
+    assert_eq!(run(&["a", ""]).code, Some(2));
+    assert_eq!(run(&["a", "c d"]).out, "renamed context \"a\" to \"c d\"\n");
+    let after =
+        before.replace("current = \"a\"", "current = \"c d\"").replace("contexts.a", "contexts.\"c d\"");
+    assert_eq!(fs::read_to_string(&file).unwrap(), after);
+    assert_eq!(with(&file, "", &["context", "set", "c d", "mdns:"]).code, Some(0));
+    let after = after.replace("\"memory:\" # this", "\"mdns:\" # this");
+    assert_eq!(fs::read_to_string(&file).unwrap(), after);
+    assert_eq!(run(&["b", "d", "--json"]).out, "{\"status\":\"renamed\",\"name\":\"d\"}\n");
+}
+
+#[test]
 fn the_option_comes_before_the_context_the_environment_and_the_current_one() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("config.toml");
