@@ -18,7 +18,7 @@ use crate::complete::{self, CommandLine};
 ///
 /// Exit codes: 0 done, 1 failed, 2 bad usage; `run` returns the code of the program it ran.
 #[derive(Debug, Parser)]
-#[command(name = "switchboard", version, disable_help_subcommand = true, arg_required_else_help = true)]
+#[command(name = "switchboard", version, arg_required_else_help = true)]
 pub(crate) struct Arguments {
     #[command(flatten)]
     pub(crate) global: Global,
@@ -142,6 +142,8 @@ pub(crate) enum Command {
     Completions(Later<Completions>),
     /// Print the manual page, or write all of them into a directory
     Man(Later<Man>),
+    /// Print the version
+    Version,
 }
 
 #[derive(Debug, Args)]

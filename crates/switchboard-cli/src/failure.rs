@@ -1,9 +1,12 @@
 //! Why a command ends without success: one line, the cause included, and an exit code.
 
 use std::error::Error as StdError;
+use std::ffi::OsString;
 use std::io;
 use std::process::ExitCode;
 
+use clap::Command;
+use clap::error::{ContextKind, ContextValue};
 use switchboard::selector::PickError;
 use switchboard::{Error, ErrorKind, Invalid};
 
@@ -113,6 +116,30 @@ pub(crate) fn chain(error: &(dyn StdError + 'static)) -> String {
         next = cause.source();
     }
     text
+}
+
+/// An error whose tips name commands as the help does, and not by an alias that it does not show. The words of the line say
+/// which command has the one that is not known.
+pub(crate) fn by_visible_names(
+    mut error: clap::Error,
+    definition: &Command,
+    words: impl Iterator<Item = OsString>,
+) -> clap::Error {
+    let tips = match error.get(ContextKind::SuggestedSubcommand) {
+        Some(ContextValue::String(tip)) => vec![tip.clone()],
+        Some(ContextValue::Strings(tips)) => tips.clone(),
+        _ => return error,
+    };
+    let of = words.fold(definition, |command, word| command.find_subcommand(word).unwrap_or(command));
+    let visible = |tip: String| of.find_subcommand(&tip).map_or(tip, |known| known.get_name().to_owned());
+    let mut names: Vec<String> = Vec::new();
+    for name in tips.into_iter().map(visible) {
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    error.insert(ContextKind::SuggestedSubcommand, ContextValue::Strings(names));
+    error
 }
 
 /// What clap says, in one line on standard error; help and version on standard output.

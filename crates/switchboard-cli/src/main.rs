@@ -65,7 +65,9 @@ fn main() -> ExitCode {
 /// longer than most of what a short command does.
 fn arguments() -> Result<Arguments, clap::Error> {
     let mut definition = ManuallyDrop::new(Arguments::command());
-    let mut found = definition.try_get_matches_from_mut(std::env::args_os())?;
+    let mut found = definition
+        .try_get_matches_from_mut(std::env::args_os())
+        .map_err(|error| failure::by_visible_names(error, &definition, std::env::args_os().skip(1)))?;
     Arguments::from_arg_matches_mut(&mut found).map_err(|error| error.format(&mut definition))
 }
 
@@ -76,6 +78,7 @@ async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         Command::Context(Later(args)) => return commands::context::run(&global, args).await,
         Command::Completions(Later(args)) => return commands::generate::completions(args),
         Command::Man(Later(args)) => return commands::generate::man(args),
+        Command::Version => return commands::generate::version(&global),
         _ => {}
     }
     let session = Session::new(global)?;
@@ -97,6 +100,8 @@ async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         Command::Deregister(Later(args)) => commands::deregister::run(&session, &args).await,
         Command::Maintenance(Later(args)) => commands::maintenance::run(&session, &args).await,
         // They need no registry, and are done.
-        Command::Context(_) | Command::Completions(_) | Command::Man(_) => Ok(ExitCode::SUCCESS),
+        Command::Context(_) | Command::Completions(_) | Command::Man(_) | Command::Version => {
+            Ok(ExitCode::SUCCESS)
+        }
     }
 }

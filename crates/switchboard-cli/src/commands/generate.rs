@@ -5,10 +5,12 @@ use std::process::ExitCode;
 
 use clap::CommandFactory;
 use clap_complete::env::Shells;
+use serde::Serialize;
 
-use crate::args::{self, Arguments};
+use crate::args::{self, Arguments, Global};
 use crate::failure::Failure;
 use crate::manual;
+use crate::output::{self, Look};
 
 pub(crate) fn completions(args: &args::Completions) -> Result<ExitCode, Failure> {
     let shell = args.shell.to_string();
@@ -22,8 +24,24 @@ pub(crate) fn completions(args: &args::Completions) -> Result<ExitCode, Failure>
     Ok(ExitCode::SUCCESS)
 }
 
+#[derive(Serialize)]
+struct Version {
+    version: &'static str,
+}
+
+pub(crate) fn version(global: &Global) -> Result<ExitCode, Failure> {
+    let version = env!("CARGO_PKG_VERSION");
+    if global.json {
+        output::json(&Version { version })?;
+    } else {
+        output::line(Look::Plain, &format!("switchboard {version}"))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
 pub(crate) fn man(args: &args::Man) -> Result<ExitCode, Failure> {
-    let command = Arguments::command();
+    // What `help` shows are these pages.
+    let command = Arguments::command().disable_help_subcommand(true);
     if let Some(directory) = &args.directory {
         manual::write_all(command, directory).map_err(|error| {
             Failure::failed(format!("cannot write to {}", directory.display())).because(&error)

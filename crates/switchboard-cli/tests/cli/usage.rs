@@ -5,7 +5,7 @@ use std::process::Stdio;
 
 use crate::support::{golden, run, said, switchboard};
 
-const COMMANDS: [&str; 19] = [
+const COMMANDS: [&str; 20] = [
     "services",
     "instances",
     "describe",
@@ -25,6 +25,7 @@ const COMMANDS: [&str; 19] = [
     "context",
     "completions",
     "man",
+    "version",
 ];
 
 #[test]
@@ -42,6 +43,9 @@ fn help_of_every_command() {
 fn mistakes_are_one_line_with_the_cause_and_an_exit_code() {
     let cases: &[(&str, &[&str])] = &[
         ("memory:", &["servces"]),
+        ("memory:", &["lst"]),
+        ("memory:", &["context", "lst"]),
+        ("memory:", &["help", "lst"]),
         ("memory:", &["services", "--jsn"]),
         ("memory:", &["instances"]),
         ("memory:", &["instances", ""]),
@@ -95,8 +99,34 @@ fn mistakes_are_one_line_with_the_cause_and_an_exit_code() {
         assert_eq!(said.out, "", "{arguments:?}");
         write!(all, "{registry} {arguments:?}\n  {} {}", said.code.unwrap(), said.err).unwrap();
     }
-    // A feature that is off by default.
-    golden("mistakes.txt", &all, &[("file, kubernetes, mdns", "file, mdns")]);
+    golden("mistakes.txt", &all, &[]);
+}
+
+#[test]
+#[cfg(not(feature = "kubernetes"))]
+fn a_registry_that_was_left_out_is_told_with_how_to_get_it() {
+    let said = run("kubernetes:", &["services"]);
+    let how = "get one that has it by `cargo install switchboard-cli --features kubernetes`\n";
+    assert!(said.code == Some(2) && said.err.ends_with(how), "{said:?}");
+    assert!(!said.err.contains("cargo add"), "{said:?}");
+}
+
+#[test]
+fn help_and_version_are_commands_too() {
+    for (command, option) in [
+        (&["help"][..], &["--help"][..]),
+        (&["help", "proxy"], &["proxy", "--help"]),
+        (&["help", "context", "set"], &["context", "set", "--help"]),
+        (&["context", "help", "set"], &["context", "set", "--help"]),
+        (&["version"], &["--version"]),
+    ] {
+        let (command, option) = (run("memory:", command), run("memory:", option));
+        assert_eq!((command.code, command.err.as_str()), (Some(0), ""), "{option:?}");
+        assert!(!command.out.is_empty() && command.out == option.out, "{command:?}");
+    }
+    assert!(run("memory:", &["help", "proxy"]).out.contains("--tcp <"));
+    let version = format!("{{\"version\":\"{}\"}}\n", env!("CARGO_PKG_VERSION"));
+    assert_eq!(run("memory:", &["version", "--json"]).out, version);
 }
 
 #[test]
