@@ -176,10 +176,10 @@ pub(crate) struct Instances {
 #[derive(Debug, Args)]
 pub(crate) struct List {
     /// `wide` cuts nothing; `json`, `yaml`, `name`, or a template for each item: template='{{ id }} {{ address }}'
-    #[arg(short, long, value_name = "FORMAT")]
+    #[arg(short, long, value_name = "FORMAT", add = ArgValueCompleter::new(complete::list_formats))]
     pub(crate) output: Option<Format>,
     /// Sort by a field, such as `id`, `version` or `metadata.zone`; with a minus before it the other way round
-    #[arg(long, value_name = "FIELD", allow_hyphen_values = true)]
+    #[arg(long, value_name = "FIELD", allow_hyphen_values = true, add = ArgValueCompleter::new(complete::sort_fields))]
     pub(crate) sort: Option<Sort>,
     /// Leave out the heads of the columns
     #[arg(long)]
@@ -257,7 +257,7 @@ pub(crate) struct Describe {
     #[arg(add = ArgValueCompleter::new(complete::ids))]
     pub(crate) id: Option<InstanceId>,
     /// `json`, `yaml`, or a template: template='{{ instances | length }}'
-    #[arg(short, long, value_name = "FORMAT")]
+    #[arg(short, long, value_name = "FORMAT", add = ArgValueCompleter::new(complete::formats))]
     pub(crate) output: Option<Format>,
 }
 
@@ -463,7 +463,7 @@ pub(crate) struct Call {
     #[arg(short = 'H', long = "header", value_name = "HEADER")]
     pub(crate) headers: Vec<String>,
     /// The body; @FILE reads it from a file, @- from standard input. Several are joined by `&`
-    #[arg(short = 'd', long = "data", value_name = "DATA")]
+    #[arg(short = 'd', long = "data", value_name = "DATA", add = ArgValueCompleter::new(complete::data))]
     pub(crate) data: Vec<String>,
     /// Show the status line and headers too
     #[arg(short = 'i', long)]

@@ -16,6 +16,7 @@ use clap_complete::engine::{CompletionCandidate, PathCompleter, ValueCompleter};
 use switchboard::{Instance, Registry, ServiceName, Snapshot};
 
 use crate::args::Arguments;
+use crate::commands::{instances, services};
 use crate::contexts::Contexts;
 use crate::output;
 use crate::session::Session;
@@ -43,6 +44,37 @@ pub(crate) fn ids(current: &OsStr) -> Vec<CompletionCandidate> {
     let all = found.as_ref().map(Snapshot::all).unwrap_or_default();
     let about = |one: &Instance| format!("{}, {}", one.address(), one.health());
     offered(current, all.iter().map(|one| (one.id().as_str(), Some(about(one)))))
+}
+
+/// The forms of a list.
+pub(crate) fn list_formats(current: &OsStr) -> Vec<CompletionCandidate> {
+    offered(current, ["wide", "json", "yaml", "name", "template="].into_iter().map(|form| (form, None)))
+}
+
+/// The forms of what is no list.
+pub(crate) fn formats(current: &OsStr) -> Vec<CompletionCandidate> {
+    offered(current, ["json", "yaml", "template="].into_iter().map(|form| (form, None)))
+}
+
+/// What the list of the line can be sorted by, with a minus if the word begins with one.
+pub(crate) fn sort_fields(current: &OsStr) -> Vec<CompletionCandidate> {
+    let line = line(env::args_os());
+    let fields = match line.as_ref().and_then(ArgMatches::subcommand_name) {
+        Some("services") => services::FIELDS,
+        _ => instances::FIELDS,
+    };
+    let word = current.to_string_lossy();
+    let (minus, word) = word.strip_prefix('-').map_or(("", &*word), |word| ("-", word));
+    let fields = fields.split(", ").map(|field| (field.trim_end_matches("KEY"), None));
+    let found = offered(OsStr::new(word), fields);
+    found.into_iter().map(|candidate| candidate.add_prefix(minus)).collect()
+}
+
+/// The file behind an `@`.
+pub(crate) fn data(current: &OsStr) -> Vec<CompletionCandidate> {
+    let Some(path) = current.to_str().and_then(|word| word.strip_prefix('@')) else { return Vec::new() };
+    let files = PathCompleter::any().complete(OsStr::new(path));
+    files.into_iter().map(|candidate| candidate.add_prefix("@")).collect()
 }
 
 /// The names of contexts.
@@ -83,7 +115,7 @@ fn offered<'a>(
     names: impl Iterator<Item = (&'a str, Option<String>)>,
 ) -> Vec<CompletionCandidate> {
     let harmless =
-        |c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | '.' | ':' | '@' | '/' | '+' | ',');
+        |c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | '.' | ':' | '@' | '/' | '+' | ',' | '=');
     let current = current.to_string_lossy();
     names
         .filter(|(name, _)| name.starts_with(&*current) && name.chars().all(harmless))

@@ -37,8 +37,11 @@ impl Serialize for Row<'_> {
     }
 }
 
+/// What the list can be sorted by.
+pub(crate) const FIELDS: &str = "service, id, health, address, version, weight, metadata.KEY";
+
 impl Item for Row<'_> {
-    const FIELDS: &'static str = "service, id, health, address, version, weight, metadata.KEY";
+    const FIELDS: &'static str = FIELDS;
 
     fn name(&self) -> String {
         self.instance.key().to_string()

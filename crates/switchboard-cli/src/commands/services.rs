@@ -36,8 +36,11 @@ impl<'a> Row<'a> {
     }
 }
 
+/// What the list can be sorted by.
+pub(crate) const FIELDS: &str = "name, namespace, instances, healthy";
+
 impl Item for Row<'_> {
-    const FIELDS: &'static str = "name, namespace, instances, healthy";
+    const FIELDS: &'static str = FIELDS;
 
     fn name(&self) -> String {
         // With its namespace: so the commands take it.

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use futures::StreamExt;
 use serde::Serialize;
-use switchboard::{Change, Error, Health, Instance, ServiceName};
+use switchboard::{Change, Error, ErrorKind, Health, Instance, ServiceName};
 use tokio::time::Instant;
 
 use crate::args;
@@ -140,11 +140,14 @@ pub(crate) fn about(change: &Change) -> String {
     }
 }
 
+/// The backend that is not heard, and in which way: that holds for all its services, whatever each is told of it.
+type Trouble = (String, ErrorKind);
+
 /// Tells of each outage once, and when it is over.
 #[derive(Debug)]
 pub(crate) struct Outages {
     json: bool,
-    now: BTreeMap<Option<ServiceName>, String>,
+    now: BTreeMap<Option<ServiceName>, Trouble>,
     since: Instant,
 }
 
@@ -162,18 +165,19 @@ impl Outages {
         if !network::may_pass(&error) {
             return Err(error.into());
         }
-        let said = chain(&error);
+        let trouble = (error.backend().to_owned(), error.kind());
         if self.now.is_empty() {
             self.since = Instant::now();
         }
-        if self.json && self.now.get(&of) != Some(&said) {
-            let service = of.as_ref().map(ServiceName::as_str);
-            output::json_line(&Outage { time: now(), change: "outage", service, why: &said })?;
-        }
-        if !self.now.values().any(|other| *other == said) {
+        if !self.now.values().any(|other| *other == trouble) {
+            let said = chain(&error);
+            if self.json {
+                let service = of.as_ref().map(ServiceName::as_str);
+                output::json_line(&Outage { time: now(), change: "outage", service, why: &said })?;
+            }
             output::complain(&format!("{said} (what was heard last still stands)"));
         }
-        self.now.insert(of, said);
+        self.now.insert(of, trouble);
         Ok(())
     }
 

@@ -47,6 +47,11 @@ fn services_ids_and_programs_are_offered() {
     offers("memory:", &["--registry", &at, "wait", "--timeout", "5s", "web", "w2"], &["w2"]);
     offers(&at, &["dere"], &["deregister"]);
     offers(&at, &["context", "u"], &["use"]);
+    offers(&at, &["services", "-o", ""], &["wide", "json", "yaml", "name", "template="]);
+    offers(&at, &["describe", "web", "-o", ""], &["json", "yaml", "template="]);
+    offers(&at, &["services", "--sort", "he"], &["healthy"]);
+    offers(&at, &["instances", "web", "--sort", "he"], &["health"]);
+    offers(&at, &["instances", "web", "--sort", "m"], &["metadata."]);
 
     let dir = tempfile::tempdir().unwrap();
     for name in ["sbtest-one", "sbtest-two"] {
@@ -55,6 +60,9 @@ fn services_ids_and_programs_are_offered() {
     let mut command = switchboard("memory:", &["--", "switchboard", "run", "web", "--", "sbtest-"]);
     command.env("COMPLETE", "bash").env("_CLAP_COMPLETE_INDEX", "4").env("PATH", dir.path());
     assert_eq!(said(command.output().unwrap()).out, "sbtest-one\nsbtest-two");
+    let path = format!("@{}/sbtest-t", dir.path().display());
+    let whole = format!("@{}/sbtest-two", dir.path().display());
+    offers("memory:", &["call", "web", "/", "-d", &path], &[&whole]);
     let path = format!("{}/sbtest-t", dir.path().display());
     let whole = format!("{}/sbtest-two", dir.path().display());
     offers("memory:", &["run", "web", "--", &path], &[&whole]);

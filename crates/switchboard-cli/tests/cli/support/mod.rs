@@ -98,16 +98,27 @@ impl Running {
 
     /// The next line with `part` in it.
     pub(crate) fn line_with(&self, part: &str) -> String {
+        self.lines_to(part).pop().unwrap_or_default()
+    }
+
+    /// All lines before the next with `part` in it.
+    pub(crate) fn lines_before(&self, part: &str) -> Vec<String> {
+        let mut lines = self.lines_to(part);
+        lines.pop();
+        lines
+    }
+
+    fn lines_to(&self, part: &str) -> Vec<String> {
         let end = Instant::now() + LIMIT;
-        let mut before = Vec::new();
-        loop {
+        let mut lines: Vec<String> = Vec::new();
+        while !lines.last().is_some_and(|line| line.contains(part)) {
             let left = end.saturating_duration_since(Instant::now());
             match self.lines.recv_timeout(left) {
-                Ok(line) if line.contains(part) => return line,
-                Ok(line) => before.push(line),
-                Err(error) => panic!("no line with {part:?}, but {before:?}: {error}"),
+                Ok(line) => lines.push(line),
+                Err(error) => panic!("no line with {part:?}, but {lines:?}: {error}"),
             }
         }
+        lines
     }
 
     pub(crate) fn pid(&self) -> Pid {
