@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use hyper::HeaderMap;
 use hyper::body::{Body as _, Frame, Incoming, SizeHint};
 use switchboard::client::InFlight;
 use switchboard::selector::FailureKind;
@@ -180,9 +181,13 @@ pub(crate) enum Broken {
     Ended,
 }
 
-/// A client's body, for whichever attempt is the first to ask for it.
+/// So much of a body is kept until the answer begins, so that a request which an instance has refused goes to another: what may wait on a
+/// stream anyway.
+const KEPT: usize = 64 * 1024;
+
+/// A client's body, for one attempt after the other.
 pub(crate) struct Upload {
-    body: Mutex<Option<Incoming>>,
+    source: Mutex<Source>,
     hint: SizeHint,
     /// How it broke off.
     broken: OnceLock<Broken>,
@@ -190,25 +195,64 @@ pub(crate) struct Upload {
     limit: Duration,
 }
 
+struct Source {
+    incoming: Incoming,
+    /// What has been read, while it can be said again.
+    kept: Option<Vec<Piece>>,
+    size: usize,
+    /// Whose it is.
+    attempt: usize,
+}
+
+#[derive(Clone)]
+enum Piece {
+    Data(Bytes),
+    Trailers(HeaderMap),
+}
+
 impl Upload {
     /// It breaks off when nothing comes for so long.
     pub(crate) fn new(body: Incoming, moved: Moved, limit: Duration) -> Arc<Self> {
         let hint = body.size_hint();
-        Arc::new(Self { body: Mutex::new(Some(body)), hint, broken: OnceLock::new(), moved, limit })
+        let source = Source { incoming: body, kept: Some(Vec::new()), size: 0, attempt: 0 };
+        Arc::new(Self { source: Mutex::new(source), hint, broken: OnceLock::new(), moved, limit })
     }
 
-    /// Whether nothing of it has been read, so that another attempt may have it.
+    /// Whether all that has been read of it is kept, so that another attempt may have it.
     pub(crate) fn is_whole(&self) -> bool {
-        lock(&self.body).is_some()
+        lock(&self.source).kept.is_some()
+    }
+
+    /// There will be no other attempt.
+    pub(crate) fn keep_no_more(&self) {
+        lock(&self.source).kept = None;
     }
 
     /// How it broke off, if it did.
     pub(crate) fn broken(&self) -> Option<Broken> {
         self.broken.get().copied()
     }
+}
 
-    fn take(&self) -> Option<Incoming> {
-        lock(&self.body).take()
+impl Source {
+    /// Whether nothing follows the first `said` pieces.
+    fn is_end(&self, said: usize) -> bool {
+        self.kept.as_ref().is_none_or(|kept| kept.len() <= said) && self.incoming.is_end_stream()
+    }
+
+    /// Keeps a piece, unless they become too large.
+    fn keep(&mut self, frame: &Frame<Bytes>) {
+        let Some(kept) = &mut self.kept else { return };
+        let piece = match (frame.data_ref(), frame.trailers_ref()) {
+            (Some(data), _) => Piece::Data(data.clone()),
+            (_, Some(trailers)) => Piece::Trailers(trailers.clone()),
+            _ => return,
+        };
+        self.size += frame.data_ref().map_or(0, Bytes::len);
+        kept.push(piece);
+        if self.size > KEPT {
+            self.kept = None;
+        }
     }
 }
 
@@ -227,19 +271,24 @@ pub(crate) enum RequestBody {
 /// An attempt's hold on the client's body.
 pub(crate) struct Part {
     upload: Arc<Upload>,
-    taken: Option<Incoming>,
+    attempt: usize,
+    /// How many of the pieces that were kept it has had.
+    said: usize,
     /// Told, or dropped, when all has been sent.
     sent: Option<oneshot::Sender<()>>,
     quiet: Quiet,
 }
 
 impl RequestBody {
-    /// The body for an attempt, and what ends when it has been sent.
+    /// The body for an attempt, which takes it from the one before, and what ends when it has been sent.
     pub(crate) fn of(upload: Option<&Arc<Upload>>) -> (Self, impl Future<Output = ()> + use<>) {
         let (sender, sent) = oneshot::channel();
         let body = upload.map(|upload| {
+            let mut source = lock(&upload.source);
+            source.attempt += 1;
             let quiet = Quiet::new(upload.moved.clone(), upload.limit);
-            Box::new(Part { upload: upload.clone(), taken: None, sent: Some(sender), quiet })
+            let (upload, attempt) = (upload.clone(), source.attempt);
+            Box::new(Part { upload, attempt, said: 0, sent: Some(sender), quiet })
         });
         (body.map_or(Self::Empty, Self::Upload), async { drop(sent.await) })
     }
@@ -247,17 +296,28 @@ impl RequestBody {
 
 impl Part {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        if self.taken.is_none() {
-            self.upload.moved.again();
-            self.taken = self.upload.take();
-        }
-        let Some(body) = &mut self.taken else {
+        let mut source = lock(&self.upload.source);
+        if source.attempt != self.attempt {
             return Poll::Ready(Some(Err("the body belongs to another attempt".into())));
+        }
+        let piece = source.kept.as_ref().and_then(|kept| kept.get(self.said)).cloned();
+        let mut frame = match piece {
+            Some(Piece::Data(data)) => Poll::Ready(Some(Ok(Frame::data(data)))),
+            Some(Piece::Trailers(trailers)) => Poll::Ready(Some(Ok(Frame::trailers(trailers)))),
+            None => {
+                let frame = Pin::new(&mut source.incoming).poll_frame(cx).map_err(BoxError::from);
+                if let Poll::Ready(Some(Ok(frame))) = &frame {
+                    source.keep(frame);
+                }
+                frame
+            }
         };
-        let mut frame = Pin::new(&mut *body).poll_frame(cx).map_err(BoxError::from);
-        let is_end = body.is_end_stream();
+        let is_end = source.is_end(self.said + 1);
         match &frame {
-            Poll::Ready(Some(Ok(_))) => self.upload.moved.again(),
+            Poll::Ready(Some(Ok(_))) => {
+                self.said += 1;
+                self.upload.moved.again();
+            }
             Poll::Pending if self.quiet.poll_over(cx).is_ready() => {
                 let limit = humantime::format_duration(self.quiet.limit);
                 frame = Poll::Ready(Some(Err(format!("nothing came for {limit}").into())));
@@ -299,14 +359,15 @@ impl hyper::body::Body for RequestBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Empty => true,
-            Self::Upload(part) => part.taken.as_ref().is_some_and(Incoming::is_end_stream),
+            Self::Upload(part) => lock(&part.upload.source).is_end(part.said),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Empty => SizeHint::with_exact(0),
-            Self::Upload(part) => part.taken.as_ref().map_or_else(|| part.upload.hint, Incoming::size_hint),
+            Self::Upload(part) if part.said == 0 => part.upload.hint,
+            Self::Upload(part) => lock(&part.upload.source).incoming.size_hint(),
         }
     }
 }

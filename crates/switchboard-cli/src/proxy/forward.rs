@@ -118,10 +118,10 @@ async fn run(
                 call.fail(attempt, None, "the request broke off");
                 return Err(Problem::broken_off(broken).into());
             }
-            Outcome::Nothing(Unanswered { why, kind, reached, unsent }) => {
+            Outcome::Nothing(Unanswered { why, kind, own, reached, unsent }) => {
                 call.fail(attempt, kind, why);
                 let may = if unsent { outgoing.is_whole() } else { outgoing.may_repeat };
-                if kind.is_none() || !may || !call.again(reached).await {
+                if own || !may || !call.again(reached).await {
                     let problem = if unsent && !reached {
                         Problem::unreached(&call.to_string())
                     } else {
@@ -164,7 +164,7 @@ impl Outgoing {
         Ok(Self { head, came, wants, upload, may_repeat, is_grpc, moved, limit, on_upgrade, client, busy })
     }
 
-    /// Whether nothing of the body has been read.
+    /// Whether another attempt may have the whole body.
     fn is_whole(&self) -> bool {
         self.upload.as_ref().is_none_or(|upload| upload.is_whole())
     }
@@ -235,6 +235,9 @@ impl Outgoing {
         headers::back(response.headers_mut(), spoken, &proxy.name, id);
         *response.version_mut() = Version::default();
         let Self { came, upload, moved, is_grpc, busy, .. } = self;
+        if let Some(upload) = &upload {
+            upload.keep_no_more();
+        }
         moved.again();
         let quiet = Quiet::new(moved, proxy.idle_timeout);
         let is_http2 = came.version == Version::HTTP_2;

@@ -2,7 +2,7 @@
 //! another, and one that is not used any more ends.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -15,13 +15,14 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use switchboard::Address;
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tower_service::Service as _;
 
 use super::body::RequestBody;
 use super::connection::{HEADERS, STREAMS, WRITE};
-use super::quiet::Watched;
+use super::quiet::{Moved, Watched};
 use super::upstream::{Unanswered, root};
 
 /// Connections to one instance. More requests wait for one of these.
@@ -29,6 +30,13 @@ const CONNECTIONS: usize = 64;
 
 /// A connection that is found unused twice, after so long each, ends.
 const IDLE: Duration = Duration::from_secs(1800);
+
+/// The same of those beyond the first to an instance.
+const IDLE_SPARE: Duration = Duration::from_secs(4);
+
+/// When nothing at all has come for so long, and somebody gives up waiting for an answer, the connection is taken for dead: nothing
+/// more is begun on it.
+const DEAF: Duration = Duration::from_secs(1);
 
 /// What a slow reader may have waiting for it. Its connection has room for as many slow readers as it has streams, so that none
 /// waits for another.
@@ -72,12 +80,16 @@ struct Open {
     streams: Arc<Streams>,
 }
 
-#[derive(Default)]
 struct Streams {
     /// How many the instance allows at a time.
     most: AtomicUsize,
     now: AtomicUsize,
     ever: AtomicUsize,
+    /// When something has come last.
+    came: Moved,
+    /// Nothing more is begun on it.
+    retired: AtomicBool,
+    told: Notify,
 }
 
 /// A stream, in use until this is dropped.
@@ -104,7 +116,10 @@ impl Connections {
         let mut tries = 1;
         loop {
             let (mut sender, stream) = self.stream(address, place).await?;
-            match sender.try_send_request(request).await {
+            let waiting = Waiting { streams: &stream.0, since: Instant::now() };
+            let answer = sender.try_send_request(request).await;
+            std::mem::forget(waiting);
+            match answer {
                 Ok(response) => return Ok((response, stream)),
                 Err(mut failed) => match failed.take_message() {
                     // The connection had ended, perhaps just now.
@@ -143,14 +158,17 @@ impl Connections {
         let (limit, state) = (self.limit, self.state.clone());
         let connecting = async move {
             let stream = connector.call(place).await.map_err(|error| Unanswered::unconnected(&error))?;
-            let io = TokioIo::new(Watched::new(stream.into_inner(), WRITE));
+            let came = Moved::now();
+            let io = TokioIo::new(Watched::new(stream.into_inner(), WRITE).telling_reads(came.clone()));
             let handshake = builder().handshake(io).await;
             let (sender, mut connection) = handshake.map_err(|error| Unanswered::of(&error, true))?;
             timeout(limit, allows(&mut connection)).await.unwrap_or_else(|_| {
                 let limit = humantime::format_duration(limit);
-                Err(Unanswered::speechless(format!("it did not begin to speak HTTP/2 within {limit}")))
+                Err(Unanswered::speechless(format!(
+                    "it did not say within {limit} how many requests of HTTP/2 it takes at a time"
+                )))
             })?;
-            lock(&state).add(&address, sender, connection, &state);
+            lock(&state).add(&address, sender, connection, came, &state);
             Ok(())
         };
         connecting.boxed().shared()
@@ -185,9 +203,10 @@ impl State {
         address: &Address,
         sender: SendRequest<RequestBody>,
         connection: Driven,
+        came: Moved,
         state: &Arc<Mutex<Self>>,
     ) {
-        let streams = Arc::new(Streams::default());
+        let streams = Arc::new(Streams::new(came));
         streams.allow(connection.current_max_send_streams());
         let (state, here, used) = (Arc::downgrade(state), address.clone(), streams.clone());
         self.places.entry(address.clone()).or_default().open.push(Open { sender, streams });
@@ -195,13 +214,26 @@ impl State {
         self.driving.spawn(async move {
             tokio::select! {
                 () = drive(connection, &used) => {}
-                () = unused(&state, &used) => {}
+                () = unused(&state, &here, &used) => {}
             }
             let Some(state) = state.upgrade() else { return };
             if let Some(place) = lock(&state).places.get_mut(&here) {
                 place.open.retain(|open| !Arc::ptr_eq(&open.streams, &used));
             }
         });
+    }
+}
+
+impl State {
+    /// Whether there is another connection, which is used before this one.
+    fn is_spare(&self, address: &Address, streams: &Streams) -> bool {
+        let mut usable = self
+            .places
+            .get(address)
+            .into_iter()
+            .flat_map(|place| &place.open)
+            .filter(|open| open.is_usable());
+        usable.next().is_none_or(|first| !std::ptr::eq(&*first.streams, streams))
     }
 }
 
@@ -234,11 +266,23 @@ impl Place {
 
 impl Open {
     fn is_usable(&self) -> bool {
-        !self.sender.is_closed() && self.streams.most.load(Relaxed) > 0
+        let Streams { most, retired, .. } = &*self.streams;
+        !self.sender.is_closed() && most.load(Relaxed) > 0 && !retired.load(Relaxed)
     }
 }
 
 impl Streams {
+    fn new(came: Moved) -> Self {
+        let (most, now, ever, retired, told) = Default::default();
+        Self { most, now, ever, came, retired, told }
+    }
+
+    /// Nothing more is begun, and it ends when those that are have ended.
+    fn retire(&self) {
+        self.retired.store(true, Relaxed);
+        self.told.notify_one();
+    }
+
     fn allow(&self, most: usize) {
         self.most.store(most.min(STREAMS as usize), Relaxed);
     }
@@ -259,20 +303,42 @@ async fn drive(mut connection: Driven, streams: &Streams) {
     .await;
 }
 
-/// Ends when nobody has used them for so long; nobody will any more.
-async fn unused(state: &Weak<Mutex<State>>, streams: &Streams) {
+/// Ends when nobody uses them any more, and nobody will.
+async fn unused(state: &Weak<Mutex<State>>, address: &Address, streams: &Streams) {
     let mut before = None;
     loop {
-        sleep(IDLE).await;
+        let Some(is_spare) = state.upgrade().map(|state| lock(&state).is_spare(address, streams)) else {
+            return;
+        };
+        let pause = if is_spare { IDLE_SPARE } else { IDLE };
+        tokio::select! {
+            () = sleep(pause) => {}
+            () = streams.told.notified() => {}
+        }
         let Some(state) = state.upgrade() else { return };
         // Streams begin while it is held.
         let _held = lock(&state);
         let unused = (streams.now.load(Relaxed) == 0).then(|| streams.ever.load(Relaxed));
-        if unused.is_some() && unused == before {
-            streams.allow(0);
+        let is_over = unused == before || streams.retired.load(Relaxed);
+        if unused.is_some() && is_over {
+            streams.retired.store(true, Relaxed);
             return;
         }
         before = unused;
+    }
+}
+
+/// Waits for an answer; who gives up may have found out that the connection is dead.
+struct Waiting<'a> {
+    streams: &'a Streams,
+    since: Instant,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if self.since.elapsed() >= DEAF && self.streams.came.is_quiet_for(DEAF) {
+            self.streams.retire();
+        }
     }
 }
 
@@ -282,26 +348,42 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
 
 #[cfg(test)]
 mod tests {
-    use tokio::time::Instant;
-
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_connection_ends_when_it_was_not_used_for_so_long() {
-        let (state, streams) = (Arc::<Mutex<State>>::default(), Arc::<Streams>::default());
-        streams.allow(1000);
-        assert_eq!(streams.most.load(Relaxed), 100);
-        let began = Instant::now();
+    async fn a_spare_connection_ends_when_it_was_not_used_for_so_long() {
+        let (held, streams) = (Arc::<Mutex<State>>::default(), Arc::new(Streams::new(Moved::now())));
+        let (state, began) = (Arc::downgrade(&held), Instant::now());
         let stream = streams.begin();
         let using = async {
-            sleep(IDLE * 5 / 2).await;
+            sleep(IDLE_SPARE * 5 / 2).await;
             drop(stream);
-            sleep(IDLE).await;
+            sleep(IDLE_SPARE).await;
             drop(streams.begin());
         };
-        let weak = Arc::downgrade(&state);
-        tokio::join!(using, unused(&weak, &streams));
-        assert_eq!(began.elapsed(), IDLE * 5, "used in the fourth, found unused in the fifth");
-        assert_eq!(streams.most.load(Relaxed), 0, "and nobody begins a stream");
+        let address = "h:1".parse().unwrap();
+        tokio::join!(using, unused(&state, &address, &streams));
+        assert_eq!(began.elapsed(), IDLE_SPARE * 5, "used in the fourth, found unused in the fifth");
+        assert!(streams.retired.load(Relaxed), "nobody begins a stream");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_gives_up_on_what_says_nothing_at_all_retires_it() {
+        let streams = Streams::new(Moved::now());
+        let give_up = async |after: Duration| {
+            let waiting = Waiting { streams: &streams, since: Instant::now() };
+            sleep(after).await;
+            drop(waiting);
+            streams.retired.load(Relaxed)
+        };
+        assert!(!give_up(DEAF / 2).await, "it may be slow");
+        sleep(DEAF * 10).await;
+        assert!(!give_up(DEAF / 2).await, "nothing was waited for before");
+        let said = async {
+            sleep(DEAF).await;
+            streams.came.again();
+        };
+        assert!(!tokio::join!(give_up(DEAF * 3 / 2), said).0, "it says something");
+        assert!(give_up(DEAF * 2).await);
     }
 }

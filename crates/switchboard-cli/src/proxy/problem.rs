@@ -89,7 +89,9 @@ impl Problem {
     /// An instance was reached by `version`, and did not answer.
     pub(crate) fn broke(line: &str, version: Version) -> Self {
         let advice = match version {
-            Version::HTTP_2 => "if it speaks no HTTP/2, register it with the metadata protocol=http",
+            Version::HTTP_2 => {
+                "see its log; if it speaks no HTTP/2, register it with the metadata protocol=http"
+            }
             _ => "see its log; if it speaks HTTP/2 only, register it with the metadata protocol=h2c",
         };
         Self::new(StatusCode::BAD_GATEWAY, "connection_terminated", line, advice)

@@ -30,6 +30,11 @@ impl Moved {
         self.last.store(since, Relaxed);
     }
 
+    /// Whether nothing has moved for so long.
+    pub(crate) fn is_quiet_for(&self, limit: Duration) -> bool {
+        self.due(limit).is_some_and(|due| due <= Instant::now())
+    }
+
     /// When it will have been so long; `None` for never.
     fn due(&self, limit: Duration) -> Option<Instant> {
         (self.began + Duration::from_millis(self.last.load(Relaxed))).checked_add(limit)
@@ -75,15 +80,21 @@ pub(crate) struct Watched<S> {
     /// While something waits to be written.
     stuck: Option<Pin<Box<Sleep>>>,
     moved: Option<Moved>,
+    came: Option<Moved>,
 }
 
 impl<S> Watched<S> {
     pub(crate) fn new(stream: S, limit: Duration) -> Self {
-        Self { stream, limit, stuck: None, moved: None }
+        Self { stream, limit, stuck: None, moved: None, came: None }
     }
 
     pub(crate) fn telling(self, moved: Moved) -> Self {
         Self { moved: Some(moved), ..self }
+    }
+
+    /// Tells only when something comes.
+    pub(crate) fn telling_reads(self, came: Moved) -> Self {
+        Self { came: Some(came), ..self }
     }
 
     pub(crate) fn get_ref(&self) -> &S {
@@ -117,8 +128,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let read = Pin::new(&mut self.stream).poll_read(cx, buf);
-        if let (Poll::Ready(_), Some(moved)) = (&read, &self.moved) {
-            moved.again();
+        if read.is_ready() {
+            self.moved.iter().chain(&self.came).for_each(Moved::again);
         }
         read
     }

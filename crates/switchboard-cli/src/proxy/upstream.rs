@@ -45,6 +45,8 @@ pub(crate) struct Unanswered {
     pub(crate) why: String,
     /// `None` for what is not the instance's fault.
     pub(crate) kind: Option<FailureKind>,
+    /// Another instance would do no better.
+    pub(crate) own: bool,
     pub(crate) reached: bool,
     /// The instance cannot have worked on the request.
     pub(crate) unsent: bool,
@@ -130,27 +132,31 @@ impl Unanswered {
         // No free file or port is trouble of this process.
         let own = root.downcast_ref::<io::Error>().is_some_and(is_own);
         let kind = (!own).then_some(FailureKind::Connection);
-        Self { why: format!("cannot connect: {root}"), kind, reached: false, unsent: true }
+        Self { why: format!("cannot connect: {root}"), kind, own, reached: false, unsent: true }
     }
 
     /// There is one, on which nothing can be said.
     pub(crate) fn speechless(why: String) -> Self {
-        Self { why, kind: Some(FailureKind::Connection), reached: true, unsent: true }
+        Self { why, kind: Some(FailureKind::Connection), own: false, reached: true, unsent: true }
     }
 
     /// The connection broke, or the instance refused; `unsent` when it cannot have seen the request.
     pub(crate) fn of(error: &(dyn StdError + 'static), unsent: bool) -> Self {
-        let refused = is_refused(error);
+        let refusal = refusal(error);
         let canceled = chain(error)
             .any(|cause| cause.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_canceled));
-        let kind = if refused { FailureKind::Response } else { FailureKind::Connection };
-        let why = root(error).to_string();
-        Self { why, kind: Some(kind), reached: true, unsent: unsent || refused || canceled }
+        let kind = match refusal {
+            Some(h2::Reason::NO_ERROR) => None,
+            Some(_) => Some(FailureKind::Response),
+            None => Some(FailureKind::Connection),
+        };
+        let unsent = unsent || refusal.is_some() || canceled;
+        Self { why: root(error).to_string(), kind, own: false, reached: true, unsent }
     }
 
     /// The request cannot be said to the instance.
     fn own(error: &(dyn StdError + 'static)) -> Self {
-        Self { why: error.to_string(), kind: None, reached: false, unsent: false }
+        Self { why: error.to_string(), kind: None, own: true, reached: false, unsent: false }
     }
 }
 
@@ -166,13 +172,12 @@ pub(crate) fn is_own(_: &io::Error) -> bool {
     false
 }
 
-/// Whether the server says that it has not worked on the request (RFC 9113, section 8.7).
-fn is_refused(error: &(dyn StdError + 'static)) -> bool {
-    chain(error).any(|cause| {
-        cause.downcast_ref::<h2::Error>().is_some_and(|error| {
-            let reset = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
-            error.is_remote() && (reset || error.is_go_away())
-        })
+/// Why, if the server says that it has not worked on the request (RFC 9113, section 8.7): without an error, when the connection ends.
+fn refusal(error: &(dyn StdError + 'static)) -> Option<h2::Reason> {
+    chain(error).find_map(|cause| {
+        let error = cause.downcast_ref::<h2::Error>().filter(|error| error.is_remote())?;
+        let refused = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
+        error.reason().filter(|_| refused || error.is_go_away())
     })
 }
 

@@ -241,6 +241,8 @@ fn the_end_has_a_bound_and_a_second_signal_is_the_end() {
             while std::net::TcpStream::connect(("127.0.0.1", proxy.port)).is_ok() {
                 assert!(Instant::now() < end, "it goes on listening");
             }
+            // Signals that come at once are one.
+            std::thread::sleep(Duration::from_millis(300));
             proxy.running.signal(Signal::INT);
         }
         let (status, said) = proxy.running.end();
