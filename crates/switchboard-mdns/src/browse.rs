@@ -1,12 +1,12 @@
 //! One browse of one DNS-SD type: a thread that always drains mdns-sd, and the snapshots it makes of what it hears.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use mdns_sd::{Receiver, RecvTimeoutError, ServiceEvent};
-use switchboard_core::{Error, ErrorKind, Instance, InstanceKey, Result, ServiceName, Store};
+use switchboard_core::{Error, ErrorKind, Instance, InstanceKey, Result, Store};
 use tokio::sync::watch;
 
 use crate::BACKEND;
@@ -48,8 +48,8 @@ struct Shared {
     daemon: Daemon,
     settle: Duration,
     store: Store,
-    /// When the store last changed. Told as well when it is closed and when an outage begins.
-    changed: watch::Sender<Instant>,
+    /// Told when the store has changed, when it is closed and when an outage begins.
+    changed: watch::Sender<()>,
     heard: Mutex<Heard>,
     /// Held while a browse is asked for, so that none is after the stop.
     stopped: Mutex<bool>,
@@ -67,7 +67,7 @@ impl Browse {
             daemon,
             settle,
             store: Store::new(BACKEND),
-            changed: watch::Sender::new(Instant::now()),
+            changed: watch::Sender::new(()),
             heard: Mutex::new(Heard::new()),
             stopped: Mutex::new(false),
         });
@@ -96,8 +96,8 @@ impl Browse {
         self.shared.heard().standing(Instant::now())
     }
 
-    /// When the store last changed, told too when there will be no more changes for a while.
-    pub(crate) fn changed(&self) -> watch::Receiver<Instant> {
+    /// Told when the store has changed, and when there will be no more changes for a while.
+    pub(crate) fn changed(&self) -> watch::Receiver<()> {
         self.shared.changed.subscribe()
     }
 
@@ -126,7 +126,7 @@ impl Browse {
     pub(crate) fn close(&self) {
         *self.shared.stopped() = true;
         self.shared.store.close();
-        self.shared.changed.send_modify(|_| {});
+        self.shared.changed.send_modify(|()| {});
     }
 }
 
@@ -141,7 +141,6 @@ impl Drop for Browse {
 impl Shared {
     fn run(&self, first: Option<Subscription>) {
         let mut inbox = VecDeque::new();
-        let mut touched = HashSet::new();
         let mut publish_at = Instant::now();
         let mut next = None;
         let mut pause = RESUBSCRIBE.0;
@@ -152,22 +151,23 @@ impl Shared {
             let now = Instant::now();
             if now >= look_at || self.heard().has_leaving() {
                 // Before a loss is told: what goes with the last interface has not left.
-                self.look_for_links(&mut linked, now, &mut touched);
+                self.look_for_links(&mut linked, now);
                 look_at = now + LOOK;
             }
             if linked.reach() != Reach::Nowhere {
-                self.ask(&mut ask, now, &mut touched);
+                self.ask(&mut ask, now);
             }
-            if now >= publish_at && !touched.is_empty() {
-                self.publish(&mut touched);
-                publish_at = Instant::now() + now.elapsed() * PUBLISH_PAUSE;
+            if now >= publish_at && self.heard().has_news() {
+                let begun = Instant::now();
+                self.publish();
+                publish_at = Instant::now() + begun.elapsed() * PUBLISH_PAUSE;
             }
             if !inbox.is_empty() {
-                self.take(&mut inbox, &events, &mut touched);
+                self.take(&mut inbox, &events);
                 continue;
             }
-            let wake = self.look_after(now, &linked, &touched);
-            let wake = if touched.is_empty() { wake } else { wake.min(publish_at) };
+            let wake = self.look_after(now, &linked);
+            let wake = if self.heard().has_news() { wake.min(publish_at) } else { wake };
             let wake = if ask.is_some() { wake.min(now + POLL) } else { wake };
             match events.recv_timeout(wake.saturating_duration_since(now)) {
                 Ok(event) => inbox.push_back(event),
@@ -233,7 +233,7 @@ impl Shared {
 
     /// Tells that there is no network, or nothing but loopback, and begins anew when there is more again. Then removes what has
     /// left.
-    fn look_for_links(&self, linked: &mut Linked, now: Instant, touched: &mut HashSet<ServiceName>) {
+    fn look_for_links(&self, linked: &mut Linked, now: Instant) {
         match linked.look(self.daemon.reach(), now) {
             Some(Change::Lost(Reach::Nowhere)) => {
                 self.heard().cut_off();
@@ -254,7 +254,7 @@ impl Shared {
             }
             None => {}
         }
-        self.heard().let_leave(touched);
+        self.heard().let_leave();
     }
 
     /// Tells that loopback is all that is heard, except of what is heard there.
@@ -266,11 +266,11 @@ impl Shared {
         ));
         let sound = heard.sound_services().map(|service| heard.snapshot(&self.kind, service.clone()));
         self.store.publish_spared(sound, heard.names_are_sound());
-        self.changed.send_modify(|_| {});
+        self.changed.send_modify(|()| {});
     }
 
     /// Asks by unicast when listening begins, and takes what is answered.
-    fn ask(&self, ask: &mut Option<Ask>, now: Instant, touched: &mut HashSet<ServiceName>) {
+    fn ask(&self, ask: &mut Option<Ask>, now: Instant) {
         let mut heard = self.heard();
         if heard.wants_asking() {
             *ask = Some(self.daemon.ask(record::domain(&self.kind), now));
@@ -279,7 +279,7 @@ impl Shared {
         let (found, answered) = asking.take(now, &mut heard.unicast.awaited);
         for found in found {
             match record::decode(&self.kind, &found) {
-                Ok(instance) => heard.add_unicast(&found.fullname, instance, now, touched),
+                Ok(instance) => heard.add_unicast(&found.fullname, instance, now),
                 Err(error) => {
                     tracing::debug!(name = found.fullname, %error, "heard something that is no instance");
                 }
@@ -304,7 +304,7 @@ impl Shared {
     }
 
     /// Does what is due when everything has been taken in; when to do so next.
-    fn look_after(&self, now: Instant, linked: &Linked, touched: &HashSet<ServiceName>) -> Instant {
+    fn look_after(&self, now: Instant, linked: &Linked) -> Instant {
         let mut heard = self.heard();
         heard.forget_unsaid(now);
         let lapse = heard.forget_unconfirmed(now);
@@ -321,9 +321,8 @@ impl Shared {
             return due;
         }
         // What is told after an outage is as whole as a first state.
-        let quiet = now.saturating_duration_since(*self.changed.borrow());
-        let left = listening::left(self.settle, &heard.standing(now), quiet, !heard.names.is_empty());
-        if left.is_zero() && heard.is_complete() && touched.is_empty() {
+        let left = listening::left(self.settle, &heard.standing(now), !heard.names.is_empty());
+        if left.is_zero() && heard.is_complete() && !heard.has_news() {
             if linked.reach() == Reach::Machine {
                 self.be_alone(&mut heard);
             } else if heard.drop_stale() {
@@ -342,17 +341,12 @@ impl Shared {
         let mut heard = self.heard();
         if std::mem::take(&mut heard.alone) || self.store.failure().is_none() {
             self.store.fail(error);
-            self.changed.send_modify(|_| {});
+            self.changed.send_modify(|()| {});
         }
     }
 
     /// Takes what is in the inbox and what comes meanwhile, for a moment.
-    fn take(
-        &self,
-        inbox: &mut VecDeque<ServiceEvent>,
-        events: &Receiver<ServiceEvent>,
-        touched: &mut HashSet<ServiceName>,
-    ) {
+    fn take(&self, inbox: &mut VecDeque<ServiceEvent>, events: &Receiver<ServiceEvent>) {
         let mut heard = self.heard();
         let begun = Instant::now();
         while begun.elapsed() < TAKE_FOR {
@@ -360,20 +354,20 @@ impl Shared {
             let room = MAX_INBOX.saturating_sub(inbox.len());
             inbox.extend(events.try_iter().take(room));
             let Some(event) = inbox.pop_front() else { return };
-            self.take_one(event, &mut heard, touched);
+            self.take_one(event, &mut heard);
         }
     }
 
-    fn take_one(&self, event: ServiceEvent, heard: &mut Heard, touched: &mut HashSet<ServiceName>) {
+    fn take_one(&self, event: ServiceEvent, heard: &mut Heard) {
         match event {
             ServiceEvent::ServiceFound(_, fullname) => heard.announced(fullname),
             ServiceEvent::ServiceResolved(resolved) => {
                 let found = Found::from(*resolved);
                 match record::decode(&self.kind, &found) {
-                    Ok(instance) => heard.add(&found.fullname, instance, touched),
+                    Ok(instance) => heard.add(&found.fullname, instance),
                     Err(error) => {
                         tracing::debug!(name = found.fullname, %error, "heard something that is no instance");
-                        heard.remove(&found.fullname, touched);
+                        heard.remove(&found.fullname);
                     }
                 }
             }
@@ -386,10 +380,12 @@ impl Shared {
         }
     }
 
-    /// Makes the changes to these services known.
-    fn publish(&self, touched: &mut HashSet<ServiceName>) {
-        let heard = self.heard();
-        let (sound, stale): (Vec<_>, Vec<_>) = touched.drain().partition(|service| heard.is_sound(service));
+    /// Makes the changes to services known.
+    fn publish(&self) {
+        let mut heard = self.heard();
+        let touched = heard.take_news();
+        let (sound, stale): (Vec<_>, Vec<_>) =
+            touched.into_iter().partition(|service| heard.is_sound(service));
         let snapshots =
             |services: Vec<_>| services.into_iter().map(|service| heard.snapshot(&self.kind, service));
         self.store.publish(snapshots(stale));
@@ -398,7 +394,7 @@ impl Shared {
         } else {
             self.store.publish(snapshots(sound));
         }
-        self.changed.send_replace(Instant::now());
+        self.changed.send_modify(|()| {});
     }
 
     fn heard(&self) -> MutexGuard<'_, Heard> {

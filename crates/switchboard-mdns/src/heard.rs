@@ -35,6 +35,9 @@ const UNICAST_TTL: Duration = Duration::from_secs(10);
 pub(crate) struct Heard {
     services: BTreeMap<ServiceName, BTreeMap<String, Arc<Instance>>>,
     pub(crate) names: BTreeMap<String, ServiceName>,
+    /// The services of which something has changed that nobody has been told yet, and when anything last changed.
+    touched: HashSet<ServiceName>,
+    changed: Instant,
     /// The names that are announced and not described yet, and how long they count, if not until mdns-sd says otherwise.
     unresolved: HashMap<String, Option<Instant>>,
     pub(crate) unicast: Unicast,
@@ -101,6 +104,10 @@ pub(crate) struct Standing {
     pub(crate) vouched: bool,
     /// How many instances are announced and not described, and hosts have more to say and have said nothing.
     pub(crate) unheard: usize,
+    /// How long ago something new was last heard.
+    pub(crate) quiet: Duration,
+    /// Whether something has been heard that is not in the store yet: a large snapshot is made only now and then.
+    pub(crate) unpublished: bool,
 }
 
 impl Heard {
@@ -108,6 +115,8 @@ impl Heard {
         Self {
             services: BTreeMap::new(),
             names: BTreeMap::new(),
+            touched: HashSet::new(),
+            changed: Instant::now(),
             unresolved: HashMap::new(),
             unicast: Unicast::default(),
             unsaid: None,
@@ -152,13 +161,28 @@ impl Heard {
         !self.leaving.is_empty()
     }
 
+    /// Whether something has changed that nobody has been told yet.
+    pub(crate) fn has_news(&self) -> bool {
+        !self.touched.is_empty()
+    }
+
+    /// The services of which something has changed, to be told before the lock is given back.
+    pub(crate) fn take_news(&mut self) -> HashSet<ServiceName> {
+        std::mem::take(&mut self.touched)
+    }
+
+    fn touch(&mut self, service: ServiceName) {
+        self.touched.insert(service);
+        self.changed = Instant::now();
+    }
+
     /// Removes what is to go.
-    pub(crate) fn let_leave(&mut self, touched: &mut HashSet<ServiceName>) {
+    pub(crate) fn let_leave(&mut self) {
         for fullname in std::mem::take(&mut self.leaving) {
             // A unicast answer that has lapsed is asked for no more.
             self.unicast.unconfirmed.remove(&fullname);
             if !self.stale.contains(&fullname) {
-                self.remove(&fullname, touched);
+                self.remove(&fullname);
             }
         }
     }
@@ -197,10 +221,10 @@ impl Heard {
     }
 
     /// mdns-sd has heard all of an instance.
-    pub(crate) fn add(&mut self, fullname: &str, instance: Instance, touched: &mut HashSet<ServiceName>) {
+    pub(crate) fn add(&mut self, fullname: &str, instance: Instance) {
         self.leaving.remove(fullname);
         if self.stale.remove(fullname) {
-            touched.extend(self.names.get(fullname).cloned());
+            self.names.get(fullname).cloned().into_iter().for_each(|service| self.touch(service));
         }
         if let Some((unsaid, _)) = &mut self.unsaid {
             unsaid.remove(fullname);
@@ -216,25 +240,19 @@ impl Heard {
         // The addresses of IPv4 and IPv6 come in different packets. Those that are known already stay until all are heard.
         let first = self.unicast.unconfirmed.remove(fullname).is_some();
         if !first || !self.instance(fullname).is_some_and(|known| covers(known, &instance)) {
-            self.put(fullname, instance, touched);
+            self.put(fullname, instance);
         }
     }
 
     /// An instance that a unicast answer describes.
-    pub(crate) fn add_unicast(
-        &mut self,
-        fullname: &str,
-        instance: Instance,
-        now: Instant,
-        touched: &mut HashSet<ServiceName>,
-    ) {
+    pub(crate) fn add_unicast(&mut self, fullname: &str, instance: Instance, now: Instant) {
         self.unicast.missed.remove(fullname);
         self.unicast.told.insert(fullname.to_owned());
         // What mdns-sd has said is at least as new, unless it has lost the link since.
         let stale = self.stale.remove(fullname);
         if stale || !self.names.contains_key(fullname) || self.unicast.unconfirmed.contains_key(fullname) {
             self.unicast.unconfirmed.insert(fullname.to_owned(), now + UNICAST_TTL);
-            self.put(fullname, instance, touched);
+            self.put(fullname, instance);
         }
     }
 
@@ -243,11 +261,11 @@ impl Heard {
         self.services.get(self.names.get(fullname)?)?.get(fullname)
     }
 
-    fn put(&mut self, fullname: &str, instance: Instance, touched: &mut HashSet<ServiceName>) {
+    fn put(&mut self, fullname: &str, instance: Instance) {
         self.unresolved.remove(fullname);
         let service = instance.service().clone();
         if self.names.get(fullname).is_some_and(|before| *before != service) {
-            self.remove(fullname, touched);
+            self.remove(fullname);
         }
         if !self.names.contains_key(fullname) && self.names.len() >= MAX_INSTANCES {
             tracing::warn!(
@@ -261,11 +279,11 @@ impl Heard {
         if entries.get(fullname).is_none_or(|before| **before != instance) {
             entries.insert(fullname.to_owned(), Arc::new(instance));
             self.names.insert(fullname.to_owned(), service.clone());
-            touched.insert(service);
+            self.touch(service);
         }
     }
 
-    pub(crate) fn remove(&mut self, fullname: &str, touched: &mut HashSet<ServiceName>) {
+    pub(crate) fn remove(&mut self, fullname: &str) {
         self.leaving.remove(fullname);
         self.stale.remove(fullname);
         self.unresolved.remove(fullname);
@@ -278,7 +296,7 @@ impl Heard {
                 self.services.remove(&service);
             }
         }
-        touched.insert(service);
+        self.touch(service);
     }
 
     pub(crate) fn fullname(&self, kind: &ServiceType, key: &InstanceKey) -> Option<String> {
@@ -336,7 +354,15 @@ impl Heard {
         let vouched = self.unicast.answered && !self.misses_unicast() && unheard == 0 && awaited.is_empty();
         let again = self.asked_again.map_or(Duration::ZERO, |again| now.saturating_duration_since(again));
         let age = self.age(now);
-        Standing { age, silence: age.min(ASKS_AGAIN + again), asked, vouched, unheard }
+        Standing {
+            age,
+            silence: age.min(ASKS_AGAIN + again),
+            asked,
+            vouched,
+            unheard,
+            quiet: now.saturating_duration_since(self.changed),
+            unpublished: self.has_news(),
+        }
     }
 
     /// Has leave what a unicast answer has said and nobody has said since; when to look again.
@@ -449,58 +475,58 @@ mod tests {
 
     #[test]
     fn what_only_a_unicast_answer_has_said_lapses_and_what_mdns_sd_says_stays() {
-        let (mut heard, mut touched) = (Heard::new(), HashSet::new());
+        let mut heard = Heard::new();
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         for name in ["a", "b"] {
-            heard.add_unicast(name, web(&["10.0.0.1:80", "[fe80::1%2]:80"]), start, &mut touched);
+            heard.add_unicast(name, web(&["10.0.0.1:80", "[fe80::1%2]:80"]), start);
         }
         // A daemon that begins again does not take back what it has not heard yet.
         heard.begin(0, start);
         heard.started(start);
         heard.started(start);
         heard.forget_unsaid(start);
-        heard.let_leave(&mut touched);
+        heard.let_leave();
         assert_eq!(heard.names.len(), 2);
         // IPv4's packet comes first.
-        heard.add("a", web(&["10.0.0.1:80"]), &mut touched);
+        heard.add("a", web(&["10.0.0.1:80"]));
         assert_eq!(heard.instance("a").unwrap().addresses().len(), 2, "no address goes for a moment");
         let mut forget = |seconds| {
             heard.forget_unconfirmed(at(seconds));
-            heard.let_leave(&mut touched);
+            heard.let_leave();
             heard.forget_unconfirmed(at(seconds))
         };
         assert_eq!(forget(9), Some(at(10)));
         assert_eq!(forget(10), None);
         assert_eq!(heard.names.keys().collect::<Vec<_>>(), ["a"]);
-        heard.add("a", web(&["10.0.0.1:81"]), &mut touched);
+        heard.add("a", web(&["10.0.0.1:81"]));
         assert_eq!(heard.instance("a").unwrap().address().port(), 81);
     }
 
     #[test]
     fn all_is_known_when_all_have_answered_by_unicast_and_are_described() {
-        let (mut heard, mut touched) = (Heard::new(), HashSet::new());
+        let mut heard = Heard::new();
         let now = Instant::now();
         let vouched = |heard: &Heard| heard.standing(now).vouched;
         assert!(!vouched(&heard), "nobody has answered");
         heard.unicast.answered = true;
-        heard.add_unicast("a", web(&["10.0.0.1:80"]), now, &mut touched);
+        heard.add_unicast("a", web(&["10.0.0.1:80"]), now);
         assert!(vouched(&heard));
         heard.announced("b".into());
         assert!(!vouched(&heard), "it is not described");
         heard.announced_by_unicast("c".into(), now);
-        heard.add("b", web(&["10.0.0.2:80"]), &mut touched);
+        heard.add("b", web(&["10.0.0.2:80"]));
         assert!(!vouched(&heard), "it has not answered by unicast");
-        heard.add_unicast("b", web(&["10.0.0.2:80"]), now, &mut touched);
+        heard.add_unicast("b", web(&["10.0.0.2:80"]), now);
         assert!(!vouched(&heard), "the third is not described");
         heard.forget_unconfirmed(now + UNICAST_TTL);
-        heard.let_leave(&mut touched);
+        heard.let_leave();
         assert!(vouched(&heard), "nobody has said it since");
         let unheard = |heard: &Heard| heard.standing(now).unheard;
         heard.unicast.awaited.insert("10.0.0.3".parse().unwrap(), false);
         assert!(!vouched(&heard) && unheard(&heard) == 1, "a host that was asked by itself has not answered");
-        heard.add("d", web(&["10.0.0.3:80"]), &mut touched);
-        heard.add_unicast("d", web(&["10.0.0.3:80"]), now, &mut touched);
+        heard.add("d", web(&["10.0.0.3:80"]));
+        heard.add_unicast("d", web(&["10.0.0.3:80"]), now);
         assert!(!vouched(&heard) && unheard(&heard) == 0, "it said something, perhaps to another");
         heard.unicast.give_up();
         assert!(!vouched(&heard), "and will not answer any more");
@@ -511,42 +537,63 @@ mod tests {
     }
 
     #[test]
+    fn what_is_not_published_yet_is_known_and_news_breaks_the_quiet() {
+        let mut heard = Heard::new();
+        let later = |heard: &Heard| heard.standing(heard.changed + Duration::from_secs(1));
+        // A clock may be coarse.
+        let tick = |from| while Instant::now() <= from {};
+        let begun = heard.changed;
+        tick(begun);
+        heard.add_unicast("a", web(&["10.0.0.1:80"]), begun);
+        assert!(later(&heard).unpublished);
+        assert_eq!(heard.take_news(), HashSet::from([ServiceName::new("s").unwrap()]));
+        assert!(!later(&heard).unpublished);
+        let changed = heard.changed;
+        assert!(changed > begun && later(&heard).quiet == Duration::from_secs(1));
+        heard.add("a", web(&["10.0.0.1:80"]));
+        assert!(!heard.has_news() && heard.changed == changed, "it is known");
+        tick(changed);
+        heard.remove("a");
+        assert!(later(&heard).unpublished && heard.changed > changed);
+    }
+
+    #[test]
     fn what_was_heard_over_a_lost_link_stays_until_that_is_heard_again() {
-        let (mut heard, mut touched) = (Heard::new(), HashSet::new());
+        let mut heard = Heard::new();
         let service = ServiceName::new("s").unwrap();
-        heard.add("far", web(&["10.0.0.2:80"]), &mut touched);
-        heard.add("gone", web(&["10.0.0.3:80"]), &mut touched);
-        heard.add("local", web(&["127.0.0.1:80"]), &mut touched);
+        heard.add("far", web(&["10.0.0.2:80"]));
+        heard.add("gone", web(&["10.0.0.3:80"]));
+        heard.add("local", web(&["127.0.0.1:80"]));
         assert!(heard.is_sound(&service));
-        let leave = |heard: &mut Heard, touched: &mut HashSet<_>| {
+        let leave = |heard: &mut Heard| {
             for name in ["far", "gone", "local"] {
                 heard.leave(name.into());
             }
-            heard.let_leave(touched);
+            heard.let_leave();
             heard.names.keys().cloned().collect::<Vec<_>>()
         };
         heard.cut_off();
-        assert_eq!(leave(&mut heard, &mut touched), ["far", "gone"], "loopback is still heard");
+        assert_eq!(leave(&mut heard), ["far", "gone"], "loopback is still heard");
         assert!(!heard.is_sound(&service) && !heard.names_are_sound());
 
         // The link is back.
-        touched.clear();
-        heard.add("far", web(&["10.0.0.2:80"]), &mut touched);
-        assert_eq!(touched.len(), 1, "it is news though it is the same");
+        heard.take_news();
+        heard.add("far", web(&["10.0.0.2:80"]));
+        assert!(heard.has_news(), "it is news though it is the same");
         assert!(heard.drop_stale());
-        heard.let_leave(&mut touched);
+        heard.let_leave();
         assert_eq!(heard.names.keys().collect::<Vec<_>>(), ["far"]);
         assert!(heard.is_sound(&service) && !heard.drop_stale());
-        assert!(leave(&mut heard, &mut touched).is_empty(), "nothing is kept any more");
+        assert!(leave(&mut heard).is_empty(), "nothing is kept any more");
     }
 
     #[test]
     fn what_is_heard_before_it_has_left_stays() {
-        let (mut heard, mut touched) = (Heard::new(), HashSet::new());
-        heard.add("a", web(&["10.0.0.2:80"]), &mut touched);
+        let mut heard = Heard::new();
+        heard.add("a", web(&["10.0.0.2:80"]));
         heard.leave("a".into());
-        heard.add("a", web(&["10.0.0.2:80"]), &mut touched);
-        heard.let_leave(&mut touched);
+        heard.add("a", web(&["10.0.0.2:80"]));
+        heard.let_leave();
         assert_eq!(heard.names.len(), 1);
     }
 }

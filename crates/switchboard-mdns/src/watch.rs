@@ -93,8 +93,7 @@ fn settled<T: Send + 'static>(
         listen(&browse, settle, &found).await;
         // The browse goes on for as long as the stream is held.
         stream.map(move |item| {
-            let quiet = browse.changed().borrow().elapsed();
-            let whole = is_whole(settle, &browse.standing(), quiet, found(browse.store()));
+            let whole = is_whole(settle, &browse.standing(), found(browse.store()));
             item.map(|item| mark(item, whole))
         })
     };
@@ -106,13 +105,13 @@ fn settled<T: Send + 'static>(
 async fn listen(browse: &Browse, settle: Duration, found: impl Fn(&Store) -> bool) -> bool {
     let mut changed = browse.changed();
     loop {
-        let quiet = changed.borrow_and_update().elapsed();
+        changed.mark_unchanged();
         let standing = browse.standing();
-        let left = left(settle, &standing, quiet, found(browse.store()));
+        let left = left(settle, &standing, found(browse.store()));
         // Even a sleep of nothing waits for the next tick of the timer.
         if left.is_zero() || browse.store().is_closed() || browse.is_deaf() {
-            let whole = is_whole(settle, &standing, quiet, found(browse.store()));
-            tracing::debug!(whole, ?standing, ?quiet, "listened");
+            let whole = is_whole(settle, &standing, found(browse.store()));
+            tracing::debug!(whole, ?standing, "listened");
             return whole;
         }
         // Time that runs out and a change are both a reason to look again, and so is what is heard and changes nothing.
@@ -120,19 +119,19 @@ async fn listen(browse: &Browse, settle: Duration, found: impl Fn(&Store) -> boo
     }
 }
 
-/// How long to listen on, for a browse which has heard nothing new for as long as `quiet`.
-pub(crate) fn left(settle: Duration, standing: &Standing, quiet: Duration, found: bool) -> Duration {
+/// How long to listen on.
+pub(crate) fn left(settle: Duration, standing: &Standing, found: bool) -> Duration {
     let sure = found && standing.vouched;
     let silence =
         if sure { Duration::ZERO } else { absence(found).max(settle).saturating_sub(standing.silence) };
     let at_most = at_most(settle).saturating_sub(standing.age);
-    unsettled(settle, standing, quiet).max(silence).min(at_most)
+    unsettled(settle, standing).max(silence).min(at_most)
 }
 
 /// Whether nothing suggests that there is more than is known.
-fn is_whole(settle: Duration, standing: &Standing, quiet: Duration, found: bool) -> bool {
+fn is_whole(settle: Duration, standing: &Standing, found: bool) -> bool {
     let heard_out = standing.vouched || standing.silence >= absence(found);
-    let settled = heard_out && unsettled(settle, standing, quiet).is_zero();
+    let settled = heard_out && unsettled(settle, standing).is_zero();
     standing.unheard == 0 && (settled || standing.age > 2 * at_most(settle))
 }
 
@@ -142,11 +141,12 @@ fn absence(found: bool) -> Duration {
 }
 
 /// How long it has to be quiet yet until the answers have come. The longer they take to come, the longer may be a pause
-/// between two.
-fn unsettled(settle: Duration, standing: &Standing, quiet: Duration) -> Duration {
-    let quiet = quiet.min(standing.age).min(standing.asked);
+/// between two. What has been heard and not been published yet is waited for.
+fn unsettled(settle: Duration, standing: &Standing) -> Duration {
+    let quiet = standing.quiet.min(standing.age).min(standing.asked);
     let came_for = standing.age.min(at_most(settle)).saturating_sub(quiet);
-    settle.max(came_for / 2).saturating_sub(quiet)
+    let left = settle.max(came_for / 2).saturating_sub(quiet);
+    if standing.unpublished { left.max(LOOK) } else { left }
 }
 
 fn at_most(settle: Duration) -> Duration {
@@ -162,12 +162,25 @@ mod tests {
     }
 
     fn aged(age: u64) -> Standing {
-        Standing { age: ms(age), silence: ms(age), asked: ms(age), vouched: true, unheard: 0 }
+        Standing {
+            age: ms(age),
+            silence: ms(age),
+            asked: ms(age),
+            vouched: true,
+            unheard: 0,
+            quiet: ms(age),
+            unpublished: false,
+        }
+    }
+
+    /// The same where nothing has been heard for as long as `quiet`.
+    fn quiet(age: u64, quiet: u64) -> Standing {
+        Standing { quiet: ms(quiet), ..aged(age) }
     }
 
     #[test]
     fn listens_until_it_was_quiet_for_the_settle_window() {
-        let found = |age, quiet| left(ms(150), &aged(age), ms(quiet), true);
+        let found = |age, quiet_for| left(ms(150), &quiet(age, quiet_for), true);
         assert_eq!(found(0, 0), ms(150));
         assert_eq!(found(100, 0), ms(150), "something has just arrived");
         assert_eq!(found(200, 100), ms(50));
@@ -179,27 +192,39 @@ mod tests {
 
     #[test]
     fn listens_for_longer_pauses_where_answers_take_longer_to_come() {
-        let found = |age, quiet| left(ms(150), &aged(age), ms(quiet), true);
+        let found = |age, quiet_for| left(ms(150), &quiet(age, quiet_for), true);
         assert_eq!(found(950, 150), ms(250), "400 ms, half of the 800 they have come for");
         assert_eq!(found(1200, 400), ms(0));
-        let asked = Standing { asked: ms(20), ..aged(400) };
-        assert_eq!(left(ms(150), &asked, ms(300), true), ms(170), "somebody was asked just now");
+        let asked = Standing { asked: ms(20), ..quiet(400, 300) };
+        assert_eq!(left(ms(150), &asked, true), ms(170), "somebody was asked just now");
+    }
+
+    #[test]
+    fn what_is_heard_is_waited_for_until_it_is_published() {
+        let unpublished = |age, quiet_for| Standing { unpublished: true, ..quiet(age, quiet_for) };
+        for found in [true, false] {
+            assert_eq!(left(ms(150), &unpublished(1600, 1600), found), LOOK);
+            assert!(!is_whole(ms(150), &unpublished(1600, 1600), found));
+            assert!(is_whole(ms(150), &quiet(1600, 1600), found));
+        }
+        assert_eq!(left(ms(150), &unpublished(3000, 2000), true), ms(0), "but not for ever");
+        assert!(!is_whole(ms(150), &unpublished(3000, 2000), true));
     }
 
     #[test]
     fn listens_until_silence_means_absence() {
-        let absent = |age, quiet| left(ms(150), &aged(age), ms(quiet), false);
+        let absent = |age, quiet_for| left(ms(150), &quiet(age, quiet_for), false);
         assert_eq!(absent(0, 0), ms(1500));
         assert_eq!(absent(1400, 1400), ms(100));
         assert_eq!(absent(1500, 1500), ms(0));
         assert_eq!(absent(3000, 0), ms(0));
         let unsure = Standing { vouched: false, ..aged(1000) };
-        assert_eq!(left(ms(150), &unsure, ms(1000), true), ms(1000), "not everybody has answered by unicast");
+        assert_eq!(left(ms(150), &unsure, true), ms(1000), "not everybody has answered by unicast");
     }
 
     #[test]
     fn a_long_settle_window_is_kept() {
-        let left = |settle, age, quiet, found| left(settle, &aged(age), ms(quiet), found);
+        let left = |settle, age, quiet_for, found| left(settle, &quiet(age, quiet_for), found);
         assert_eq!(left(ms(10_000), 5000, 0, true), ms(10_000));
         assert_eq!(left(ms(10_000), 5000, 5000, false), ms(5000));
         assert_eq!(left(ms(10_000), 20_000, 0, true), ms(0));
@@ -208,21 +233,16 @@ mod tests {
 
     #[test]
     fn what_still_comes_or_is_not_described_is_not_the_whole() {
-        let whole = |age, quiet| is_whole(ms(150), &aged(age), ms(quiet), true);
-        assert!(whole(250, 150));
-        assert!(!whole(3000, 100), "they still came when there was no more time");
-        let unasked = Standing { vouched: false, silence: ms(1000), ..aged(3000) };
-        assert!(
-            !is_whole(ms(150), &unasked, ms(1500), false),
-            "some may not have been free to answer the first question"
-        );
-        assert!(is_whole(ms(150), &Standing { silence: ms(1500), ..unasked }, ms(1500), false));
-        assert!(
-            !is_whole(ms(150), &Standing { silence: ms(1999), ..unasked }, ms(1999), true),
-            "somebody has many"
-        );
-        assert!(is_whole(ms(150), &Standing { silence: ms(2000), ..unasked }, ms(2000), true));
-        assert!(whole(60_000, 0), "one that has listened for long knows all");
-        assert!(!is_whole(ms(150), &Standing { unheard: 1, ..aged(60_000) }, ms(9000), true));
+        let whole = |standing, found| is_whole(ms(150), &standing, found);
+        assert!(whole(quiet(250, 150), true));
+        assert!(!whole(quiet(3000, 100), true), "they still came when there was no more time");
+        let unasked =
+            |silence| Standing { vouched: false, silence: ms(silence), ..quiet(3000, silence.max(1500)) };
+        assert!(!whole(unasked(1000), false), "some may not have been free to answer the first question");
+        assert!(whole(unasked(1500), false));
+        assert!(!whole(unasked(1999), true), "somebody has many");
+        assert!(whole(unasked(2000), true));
+        assert!(whole(quiet(60_000, 0), true), "one that has listened for long knows all");
+        assert!(!whole(Standing { unheard: 1, ..quiet(60_000, 9000) }, true));
     }
 }
