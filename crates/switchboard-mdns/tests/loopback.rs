@@ -1,18 +1,21 @@
 //! One registry and its neighbour on loopback, each with sockets and threads of its own.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::future::Future;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use futures::StreamExt;
 use switchboard_core::{
-    ErrorKind, Instance, InstanceBuilder, RegisterOptions, Registry, ServiceName, Snapshot,
+    ErrorKind, Instance, InstanceBuilder, RegisterOptions, Registry, Result, ServiceName, Snapshot,
+    SnapshotStream,
 };
 use switchboard_mdns::MdnsRegistry;
 use tokio::time::timeout;
 
-const LIMIT: Duration = Duration::from_secs(10);
+/// Longer than anything takes, on a machine that is busy with other tests too.
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// A UDP port that nobody has, so that tests do not hear each other: below the range of which the system gives to whoever asks
 /// for any. Each test has another: that one is taken is not seen everywhere, as its sockets share it.
@@ -27,7 +30,50 @@ async fn open(port: u16) -> MdnsRegistry {
     let builder = MdnsRegistry::builder().interface("lo").port(port);
     // Under Wine on a busy machine an answer may take seconds, which is more than a lookup should wait for it.
     let builder = if cfg!(windows) { builder.settle(Duration::from_secs(5)) } else { builder };
-    builder.open().await.unwrap()
+    patiently(|| builder.clone().open()).await
+}
+
+async fn register(registry: &MdnsRegistry, instance: &Instance) {
+    let options = RegisterOptions::new();
+    patiently(|| registry.register(instance, &options)).await;
+}
+
+/// On a busy machine the thread that speaks mDNS may take longer than it is given; then one tries again.
+async fn patiently<T, F: Future<Output = Result<T>>>(mut attempt: impl FnMut() -> F) -> T {
+    let done = async {
+        loop {
+            match attempt().await {
+                Err(error) if error.is_transient() => tokio::task::yield_now().await,
+                done => return done.unwrap(),
+            }
+        }
+    };
+    timeout(LIMIT, done).await.expect("the machine gets to it")
+}
+
+/// What the registry tells of a service once that holds.
+async fn seen(registry: &MdnsRegistry, service: &ServiceName, holds: impl Fn(&Snapshot) -> bool) -> Snapshot {
+    next(&mut registry.watch(service), holds).await
+}
+
+/// The next that a watch tells of which that holds: a first state may be a part, where the machine is too busy to answer.
+async fn next(watch: &mut SnapshotStream, holds: impl Fn(&Snapshot) -> bool) -> Snapshot {
+    let mut last = None;
+    let told = async {
+        loop {
+            let told = watch.next().await.unwrap().unwrap();
+            if holds(&told) {
+                return told;
+            }
+            last = Some(told);
+        }
+    };
+    let told = timeout(LIMIT, told).await;
+    told.unwrap_or_else(|_| panic!("the last that was told is {last:?}"))
+}
+
+fn has(instance: &Instance) -> impl Fn(&Snapshot) -> bool {
+    move |told| told.all().iter().map(AsRef::as_ref).eq([instance])
 }
 
 fn greeter(id: &str) -> InstanceBuilder {
@@ -43,19 +89,18 @@ async fn a_neighbour_finds_what_is_registered_and_sees_it_change_and_go() {
     let port = free_port();
     let (here, there) = (open(port).await, open(port).await);
     let instance = greeter("Greeter.1").version("1").metadata("zone", "a").build().unwrap();
-    here.register(&instance, &RegisterOptions::new()).await.unwrap();
+    register(&here, &instance).await;
     let found = there.lookup(instance.service()).await.unwrap();
     assert_eq!(*found.all()[0].as_ref(), instance);
 
     let mut watch = there.watch(instance.service());
     assert_eq!(watch.next().await.unwrap().unwrap(), found);
     let changed = instance.to_builder().version("2").weight(5).build().unwrap();
-    here.register(&changed, &RegisterOptions::new()).await.unwrap();
-    let next = timeout(LIMIT, watch.next()).await.unwrap().unwrap().unwrap();
-    assert_eq!(*next.all()[0].as_ref(), changed);
+    register(&here, &changed).await;
+    next(&mut watch, has(&changed)).await;
 
     here.deregister(&instance.key()).await.unwrap();
-    assert!(timeout(LIMIT, watch.next()).await.unwrap().unwrap().unwrap().is_empty());
+    next(&mut watch, Snapshot::is_empty).await;
     here.close().await.unwrap();
     there.close().await.unwrap();
 }
@@ -65,7 +110,7 @@ async fn a_late_joiner_finds_it_within_a_lookup() {
     let port = free_port();
     let here = open(port).await;
     let instance = greeter("1").build().unwrap();
-    here.register(&instance, &RegisterOptions::new()).await.unwrap();
+    register(&here, &instance).await;
     for _ in 0..3 {
         // Within a second of the announcement, when nobody may answer yet, and of one another.
         let late = open(port).await;
@@ -86,7 +131,7 @@ async fn a_first_state_holds_everybody() {
     for host in &hosts {
         // Without an id it gets a random one, which takes no probing.
         let instance = Instance::builder("greeter").address("127.0.0.1:8080").build().unwrap();
-        host.register(&instance, &RegisterOptions::new()).await.unwrap();
+        register(host, &instance).await;
     }
     // A settle window that holds on a busy machine too.
     let late = || MdnsRegistry::builder().interface("lo").port(port).settle(Duration::from_secs(1)).open();
@@ -102,18 +147,18 @@ async fn a_taken_label_is_renamed_reported_and_no_obstacle() {
     let (here, there) = (open(port).await, open(port).await);
     let mine = greeter("same").build().unwrap();
     let other = Instance::builder("other").id("same").address("127.0.0.1:9090").build().unwrap();
-    here.register(&mine, &RegisterOptions::new()).await.unwrap();
-    there.register(&other, &RegisterOptions::new()).await.unwrap();
+    register(&here, &mine).await;
+    register(&there, &other).await;
     assert_eq!(here.label(&mine.key()).as_deref(), Some("same"));
     assert_eq!(there.label(&other.key()).as_deref(), Some("same (2)"));
     for registry in [&here, &there] {
-        assert_eq!(registry.lookup(mine.service()).await.unwrap().all()[0].as_ref(), &mine);
-        assert_eq!(registry.lookup(other.service()).await.unwrap().all()[0].as_ref(), &other);
+        seen(registry, mine.service(), has(&mine)).await;
+        seen(registry, other.service(), has(&other)).await;
     }
     let mut watch = here.watch(other.service());
-    assert_eq!(watch.next().await.unwrap().unwrap().len(), 1);
+    next(&mut watch, has(&other)).await;
     there.deregister(&other.key()).await.unwrap();
-    assert!(timeout(LIMIT, watch.next()).await.unwrap().unwrap().unwrap().is_empty());
+    next(&mut watch, Snapshot::is_empty).await;
 }
 
 #[tokio::test]
@@ -122,25 +167,21 @@ async fn one_id_of_two_programs_is_two_instances_until_one_goes() {
     let (here, there) = (open(port).await, open(port).await);
     let first = greeter("Same").build().unwrap();
     let second = Instance::builder("greeter").id("Same").address("127.0.0.1:9090").build().unwrap();
-    here.register(&first, &RegisterOptions::new()).await.unwrap();
-    there.register(&second, &RegisterOptions::new()).await.unwrap();
+    register(&here, &first).await;
+    register(&there, &second).await;
     assert_eq!(there.label(&second.key()).as_deref(), Some("same (2)"));
     let renamed = second.to_builder().id("same (2)").build().unwrap();
     let both = Snapshot::new(name("greeter"), [first.clone(), renamed.clone()]);
     for registry in [&here, &there] {
-        let mut watch = registry.watch(first.service());
-        let told = async { while watch.next().await.unwrap().unwrap() != both {} };
-        timeout(LIMIT, told).await.expect("both are told, by ids that tell them apart");
+        // By ids that tell them apart.
+        seen(registry, first.service(), |told| *told == both).await;
     }
     // The program that leaves takes nothing of the other's along, and the other has the id for itself.
     let mut watch = there.watch(first.service());
     here.deregister(&first.key()).await.unwrap();
-    let left = Snapshot::new(name("greeter"), [second.clone()]);
-    let told = async { while watch.next().await.unwrap().unwrap() != left {} };
-    timeout(LIMIT, told).await.expect("one is left");
+    next(&mut watch, has(&second)).await;
     there.deregister(&second.key()).await.unwrap();
-    let told = async { while !watch.next().await.unwrap().unwrap().is_empty() {} };
-    timeout(LIMIT, told).await.expect("none is left");
+    next(&mut watch, Snapshot::is_empty).await;
 }
 
 #[tokio::test]
@@ -148,14 +189,14 @@ async fn a_close_that_was_given_up_is_done_by_the_next() {
     let port = free_port();
     let (here, there) = (open(port).await, open(port).await);
     let instance = greeter("1").build().unwrap();
-    here.register(&instance, &RegisterOptions::new()).await.unwrap();
+    register(&here, &instance).await;
     let mut watch = there.watch(instance.service());
-    assert_eq!(timeout(LIMIT, watch.next()).await.unwrap().unwrap().unwrap().len(), 1);
+    next(&mut watch, has(&instance)).await;
     let mut close = Box::pin(here.close());
     assert!(futures::poll!(&mut close).is_pending());
     drop(close);
     here.close().await.unwrap();
-    assert!(timeout(LIMIT, watch.next()).await.unwrap().unwrap().unwrap().is_empty());
+    next(&mut watch, Snapshot::is_empty).await;
     assert!(here.close().await.is_ok());
 }
 
@@ -164,14 +205,13 @@ async fn what_comes_back_is_heard_by_a_newcomer_whose_first_news_was_the_goodbye
     let port = free_port();
     let here = open(port).await;
     let instance = Instance::builder("greeter").address("127.0.0.1:8080").build().unwrap();
-    here.register(&instance, &RegisterOptions::new()).await.unwrap();
+    register(&here, &instance).await;
     // Within a second of the announcement, when nobody may answer the newcomer's question.
     let newcomer = open(port).await;
     here.deregister(&instance.key()).await.unwrap();
-    here.register(&instance, &RegisterOptions::new()).await.unwrap();
-    let mut watch = newcomer.watch(instance.service());
-    let back = async { while watch.next().await.unwrap().unwrap().is_empty() {} };
-    timeout(2 * LIMIT, back).await.expect("it is in the newcomer's cache, so it has to be told");
+    register(&here, &instance).await;
+    // It is in the newcomer's cache, so it has to be told.
+    seen(&newcomer, instance.service(), |told| told.len() == 1).await;
 }
 
 #[tokio::test]
@@ -179,12 +219,12 @@ async fn one_host_may_use_one_id_in_two_services() {
     let registry = open(free_port()).await;
     let first = greeter("a.b").build().unwrap();
     let second = Instance::builder("other").id("A-b").address("127.0.0.1:9090").build().unwrap();
-    registry.register(&first, &RegisterOptions::new()).await.unwrap();
-    registry.register(&second, &RegisterOptions::new()).await.unwrap();
+    register(&registry, &first).await;
+    register(&registry, &second).await;
     assert_eq!(registry.label(&first.key()).as_deref(), Some("a-b"));
     assert_eq!(registry.label(&second.key()).as_deref(), Some("a-b-2"));
-    assert_eq!(registry.lookup(first.service()).await.unwrap().all()[0].as_ref(), &first);
-    assert_eq!(registry.lookup(second.service()).await.unwrap().all()[0].as_ref(), &second);
+    seen(&registry, first.service(), has(&first)).await;
+    seen(&registry, second.service(), has(&second)).await;
 }
 
 #[tokio::test]
@@ -197,15 +237,14 @@ async fn a_plain_type_is_announced_and_found_as_itself() {
         .metadata("path", "/x")
         .build()
         .unwrap();
-    here.register(&web, &RegisterOptions::new()).await.unwrap();
-    let found = there.lookup(web.service()).await.unwrap();
-    assert_eq!(found.all()[0].as_ref(), &web);
+    register(&here, &web).await;
+    let found = seen(&there, web.service(), has(&web)).await;
     assert!(there.services().await.unwrap().is_empty());
 
     let mut watch = there.watch(web.service());
     assert_eq!(watch.next().await.unwrap().unwrap(), found);
     here.deregister(&web.key()).await.unwrap();
-    assert!(timeout(LIMIT, watch.next()).await.unwrap().unwrap().unwrap().is_empty());
+    next(&mut watch, Snapshot::is_empty).await;
     let refused = there.lookup(&name("_http")).await.unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Invalid);
 }
@@ -216,8 +255,8 @@ async fn an_address_of_another_network_is_carried_all_the_same() {
     let (here, there) = (open(port).await, open(port).await);
     let far =
         Instance::builder("db").id("1").address("10.99.0.1:5432").address("db.example:5433").build().unwrap();
-    here.register(&far, &RegisterOptions::new()).await.unwrap();
-    assert_eq!(there.lookup(far.service()).await.unwrap().all()[0].as_ref(), &far);
+    register(&here, &far).await;
+    seen(&there, far.service(), has(&far)).await;
 }
 
 #[tokio::test]
@@ -225,9 +264,9 @@ async fn suspecting_the_living_changes_nothing() {
     let port = free_port();
     let (here, there) = (open(port).await, open(port).await);
     let instance = greeter("1").build().unwrap();
-    here.register(&instance, &RegisterOptions::new()).await.unwrap();
+    register(&here, &instance).await;
     let mut watch = there.watch(instance.service());
-    assert_eq!(watch.next().await.unwrap().unwrap().len(), 1);
+    next(&mut watch, has(&instance)).await;
     there.suspect(&instance.key()).await;
     there.suspect(&greeter("unknown").build().unwrap().key()).await;
     assert!(timeout(Duration::from_secs(4), watch.next()).await.is_err(), "nothing changes");
@@ -238,11 +277,11 @@ async fn dropping_a_registry_says_goodbye() {
     let port = free_port();
     let (here, there) = (open(port).await, open(port).await);
     let instance = greeter("1").build().unwrap();
-    here.register(&instance, &RegisterOptions::new()).await.unwrap();
+    register(&here, &instance).await;
     let mut watch = there.watch(instance.service());
-    assert_eq!(watch.next().await.unwrap().unwrap().len(), 1);
+    next(&mut watch, has(&instance)).await;
     drop(here);
-    assert!(timeout(LIMIT, watch.next()).await.unwrap().unwrap().unwrap().is_empty());
+    next(&mut watch, Snapshot::is_empty).await;
 }
 
 #[tokio::test]
@@ -250,7 +289,7 @@ async fn a_goodbye_takes_no_other_instance_along() {
     let port = free_port();
     let here = open(port).await;
     for id in ["1", "2"] {
-        here.register(&greeter(id).build().unwrap(), &RegisterOptions::new()).await.unwrap();
+        register(&here, &greeter(id).build().unwrap()).await;
     }
     // mdns-sd's goodbye takes back the address of the host as well, so a host name must not be shared.
     let reader = mdns_sd::ServiceDaemon::new_with_port(port).unwrap();
@@ -277,13 +316,15 @@ async fn a_ttl_of_any_length_is_kept() {
     let (here, there) = (open(port).await, open(port).await);
     let instance = greeter("1").build().unwrap();
     for ttl in [Duration::from_secs(1 << 60), Duration::MAX] {
-        here.register(&instance, &RegisterOptions::new().ttl(ttl)).await.unwrap();
+        let options = RegisterOptions::new().ttl(ttl);
+        patiently(|| here.register(&instance, &options)).await;
     }
     let mut watch = there.watch(instance.service());
-    assert_eq!(watch.next().await.unwrap().unwrap().len(), 1);
+    next(&mut watch, has(&instance)).await;
     // Its task lives on, for a later TTL is kept.
-    here.register(&instance, &RegisterOptions::new().ttl(Duration::from_millis(10))).await.unwrap();
-    assert!(timeout(LIMIT, watch.next()).await.unwrap().unwrap().unwrap().is_empty());
+    let options = RegisterOptions::new().ttl(Duration::from_millis(10));
+    patiently(|| here.register(&instance, &options)).await;
+    next(&mut watch, Snapshot::is_empty).await;
 }
 
 #[tokio::test]
