@@ -4,12 +4,13 @@
 use std::time::Duration;
 
 use reqwest::StatusCode;
-use switchboard_core::{Error, ErrorKind, InstanceId, InstanceKey, Invalid};
+use switchboard_core::{Address, Error, ErrorKind, InstanceId, InstanceKey};
 use tokio::time::{Instant, timeout};
 
 use crate::BACKEND;
 use crate::answer::{Answer, Failure};
 use crate::client::{Client, LONGEST_WRITE, Request, segment};
+use crate::holder::{Holder, Registered, registered};
 
 pub(crate) const REGISTER: &str = "register";
 pub(crate) const DEREGISTER: &str = "deregister";
@@ -21,6 +22,8 @@ const WITHOUT_TTL: Duration = Duration::from_secs(60);
 #[derive(Clone)]
 pub(crate) struct Draft {
     pub(crate) key: InstanceKey,
+    /// Where clients are led to.
+    pub(crate) address: Address,
     pub(crate) body: Vec<u8>,
     /// The ids of its checks.
     pub(crate) checks: Vec<String>,
@@ -86,9 +89,7 @@ async fn in_turn<T>(
 
 /// Sees to the checks: the agent keeps those of an earlier registration, and the status that a check had.
 async fn finish(client: &Client, agent: usize, draft: &Draft) -> Result<Option<String>, Failure> {
-    let path = format!("/v1/agent/health/service/id/{}", segment(draft.key.id().as_str()));
-    // Its status says how the instance is, and not how the request went.
-    let answer = client.write(REGISTER, agent, Request::get(path)).await?;
+    let answer = client.write(REGISTER, agent, health_of(&draft.key)).await?;
     let checks = match serde_json::from_slice::<AgentHealth>(&answer.body) {
         Ok(state) => state.checks.unwrap_or_default(),
         Err(_) if answer.status == StatusCode::NOT_FOUND => return Err(lost()),
@@ -133,29 +134,34 @@ async fn remove_old_checks(
     Ok(())
 }
 
+/// Asks an agent what it has under an id, and for its checks. The answer's status says how the instance is, and not how the request
+/// went.
+pub(crate) fn health_of(key: &InstanceKey) -> Request {
+    Request::get(format!("/v1/agent/health/service/id/{}", segment(key.id().as_str())))
+}
+
 /// <https://developer.hashicorp.com/consul/api-docs/agent/service#get-local-service-health-by-id>
 #[derive(serde::Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct AgentHealth {
-    checks: Option<Vec<AgentCheck>>,
+pub(crate) struct AgentHealth {
+    pub(crate) service: Option<Registered>,
+    pub(crate) checks: Option<Vec<AgentCheck>>,
 }
 
 #[derive(serde::Deserialize)]
-struct AgentCheck {
+pub(crate) struct AgentCheck {
     #[serde(rename = "CheckID")]
-    id: String,
+    pub(crate) id: String,
     #[serde(rename = "Status", default)]
-    status: String,
+    pub(crate) status: String,
     #[serde(rename = "Node", default)]
     node: String,
 }
 
-/// Passes the TTL check, or looks whether the instance is there; `false` if the agent does not know it.
+/// Passes the TTL check; `false` if the agent does not know it. Without one there is nothing to pass.
 async fn renew(client: &Client, agent: usize, draft: &Draft) -> Result<bool, Failure> {
-    let request = match &draft.ttl_check {
-        Some(check) => Request::put(format!("/v1/agent/check/pass/{}", segment(check))),
-        None => Request::get(format!("/v1/agent/service/{}", segment(draft.key.id().as_str()))),
-    };
+    let Some(check) = &draft.ttl_check else { return Ok(true) };
+    let request = Request::put(format!("/v1/agent/check/pass/{}", segment(check)));
     let answer = client.write(REGISTER, agent, request).await?;
     let unknown = answer.status == StatusCode::NOT_FOUND
         || (answer.status == StatusCode::INTERNAL_SERVER_ERROR
@@ -169,57 +175,24 @@ async fn renew(client: &Client, agent: usize, draft: &Draft) -> Result<bool, Fai
     Ok(true)
 }
 
-/// Refuses an id that another service has with this agent: registering would put this instance into its place.
-pub(crate) async fn refuse_taken(client: &Client, agent: usize, draft: &Draft) -> Result<(), Failure> {
-    let Holder::Other(service) = holder(REGISTER, client, agent, &draft.key).await? else { return Ok(()) };
-    let why = format!(
-        "is that of an instance of {service:?} there; to a Consul agent ids are one over all services"
-    );
-    let error =
-        Error::invalid(BACKEND, REGISTER, &Invalid::quoting("instance id", draft.key.id().as_str(), why));
-    Err(Failure { error, untouched: true, answered: true })
-}
-
-/// Whose an id is with an agent.
-enum Holder {
-    Nobody,
-    Other(String),
-    /// Its own, or that of somebody about whom the agent does not say.
-    Own,
-}
-
-/// <https://developer.hashicorp.com/consul/api-docs/agent/service#get-service-configuration>
-async fn holder(
-    operation: &'static str,
+/// Removes what is registered, if it is at one of these addresses, or wherever it is; gone already is gone, and what another
+/// service or program has under this id stays.
+pub(crate) async fn remove(
     client: &Client,
     agent: usize,
     key: &InstanceKey,
-) -> Result<Holder, Failure> {
-    #[derive(serde::Deserialize)]
-    struct Held {
-        #[serde(rename = "Service")]
-        service: String,
-    }
-    let request = Request::get(format!("/v1/agent/service/{}", segment(key.id().as_str())));
-    let answer = client.write(operation, agent, request).await?;
-    if answer.status == StatusCode::NOT_FOUND {
-        return Ok(Holder::Nobody);
-    }
-    let held = serde_json::from_slice::<Held>(&answer.body).ok().filter(|_| answer.status == StatusCode::OK);
-    Ok(match held {
-        Some(Held { service }) if !service.eq_ignore_ascii_case(key.service().as_str()) => {
-            Holder::Other(service)
-        }
-        _ => Holder::Own,
-    })
-}
-
-/// Removes what this handle registered; gone already is gone, and another service's instance of this id stays.
-pub(crate) async fn remove(client: &Client, agent: usize, key: &InstanceKey) -> Result<(), Failure> {
+    at: Option<&[Address]>,
+) -> Result<(), Failure> {
     // Before all else: clients still call it.
     in_turn(client, agent, Instant::now(), async {
-        if !matches!(holder(DEREGISTER, client, agent, key).await?, Holder::Own) {
-            return Ok(());
+        match registered(DEREGISTER, client, agent, key).await? {
+            Holder::Nothing => return Ok(()),
+            Holder::Has(other) if !other.is_of(key) => return Ok(()),
+            Holder::Has(other) if at.is_some_and(|own| !own.iter().any(|own| other.is_at(own))) => {
+                tracing::info!(instance = %key, theirs = %other, "left to another program, which has registered its id");
+                return Ok(());
+            }
+            Holder::Has(_) | Holder::Unsaid => {}
         }
         let path = format!("/v1/agent/service/deregister/{}", segment(key.id().as_str()));
         let answer = client.write(DEREGISTER, agent, Request::put(path)).await?;
@@ -249,7 +222,7 @@ pub(crate) async fn set_maintenance(
     accepted(&answer, operation)
 }
 
-fn accepted(answer: &Answer, operation: &'static str) -> Result<(), Failure> {
+pub(crate) fn accepted(answer: &Answer, operation: &'static str) -> Result<(), Failure> {
     if answer.status == StatusCode::OK {
         return Ok(());
     }

@@ -167,9 +167,10 @@ impl ConsulRegistry {
         let checks = checks(instance, options.ttl, &self.policy);
         Ok(Draft {
             key: instance.key(),
+            address: instance.address().clone(),
             body: record::encode(instance, &checks, self.wire)?,
             checks: checks.into_iter().map(|check| check.id).collect(),
-            ttl_check: options.ttl.map(|_| ttl_check_id(instance)),
+            ttl_check: options.ttl.map(|_| ttl_check_id(instance.id())),
             ttl: options.ttl,
         })
     }

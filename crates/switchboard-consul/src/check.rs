@@ -5,7 +5,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use serde::Serialize;
-use switchboard_core::{Address, Host, Instance, Invalid};
+use switchboard_core::{Address, Host, Instance, InstanceId, Invalid};
 
 /// A check the Consul agent runs against the instance by itself.
 ///
@@ -130,15 +130,15 @@ pub(crate) struct CheckBody {
 }
 
 /// The id of the TTL check, which is also the one Consul would choose.
-pub(crate) fn ttl_check_id(instance: &Instance) -> String {
-    format!("service:{}", instance.id())
+pub(crate) fn ttl_check_id(id: &InstanceId) -> String {
+    format!("service:{id}")
 }
 
 /// The checks to register `instance` with.
 pub(crate) fn checks(instance: &Instance, ttl: Option<Duration>, policy: &CheckPolicy) -> Vec<CheckBody> {
     let after = policy.deregister_after.of(ttl).map(go_duration);
     let ttl_check = ttl.map(|ttl| CheckBody {
-        id: ttl_check_id(instance),
+        id: ttl_check_id(instance.id()),
         name: "TTL",
         ttl: Some(go_duration(ttl)),
         // Without it a new check is critical until its first pass, and watchers would see that.

@@ -229,7 +229,7 @@ fn reasons(checks: Vec<CheckState<'_>>) -> Vec<HealthReason> {
     reason::sorted(checks.into_iter().filter_map(of_check).collect())
 }
 
-fn address(host: &str, port: i64) -> Result<Address, Invalid> {
+pub(crate) fn address(host: &str, port: i64) -> Result<Address, Invalid> {
     let port = u16::try_from(port)
         .map_err(|_| Invalid::new(format!("port {port}"), "is no number from 1 to 65535"))?;
     // A scoped IPv6 address only parses with its port.

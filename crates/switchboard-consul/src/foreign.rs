@@ -33,7 +33,7 @@ pub(crate) async fn deregister(
 ) -> Result<()> {
     let plain = plain(DEREGISTER, client, key).await?;
     for agent in &plain {
-        remove(client, *agent, key).await.map_err(|failure| failure.error)?;
+        remove(client, *agent, key, None).await.map_err(|failure| failure.error)?;
     }
     if !plain.is_empty() {
         return Ok(());
@@ -51,7 +51,7 @@ pub(crate) async fn deregister(
             Some(agent) => {
                 let plain = InstanceKey::new(key.service().clone(), id);
                 if !registrations.deregister_from(client, &plain, agent).await? {
-                    remove(client, agent, &plain).await.map_err(|failure| failure.error)?;
+                    remove(client, agent, &plain, None).await.map_err(|failure| failure.error)?;
                 }
             }
             None => {

@@ -45,6 +45,7 @@ mod feed;
 mod foreign;
 mod go_micro;
 mod grace;
+mod holder;
 mod identity;
 mod local;
 mod metrics;

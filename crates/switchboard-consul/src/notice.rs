@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{LazyLock, Mutex, PoisonError};
 
-use switchboard_core::Invalid;
+use switchboard_core::{Error, InstanceKey, Invalid};
 
 /// So many different things are said in the life of a process. What others register must not fill the log, nor the
 /// memory that keeps it from being filled.
@@ -21,6 +21,13 @@ pub(crate) fn left_out(service: &str, id: &str, why: &Invalid) {
 pub(crate) fn other_case(asked: &str, found: &str) {
     if is_new(&SAID, &(asked, found)) {
         tracing::warn!(asked, found, "Consul finds a service of other case, which is another one; left out");
+    }
+}
+
+/// Logs that what is registered under this id cannot be seen, so that it is renewed whatever it is, unless it was logged before.
+pub(crate) fn unseen(instance: &InstanceKey, error: &Error) {
+    if is_new(&SAID, &("unseen", instance)) {
+        tracing::warn!(%instance, %error, "cannot see whether another program has registered this id, and renews it all the same");
     }
 }
 

@@ -4,15 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use switchboard_core::{Error, ErrorKind, InstanceId, InstanceKey, Invalid, Result};
+use switchboard_core::{Address, Error, ErrorKind, InstanceId, InstanceKey, Invalid, Result};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout};
 
 use crate::BACKEND;
-use crate::agent_api::{Draft, REGISTER, put, refuse_taken, remove};
+use crate::agent_api::{Draft, REGISTER, put, remove};
 use crate::answer::Failure;
 use crate::catalog::Listing;
 use crate::client::Client;
+use crate::holder::{Claim, claim, refuse_taken, taken};
 
 /// How long a renewal is held up by an agent that the instance has left.
 const SWEEP_LIMIT: Duration = Duration::from_secs(2);
@@ -59,6 +60,10 @@ impl Drop for Caller<'_> {
 struct Held {
     /// The agent it is registered with, and what that agent was told.
     at: Option<(usize, Vec<u8>)>,
+    /// Where it is said to listen: what has another address is another program's.
+    addresses: Vec<Address>,
+    /// Another program has its id with that agent, and it waits for that one to lapse.
+    waits: bool,
     /// When it was last renewed, and until when that lasts.
     renewed: Option<Renewed>,
     /// What the catalog has of it, if that can be found out.
@@ -124,12 +129,12 @@ impl Registrations {
             if let Some(registration) = lock(&slot.abandoned).take() {
                 registration.abort();
             }
-            return self.withdraw(client, key, slot.held.lock().await).await;
+            return self.withdraw(client, key, slot.held.lock().await, false).await;
         };
-        self.withdraw(client, key, held).await
+        self.withdraw(client, key, held, false).await
     }
 
-    /// The same, if it may be with this agent.
+    /// The same, if it may be with this agent, and wherever what is there listens.
     pub(crate) async fn deregister_from(
         &self,
         client: &Client,
@@ -138,7 +143,7 @@ impl Registrations {
     ) -> Result<bool> {
         let Some(slot) = self.known(key) else { return Ok(false) };
         let held = slot.held.lock().await;
-        if held.may_be_with(agent) { self.withdraw(client, key, held).await } else { Ok(false) }
+        if held.may_be_with(agent) { self.withdraw(client, key, held, true).await } else { Ok(false) }
     }
 
     async fn withdraw(
@@ -146,9 +151,10 @@ impl Registrations {
         client: &Client,
         key: &InstanceKey,
         mut held: tokio::sync::MutexGuard<'_, Held>,
+        anywhere: bool,
     ) -> Result<bool> {
         if !held.gone {
-            held.deregister(client, key).await?;
+            held.deregister(client, key, anywhere).await?;
             held.gone = true;
             self.forget(key);
         }
@@ -225,6 +231,9 @@ impl Held {
             self.listing = draft.ttl_check.as_ref().map(|_| Listing::new(node, draft));
         }
         self.at = Some((agent, draft.body.clone()));
+        if self.strays.is_empty() {
+            self.addresses.retain(|address| *address == draft.address);
+        }
         self.renewed = Some(Renewed { done: Instant::now(), lapses });
         self.away_since = None;
         Ok(())
@@ -239,15 +248,14 @@ impl Held {
     }
 
     async fn register(&mut self, client: &Client, draft: &Draft, move_after: Duration) -> Result<()> {
-        if let Some((agent, body)) = &mut self.at {
+        if !self.addresses.contains(&draft.address) {
+            self.addresses.push(draft.address.clone());
+        }
+        if let Some((agent, body)) = &self.at {
             let (agent, same) = (*agent, *body == draft.body);
-            if !same {
-                // Until it is done, what the agent knows is unknown; the call may also be abandoned.
-                body.clear();
-            }
-            let Err(failure) = self.put(client, agent, draft, same).await else {
+            let Err(failure) = self.keep(client, agent, draft, same).await else {
                 return match &mut self.listing {
-                    Some(listing) => listing.look(client, agent, draft).await,
+                    Some(listing) => listing.put_back(client, agent, draft).await,
                     None => Ok(()),
                 };
             };
@@ -261,10 +269,53 @@ impl Held {
             }
             tracing::warn!(instance = %draft.key, agent = %client.agents[agent].name, "its agent stays away; moving");
             self.strays.insert(agent);
-            self.at = None;
+            (self.at, self.waits) = (None, false);
         }
         self.away_since = None;
         self.register_anywhere(client, draft).await
+    }
+
+    /// Renews it with its agent, or registers there what has changed, unless another program has the id.
+    async fn keep(
+        &mut self,
+        client: &Client,
+        agent: usize,
+        draft: &Draft,
+        same: bool,
+    ) -> Result<(), Failure> {
+        let claim = match &mut self.listing {
+            // Without a TTL there is nothing else to do.
+            _ if self.waits || (same && draft.ttl_check.is_none()) => claim(client, agent, draft).await?,
+            Some(listing) if same => listing.look(client, agent, draft).await,
+            _ => Claim::Own,
+        };
+        let same = self.heed(client, agent, draft, claim)? && same;
+        if let (false, Some((_, body))) = (same, &mut self.at) {
+            // Until it is done, what the agent knows is unknown; the call may also be abandoned.
+            body.clear();
+        }
+        self.put(client, agent, draft, same).await
+    }
+
+    /// Whether what the agent has may be renewed; else it is to be registered.
+    fn heed(&mut self, client: &Client, agent: usize, draft: &Draft, claim: Claim) -> Result<bool, Failure> {
+        let (instance, agent, ours) = (&draft.key, &client.agents[agent].name, &draft.address);
+        let waited = std::mem::take(&mut self.waits);
+        match claim {
+            Claim::Own => Ok(!waited),
+            Claim::Free => Ok(false),
+            Claim::Lapsed(theirs) => {
+                tracing::warn!(%instance, %agent, %ours, %theirs, "another program registered its id and does not renew it; registering anew");
+                Ok(false)
+            }
+            Claim::Taken(theirs) => {
+                if !waited {
+                    tracing::warn!(%instance, %agent, %ours, %theirs, "another program has registered its id; waiting until that lapses");
+                }
+                self.waits = true;
+                Err(taken(draft, &theirs))
+            }
+        }
     }
 
     /// With the first agent that takes it, those it has left last.
@@ -303,20 +354,21 @@ impl Held {
     /// Removes it from the agents it has left, as far as they answer.
     async fn sweep(&mut self, client: &Client, key: &InstanceKey) {
         for agent in self.strays.clone() {
-            let removed = timeout(SWEEP_LIMIT, remove(client, agent, key)).await;
+            let removed = timeout(SWEEP_LIMIT, remove(client, agent, key, Some(&self.addresses))).await;
             if let Ok(Ok(())) = removed {
                 self.strays.remove(&agent);
             }
         }
     }
 
-    async fn deregister(&mut self, client: &Client, key: &InstanceKey) -> Result<()> {
+    async fn deregister(&mut self, client: &Client, key: &InstanceKey, anywhere: bool) -> Result<()> {
+        let addresses = (!anywhere).then_some(&*self.addresses);
         if let Some((agent, _)) = &self.at {
-            remove(client, *agent, key).await.map_err(|failure| failure.error)?;
+            remove(client, *agent, key, addresses).await.map_err(|failure| failure.error)?;
             self.at = None;
         }
         for agent in self.strays.clone() {
-            remove(client, agent, key).await.map_err(|failure| failure.error)?;
+            remove(client, agent, key, addresses).await.map_err(|failure| failure.error)?;
             self.strays.remove(&agent);
         }
         Ok(())

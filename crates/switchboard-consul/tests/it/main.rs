@@ -17,6 +17,7 @@ mod recorded;
 mod registering;
 mod scripted;
 mod security;
+mod shared;
 mod slow;
 mod support;
 #[cfg(feature = "metrics")]
