@@ -134,8 +134,8 @@ async fn remove_old_checks(
     Ok(())
 }
 
-/// Asks an agent what it has under an id, and for its checks. The answer's status says how the instance is, and not how the request
-/// went.
+/// Asks an agent what it has under an id, and for its checks. The answer's status says how the instance is, and not how the
+/// request went.
 pub(crate) fn health_of(key: &InstanceKey) -> Request {
     Request::get(format!("/v1/agent/health/service/id/{}", segment(key.id().as_str())))
 }

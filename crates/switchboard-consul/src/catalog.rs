@@ -1,8 +1,8 @@
 //! Whether the catalog has what an agent renews.
 //!
 //! An agent takes renewals for itself. When the servers have lost their state, it finds that out when it next compares with
-//! the catalog, once in 1 to 2 minutes, and until then nobody finds the instance. And it takes them for whatever is registered under the
-//! id. So the one who renews looks.
+//! the catalog, once in 1 to 2 minutes, and until then nobody finds the instance. And it takes them for whatever is
+//! registered under the id. So the one who renews looks.
 
 use std::time::Duration;
 

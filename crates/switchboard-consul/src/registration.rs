@@ -310,7 +310,7 @@ impl Held {
             }
             Claim::Taken(theirs) => {
                 if !waited {
-                    tracing::warn!(%instance, %agent, %ours, %theirs, "another program has registered its id; waiting until that lapses");
+                    tracing::warn!(%instance, %agent, %ours, %theirs, "another program has registered its id; not renewed until that has lapsed or left");
                 }
                 self.waits = true;
                 Err(taken(draft, &theirs))

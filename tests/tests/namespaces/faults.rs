@@ -22,6 +22,10 @@ fn partition() -> Duration {
 /// What a reader takes to notice by itself that a process is gone: TTL and some.
 const LAPSE: Duration = Duration::from_secs(140);
 
+/// What a reader takes at most with a suspicion: half of the 120 s that it takes at least without one. It is 3 s on a machine that has
+/// nothing else to do.
+const SUSPECTED: Duration = Duration::from_secs(60);
+
 #[test]
 #[ignore = "needs root; takes two minutes and a half"]
 fn a_partition_heals_by_itself() {
@@ -92,9 +96,7 @@ fn a_killed_process_is_gone_soon_once_suspected() {
     for service in SERVICES {
         client.tell(format!("suspect {service} 1"));
     }
-    let gone = until_all_gone(&mut client, LIMIT);
-    took("SIGKILL and suspect until gone", killed, gone);
-    assert!(gone - killed < Duration::from_secs(10), "not by the lapse of its records");
+    took("SIGKILL and suspect until gone", killed, until_all_gone(&mut client, SUSPECTED));
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::Value;
 use switchboard_consul::ConsulRegistry;
 use switchboard_core::{Error, ErrorKind, Instance, RegisterOptions, Registry, Result};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use crate::support::scripted::{Asked, Reply, Server};
 use crate::support::{builder, registry, ttl, until, within};
@@ -85,7 +85,9 @@ async fn who_dies_with_our_id_lapses_and_is_replaced() {
         one.register(&at(1), &options).await.unwrap();
         die(&agent, 2, &ttl(TTL)).await;
         assert_eq!(led_to(&agent).await, Some(2), "who came last");
+        let died = Instant::now();
         let failed = renew_until(&one, &at(1), &options, async |_| led_to(&agent).await == Some(1)).await;
+        println!("died with a TTL of {TTL} s: replaced after {:?}", died.elapsed());
         assert!(!failed.is_empty() && failed.iter().all(|error| is_taken(error, "10.0.0.1:2", "10.0.0.1:1")));
         one.register(&at(1), &options).await.unwrap();
         assert_eq!(entries(&agent).await.len(), 1);
@@ -194,6 +196,7 @@ async fn what_an_operator_changes_and_a_program_that_moves_stay() {
     assert_eq!(led_to(&agent).await, Some(2));
     two.register(&at(3), &ttl(TTL)).await.unwrap();
     one.close().await.unwrap();
+    assert_eq!(led_to(&agent).await, Some(3));
     for _ in 0..TTL * 10 {
         two.register(&at(3), &ttl(TTL)).await.unwrap();
         assert_eq!(led_to(&agent).await, Some(3));
