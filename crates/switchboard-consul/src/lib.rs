@@ -20,6 +20,7 @@
 //! |---|---|---|
 //! | agent alive, without a leader | writes wait, and are done; reads are `Unavailable` | the error, then on with backoff; what was read last stands |
 //! | agent away, reset, hung, 429, 5xx | `Unavailable`, within the time limit; another agent is asked if there is one | the error, then on with backoff; what was read last stands |
+//! | another program registers the id at the same agent | `register` is `Invalid` until that one has lapsed or left, then it is back | the last that registered |
 //! | agent restarted and empty | the next renewal puts the instance back | the missing are kept for [`rejoin_grace`](ConsulBuilder::rejoin_grace) |
 //! | token refused | `PermissionDenied`; a token file is read again first | the error, then on with backoff |
 //! | truncated or foreign content | `Protocol` | the error, then on with backoff |
