@@ -226,14 +226,14 @@ impl State {
 
 impl State {
     /// Whether there is another connection, which is used before this one.
-    fn is_spare(&self, address: &Address, streams: &Streams) -> bool {
+    fn is_spare(&self, address: &Address, streams: &Arc<Streams>) -> bool {
         let mut usable = self
             .places
             .get(address)
             .into_iter()
             .flat_map(|place| &place.open)
             .filter(|open| open.is_usable());
-        usable.next().is_none_or(|first| !std::ptr::eq(&*first.streams, streams))
+        usable.next().is_none_or(|first| !Arc::ptr_eq(&first.streams, streams))
     }
 }
 
@@ -304,7 +304,7 @@ async fn drive(mut connection: Driven, streams: &Streams) {
 }
 
 /// Ends when nobody uses them any more, and nobody will.
-async fn unused(state: &Weak<Mutex<State>>, address: &Address, streams: &Streams) {
+async fn unused(state: &Weak<Mutex<State>>, address: &Address, streams: &Arc<Streams>) {
     let mut before = None;
     loop {
         let Some(is_spare) = state.upgrade().map(|state| lock(&state).is_spare(address, streams)) else {

@@ -245,7 +245,7 @@ async fn what_an_instance_refuses_goes_on_with_its_body_while_that_is_kept() {
                 let mut connection = h2::server::handshake(stream).await.unwrap();
                 while let Some(Ok((mut request, mut respond))) = connection.accept().await {
                     // Every other one, when some of the body is there.
-                    if refused.fetch_add(1, SeqCst) % 2 == 0 {
+                    if refused.fetch_add(1, SeqCst).is_multiple_of(2) {
                         tokio::spawn(async move {
                             let mut length = 0;
                             while length < 60_000
