@@ -30,6 +30,9 @@ const DRAIN: Duration = Duration::from_secs(1);
 /// As Kubernetes' `terminationGracePeriodSeconds`, less what may have gone before.
 const GRACE: Duration = Duration::from_secs(15);
 
+/// Nobody presses Ctrl-C twice as fast.
+const AT_ONCE: Duration = Duration::from_millis(200);
+
 /// A server with a name: bound to an address, and registered for as long as it serves.
 ///
 /// ```no_run
@@ -55,7 +58,8 @@ const GRACE: Duration = Duration::from_secs(15);
 /// 3. on the [signal](shutdown_signal) to end are not ready any more, deregister, and serve on for the drain time;
 /// 4. take no more requests, and finish those in flight.
 ///
-/// At a second signal they return at once, whatever is in flight.
+/// At a second signal they return at once, whatever is in flight. One within 200 ms of the first is the same: coreutils' `timeout` sends
+/// both to a program and to the group that it is in.
 ///
 /// Dropping the future ends all at once; the instance is deregistered in the background.
 #[must_use = "nothing is served until `axum` or `tonic` is called"]
@@ -119,7 +123,7 @@ impl Serve {
             instance,
             registrar: Box::new(|registrar| registrar.drain(DRAIN)),
             stop: shutdown_signal().boxed(),
-            halt: shutdown_signal().boxed(),
+            halt: second_signal().boxed(),
             grace: GRACE,
         })
     }
@@ -233,6 +237,12 @@ fn over<E: Into<Box<dyn std::error::Error + Send + Sync>>>(served: std::result::
         let error = error.into();
         failed(format!("the server has ended: {error}"), error)
     })
+}
+
+/// Begun when the first has come.
+async fn second_signal() -> io::Result<()> {
+    tokio::time::sleep(AT_ONCE).await;
+    shutdown_signal().await
 }
 
 fn signalled(asked: io::Result<()>) -> Result<()> {
