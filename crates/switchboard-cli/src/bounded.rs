@@ -9,8 +9,13 @@ pub(crate) const WRITTEN: u64 = 1 << 20;
 
 /// The text of a file that people write.
 pub(crate) fn text(path: &Path) -> io::Result<String> {
-    let bytes = all(File::open(path)?, WRITTEN)?;
-    String::from_utf8(bytes).map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is not UTF-8"))
+    String::from_utf8(file(path, WRITTEN)?)
+        .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is not UTF-8"))
+}
+
+/// All of a file, which is `limit` bytes at most.
+pub(crate) fn file(path: impl AsRef<Path>, limit: u64) -> io::Result<Vec<u8>> {
+    all(File::open(path)?, limit)
 }
 
 /// All there is to read, which is `limit` bytes at most.

@@ -204,11 +204,7 @@ fn body(data: &[String]) -> Result<Bytes, Failure> {
 
 fn read(part: &str) -> Result<Vec<u8>, Failure> {
     let Some(path) = part.strip_prefix('@') else { return Ok(part.into()) };
-    let read = if path == "-" {
-        bounded::all(io::stdin(), MAX_DATA)
-    } else {
-        File::open(path).and_then(|file| bounded::all(file, MAX_DATA))
-    };
+    let read = if path == "-" { bounded::all(io::stdin(), MAX_DATA) } else { bounded::file(path, MAX_DATA) };
     // As curl does: line ends are for -d's other forms.
     let strip = |bytes: Vec<u8>| bytes.into_iter().filter(|byte| !matches!(byte, b'\r' | b'\n')).collect();
     read.map(strip).map_err(|error| Failure::failed(format!("-d: cannot read {path}")).because(&error))

@@ -2,7 +2,6 @@
 //!
 //! The same parameters and environment variables are read as by the backends.
 
-use std::fs::File;
 use std::time::Duration;
 
 use reqwest::header::HeaderValue;
@@ -165,9 +164,7 @@ fn switch(variable: &str) -> Option<bool> {
 }
 
 fn read(path: &str) -> Result<Vec<u8>, String> {
-    File::open(path)
-        .and_then(|file| bounded::all(file, bounded::WRITTEN))
-        .map_err(|error| format!("as {path} cannot be read: {error}"))
+    bounded::file(path, bounded::WRITTEN).map_err(|error| format!("as {path} cannot be read: {error}"))
 }
 
 #[cfg(test)]

@@ -168,7 +168,7 @@ impl Answer {
     }
 }
 
-fn lock<T>(held: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(held: &Mutex<T>) -> MutexGuard<'_, T> {
     held.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -284,6 +284,8 @@ impl RequestBody {
     pub(crate) fn of(upload: Option<&Arc<Upload>>) -> (Self, impl Future<Output = ()> + use<>) {
         let (sender, sent) = oneshot::channel();
         let body = upload.map(|upload| {
+            // The attempts before have had their time.
+            upload.moved.again();
             let mut source = lock(&upload.source);
             source.attempt += 1;
             let quiet = Quiet::new(upload.moved.clone(), upload.limit);

@@ -167,8 +167,11 @@ pub(crate) fn back(headers: &mut HeaderMap, version: Version, name: &str, instan
 
 /// The length that is said more than once, in lines or in a list (RFC 9110, section 8.6). hyper has seen that it is the same.
 fn one_length(headers: &HeaderMap) -> Option<HeaderValue> {
-    let first = headers.get(CONTENT_LENGTH)?.to_str().ok()?.split(',').next()?;
-    HeaderValue::from_str(first.trim()).ok()
+    let mut lines = headers.get_all(CONTENT_LENGTH).iter();
+    let first = lines.next()?.to_str().ok()?;
+    let once = lines.next().is_none() && !first.contains(',');
+    let length = first.split(',').next().filter(|_| !once)?;
+    HeaderValue::from_str(length.trim()).ok()
 }
 
 /// Says which instance was called.

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use futures::FutureExt as _;
@@ -20,7 +20,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use tower_service::Service as _;
 
-use super::body::RequestBody;
+use super::body::{RequestBody, lock};
 use super::connection::{HEADERS, STREAMS, WRITE};
 use super::quiet::{Moved, Watched};
 use super::upstream::{Unanswered, root};
@@ -67,11 +67,12 @@ struct State {
 #[derive(Default)]
 struct Place {
     open: Vec<Open>,
-    coming: Option<WeakShared<BoxFuture<'static, Result<(), Unanswered>>>>,
+    coming: Option<WeakShared<Connecting>>,
 }
 
 /// A connection that comes about. All who need it wait for the same.
-type Coming = Shared<BoxFuture<'static, Result<(), Unanswered>>>;
+type Connecting = BoxFuture<'static, Result<(), Unanswered>>;
+type Coming = Shared<Connecting>;
 
 type Driven = Connection<TokioIo<Watched<TcpStream>>, RequestBody, TokioExecutor>;
 
@@ -222,9 +223,7 @@ impl State {
             }
         });
     }
-}
 
-impl State {
     /// Whether there is another connection, which is used before this one.
     fn is_spare(&self, address: &Address, streams: &Arc<Streams>) -> bool {
         let mut usable = self
@@ -340,10 +339,6 @@ impl Drop for Waiting<'_> {
             self.streams.retire();
         }
     }
-}
-
-fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
-    state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -79,8 +79,7 @@ fn what_fails_is_left_out_and_what_may_be_repeated_is() {
     let failing = answering(|_, _| "HTTP/1.1 503 Busy\r\ncontent-length: 0\r\n\r\n".into());
     let _failing = proxy.register("web", "failing", failing, &[]);
     let _well = proxy.register("web", "well", answering(|_, body| ok(&format!("got {}", body.len()))), &[]);
-    let three = |said: &crate::support::Said| said.out.lines().count() == 3;
-    crate::support::until(&proxy.at, &["instances", "web", "--no-headers"], three);
+    proxy.until_known("web", 3);
 
     for _ in 0..20 {
         let answer = get(proxy.port, "web.localhost", "/");
@@ -101,8 +100,7 @@ fn what_has_reached_nobody_goes_on_with_its_body() {
     let proxy = Proxy::start(&["--strategy", "round-robin"]);
     let _dead = proxy.register("web", "dead", closed(), &[]);
     let _well = proxy.register("web", "well", answering(|_, body| ok(&format!("got {}", body.len()))), &[]);
-    let two = |said: &crate::support::Said| said.out.lines().count() == 2;
-    crate::support::until(&proxy.at, &["instances", "web", "--no-headers"], two);
+    proxy.until_known("web", 2);
     let tried = || {
         let metrics = get(proxy.port, "localhost", "/metrics");
         !metrics.contains("switchboard_selector_calls_total{service=\"web\",outcome=\"connection\"} 0")
@@ -149,12 +147,8 @@ fn one_that_hangs_costs_its_time_and_no_more() {
     assert!(answer.contains("500ms") && answer.contains("--answer-timeout"), "{answer}");
     told.recv_timeout(LIMIT).expect("the instance is told");
     let _well = proxy.register("web", "well", answering(|_, _| ok("well")), &[]);
-    let two = |said: &crate::support::Said| said.out.lines().count() == 2;
-    crate::support::until(&proxy.at, &["instances", "web", "--no-headers"], two);
-    let end = Instant::now() + LIMIT;
-    while !get(proxy.port, "web.localhost", "/").ends_with("well") {
-        assert!(Instant::now() < end);
-    }
+    proxy.until_known("web", 2);
+    proxy.until_answered("web", "well");
     drop(hangs);
 }
 
@@ -291,8 +285,7 @@ fn a_connection_of_whatever_kind_goes_to_a_service_by_its_port() {
     });
     let _dead = proxy.register("echo", "dead", closed(), &[]);
     let _echo = proxy.register("echo", "e1", echo, &[]);
-    let two = |said: &crate::support::Said| said.out.lines().count() == 2;
-    crate::support::until(&proxy.at, &["instances", "echo", "--no-headers"], two);
+    proxy.until_known("echo", 2);
     for _ in 0..4 {
         let mut client = connect(proxy.tcp[0]);
         client.write_all(b"\x00\xffabc").unwrap();

@@ -376,12 +376,8 @@ fn who_does_not_begin_to_speak_http2_is_left_for_another() {
     assert!(answer.starts_with("HTTP/1.1 502"), "{answer}");
     assert!(answer.contains("did not say within 300ms how many requests of HTTP/2 it takes"), "{answer}");
     let _well = proxy.register("web", "well", answering(|_, _| ok("well")), &[]);
-    let two = |said: &crate::support::Said| said.out.lines().count() == 2;
-    crate::support::until(&proxy.at, &["instances", "web", "--no-headers"], two);
-    let end = Instant::now() + LIMIT;
-    while !get(proxy.port, "web.localhost", "/").ends_with("well") {
-        assert!(Instant::now() < end);
-    }
+    proxy.until_known("web", 2);
+    proxy.until_answered("web", "well");
     for _ in 0..4 {
         assert!(exchange(proxy.port, post).ends_with("well"), "nothing was sent, so it goes on");
     }

@@ -1,11 +1,13 @@
 //! The proxy, with its ports.
 
 use std::process::ExitStatus;
+use std::time::Instant;
 
 use rustix::process::{Pid, Signal};
 use serde_json::Value;
 
-use super::{Running, mdns, switchboard};
+use super::http::get;
+use super::{LIMIT, Running, Said, mdns, switchboard, until};
 
 pub(crate) struct Proxy {
     pub(crate) running: Running,
@@ -40,6 +42,20 @@ impl Proxy {
         let running = Running::start(switchboard(&self.at, &register));
         running.line_with("registered");
         running
+    }
+
+    /// Waits until the registry has so many instances of a service.
+    pub(crate) fn until_known(&self, service: &str, count: usize) {
+        let all = |said: &Said| said.out.lines().count() == count;
+        until(&self.at, &["instances", service, "--no-headers"], all);
+    }
+
+    /// Waits until an instance of a service answers so.
+    pub(crate) fn until_answered(&self, service: &str, body: &str) {
+        let end = Instant::now() + LIMIT;
+        while !get(self.port, &format!("{service}.localhost"), "/").ends_with(body) {
+            assert!(Instant::now() < end, "{service} does not answer {body:?}");
+        }
     }
 
     /// Ends it as the system does; what it still said.
