@@ -122,7 +122,7 @@ async fn remove_old_checks(
     checks: Vec<AgentCheck>,
 ) -> Result<(), Failure> {
     for check in checks {
-        if draft.checks.contains(&check.id) || check.id.starts_with("_service_maintenance:") {
+        if draft.checks.contains(&check.id) || check.is_maintenance() {
             continue;
         }
         let request = Request::put(format!("/v1/agent/check/deregister/{}", segment(&check.id)));
@@ -154,8 +154,22 @@ pub(crate) struct AgentCheck {
     pub(crate) id: String,
     #[serde(rename = "Status", default)]
     pub(crate) status: String,
+    /// Empty for a check of the node.
+    #[serde(rename = "ServiceID", default)]
+    pub(crate) service: String,
     #[serde(rename = "Node", default)]
     node: String,
+}
+
+impl AgentCheck {
+    pub(crate) fn is_critical(&self) -> bool {
+        self.status == "critical"
+    }
+
+    /// Whether it is what an operator has put the instance into maintenance by.
+    pub(crate) fn is_maintenance(&self) -> bool {
+        self.id.starts_with("_service_maintenance:")
+    }
 }
 
 /// Passes the TTL check; `false` if the agent does not know it. Without one there is nothing to pass.

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use switchboard_core::{Address, Error, InstanceKey, Invalid};
 
 use crate::BACKEND;
-use crate::agent_api::{AgentHealth, Draft, REGISTER, accepted, health_of};
+use crate::agent_api::{AgentCheck, AgentHealth, Draft, REGISTER, accepted, health_of};
 use crate::answer::Failure;
 use crate::check::ttl_check_id;
 use crate::client::{Client, Request, segment};
@@ -80,9 +80,15 @@ impl Claim {
             return Self::Own;
         }
         let id = ttl_check_id(draft.key.id());
-        let check = found.checks.iter().flatten().find(|check| check.id == id);
-        // Of two without a TTL nobody knows who lives.
-        let lapsed = check.map_or(draft.ttl.is_some(), |check| check.status == "critical");
+        let is_its = |check: &&AgentCheck| !check.service.is_empty() && !check.is_maintenance();
+        let mut checks = found.checks.iter().flatten().filter(is_its);
+        let lapsed = match checks.clone().find(|check| check.id == id) {
+            Some(ttl) => ttl.is_critical(),
+            // Of two without any check nobody knows who lives.
+            None if checks.clone().next().is_none() => draft.ttl.is_some(),
+            // Others name theirs otherwise, and may have several.
+            None => checks.all(AgentCheck::is_critical),
+        };
         // Other services' ids are not taken in any case.
         if lapsed && registered.is_of(&draft.key) {
             Self::Lapsed(registered)
@@ -175,7 +181,8 @@ mod tests {
     }
 
     fn claim(draft: &Draft, service: &str, address: &str, port: u16, check: Option<&str>) -> Claim {
-        let check = check.map(|status| serde_json::json!({ "CheckID": "service:1", "Status": status }));
+        let check = check
+            .map(|status| serde_json::json!({ "CheckID": "service:1", "ServiceID": "1", "Status": status }));
         let other = serde_json::json!({ "CheckID": "mem", "Status": "critical" });
         let checks: Vec<_> = check.into_iter().chain([other]).collect();
         let service = serde_json::json!({ "ID": "1", "Service": service, "Address": address, "Port": port });
@@ -217,6 +224,28 @@ mod tests {
             assert!(matches!(of(None, Some(90)), Claim::Lapsed(_)));
             assert!(matches!(of(None, None), Claim::Taken(_)));
         }
+    }
+
+    #[test]
+    fn who_names_its_checks_otherwise_lives_as_long_as_one_of_them_passes() {
+        let claim = |checks: &[(&str, &str)]| {
+            let check = |(id, status): &(&str, &str)| serde_json::json!({ "CheckID": id, "ServiceID": "1", "Status": status });
+            let checks: Vec<_> = checks.iter().map(check).collect();
+            let service =
+                serde_json::json!({ "ID": "1", "Service": "web", "Address": "10.0.0.2", "Port": 80 });
+            let found = serde_json::json!({ "Service": service, "Checks": checks });
+            Claim::of(&draft(Some(90)), serde_json::from_value(found).unwrap())
+        };
+        let maintenance = ("_service_maintenance:1", "critical");
+        for live in [("service:1:1", "passing"), ("lib:1", "warning")] {
+            assert!(matches!(claim(&[live]), Claim::Taken(_)), "{live:?}");
+            assert!(
+                matches!(claim(&[("service:1:2", "critical"), live, maintenance]), Claim::Taken(_)),
+                "{live:?}"
+            );
+        }
+        assert!(matches!(claim(&[("service:1:1", "critical"), ("lib:1", "critical")]), Claim::Lapsed(_)));
+        assert!(matches!(claim(&[maintenance]), Claim::Lapsed(_)), "as without a check");
     }
 
     #[test]
