@@ -286,7 +286,14 @@ pub(crate) fn run() -> Result<(), String> {
         println!("Left out: {left_out}");
     }
     println!("total: {} passed, {} failed", count.passed, count.failed);
-    if count.failed > 0 || count.broken { Err("there are failures".into()) } else { Ok(()) }
+    if count.failures.is_empty() {
+        return Ok(());
+    }
+    // Once more at the end: a long log is often kept, and read, by its end.
+    for failure in &count.failures {
+        println!("\n{failure}");
+    }
+    Err("there are failures".into())
 }
 
 /// The simulation with as many seeds as wanted.
@@ -375,8 +382,8 @@ fn silently(line: &str, command: Command) -> Result<(Count, Vec<String>), String
 struct Count {
     passed: u32,
     failed: u32,
-    /// A test binary ended without a result.
-    broken: bool,
+    /// What did not succeed, with what it said.
+    failures: Vec<String>,
     left_out: Vec<String>,
 }
 
@@ -384,7 +391,7 @@ impl Count {
     fn plus(&mut self, other: Self) {
         self.passed += other.passed;
         self.failed += other.failed;
-        self.broken |= other.broken;
+        self.failures.extend(other.failures);
         self.left_out.extend(other.left_out);
     }
 
@@ -394,11 +401,15 @@ impl Count {
         command.env("RUST_TEST_THREADS", "8");
         let place = if command.get_program() == "ip" { "   # in a namespace of its own" } else { "" };
         tell(&format!("\n$ {line}{place}"));
+        let mut failures = Failures::default();
         let passed = follow(line, &mut command, |line| {
             tell(line);
             self.read(line);
+            failures.read(line);
         })?;
-        self.broken |= !passed;
+        if !passed {
+            self.failures.push(format!("$ {line}\n{}", failures.said()));
+        }
         Ok(())
     }
 
@@ -413,5 +424,50 @@ impl Count {
                 _ => {}
             }
         }
+    }
+}
+
+/// What the test harness says between `failures:` and the result: what each test that failed had printed, and its name.
+#[derive(Default)]
+struct Failures {
+    within: bool,
+    lines: Vec<String>,
+}
+
+impl Failures {
+    fn read(&mut self, line: &str) {
+        self.within = (self.within || line == "failures:") && !line.starts_with("test result: ");
+        if self.within {
+            self.lines.push(line.to_owned());
+        }
+    }
+
+    fn said(&self) -> String {
+        if self.lines.is_empty() { "It ended without a result.".to_owned() } else { self.lines.join("\n") }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_are_kept_with_what_they_said() {
+        let mut failures = Failures::default();
+        for line in [
+            "test a ... ok",
+            "test b ... FAILED",
+            "failures:",
+            "---- b stdout ----",
+            "not so",
+            "failures:",
+            "    b",
+            "test result: FAILED. 1 passed; 1 failed;",
+            "test c ... ok",
+        ] {
+            failures.read(line);
+        }
+        assert_eq!(failures.said(), "failures:\n---- b stdout ----\nnot so\nfailures:\n    b");
+        assert_eq!(Failures::default().said(), "It ended without a result.");
     }
 }
