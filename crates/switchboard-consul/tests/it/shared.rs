@@ -230,7 +230,7 @@ async fn scripted(agent: &Arc<AtomicU16>, catalog: &Arc<AtomicU16>) -> Server {
             port => Some(format!(r#"{{"ID":"1","Service":"web","Address":"10.0.0.1","Port":{port}}}"#)),
         };
         let said = if asked.target.contains("/agent/health/") {
-            let check = r#"{"CheckID":"service:1","Node":"n","Status":"passing"}"#;
+            let check = r#"{"CheckID":"service:1","Node":"n","ServiceID":"1","Status":"passing"}"#;
             entry(&agent).map(|entry| format!(r#"{{"Service":{entry},"Checks":[{check}]}}"#))
         } else if asked.target.contains("/node-services/") {
             entry(&catalog).map(|entry| format!(r#"{{"Services":[{entry}]}}"#))
