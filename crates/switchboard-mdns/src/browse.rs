@@ -204,7 +204,10 @@ impl Shared {
         let mut pause = RESUBSCRIBE.0;
         loop {
             if let Some(Subscription { events, generation }) = given {
-                self.heard().begin(generation, Instant::now());
+                if self.heard().begin(generation, Instant::now()) {
+                    // However soon it came: what went meanwhile may not have been heard.
+                    self.begin_outage(unavailable("the mDNS thread has ended; another took its place"));
+                }
                 return Some(events);
             }
             given = match self.browse() {

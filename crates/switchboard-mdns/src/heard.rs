@@ -47,7 +47,7 @@ pub(crate) struct Heard {
     starts: usize,
     /// The generation of the daemon, when it began to listen or, if it has asked the network since, asked first, and when it
     /// asked the second time.
-    generation: u64,
+    generation: Option<u64>,
     begun: Instant,
     asked: bool,
     asked_again: Option<Instant>,
@@ -121,7 +121,7 @@ impl Heard {
             unicast: Unicast::default(),
             unsaid: None,
             starts: 0,
-            generation: 0,
+            generation: None,
             begun: Instant::now(),
             asked: false,
             asked_again: None,
@@ -311,17 +311,20 @@ impl Heard {
         Snapshot::new(service, record::tell_apart(kind, entries).map(|(_, instance)| instance))
     }
 
-    /// A new subscription begins: what it does not say is gone. A daemon that has just begun has to hear it first.
-    pub(crate) fn begin(&mut self, generation: u64, now: Instant) {
+    /// A new subscription begins: what it does not say is gone. A daemon that has just begun has to hear it first. Whether it
+    /// has taken the place of another.
+    pub(crate) fn begin(&mut self, generation: u64, now: Instant) -> bool {
         let mut until = now;
-        if generation != self.generation {
-            self.generation = generation;
+        let before = self.generation.replace(generation);
+        let is_new = before != Some(generation);
+        if is_new {
             self.listen_anew(now);
             until += RELEARN;
         }
         let unsaid = self.names.keys().filter(|name| !self.unicast.unconfirmed.contains_key(*name));
         self.unsaid = Some((unsaid.cloned().collect(), until));
         self.starts = 0;
+        is_new && before.is_some()
     }
 
     /// What is known now says nothing of what there is: a daemon or a network has only just come.
@@ -440,23 +443,24 @@ mod tests {
         let start = Instant::now();
         let at = |ms| start + Duration::from_millis(ms);
         let mut age = |generation| {
-            heard.begin(generation, at(0));
+            let replaces = heard.begin(generation, at(0));
             heard.started(at(0));
             let unasked = heard.age(at(100));
             heard.started(at(100));
             // Asking again does not begin anew.
-            heard.begin(generation, at(5000));
-            (unasked, heard.age(at(6000)))
+            assert!(!heard.begin(generation, at(5000)));
+            (replaces, unasked, heard.age(at(6000)))
         };
         for generation in [1, 2] {
-            assert_eq!(age(generation), (Duration::ZERO, Duration::from_millis(5900)));
+            let replaces = generation > 1;
+            assert_eq!(age(generation), (replaces, Duration::ZERO, Duration::from_millis(5900)));
         }
         let silence = |heard: &Heard| heard.standing(at(6000)).silence;
         assert_eq!(silence(&heard), Duration::from_secs(1), "not asked a second time");
         heard.started(at(5000));
         heard.started(at(5100));
         assert_eq!(silence(&heard), Duration::from_millis(1900));
-        heard.begin(3, at(0));
+        assert!(heard.begin(3, at(0)));
         assert_eq!(silence(&heard), Duration::from_secs(1), "not by this daemon");
         assert_eq!(
             heard.age(at(3000)),
