@@ -10,6 +10,7 @@
 mod hostile;
 mod lab;
 mod link;
+mod neighbours;
 mod stack;
 
 use std::fmt::Write as _;
@@ -18,6 +19,7 @@ use serde_json::Value;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::lab::{Row, SCENARIOS};
+use crate::neighbours::Neighbours;
 use crate::stack::Stack;
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -44,6 +46,7 @@ fn all(wanted: &[&str]) -> Result<(), Failure> {
         return Err(format!("no scenario {unknown:?}; there are {}", names.join(", ")).into());
     }
     let wanted: Vec<String> = wanted.iter().map(ToString::to_string).collect();
+    let neighbours = Neighbours::make_room();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let told = runtime.block_on(async {
         let work = tokio::task::spawn_blocking(move || table(&wanted));
@@ -55,6 +58,7 @@ fn all(wanted: &[&str]) -> Result<(), Failure> {
             _ = terminate.recv() => Ok(true),
         }
     });
+    drop(neighbours);
     if told? {
         // Not by return, which would wait for the scenario. Everything that was started ends with this process, and
         // then somebody has to take the namespaces away.
