@@ -91,12 +91,19 @@ impl Hub {
 mod tests {
     use super::*;
 
+    impl Hub {
+        /// Of a service of which nothing is known, with a decay of 10 s and no slow start.
+        pub(crate) fn with(outlier: Option<OutlierDetection>) -> Self {
+            let latency_decay = Duration::from_secs(10);
+            let settings = Settings { outlier, slow_start: None, panic_threshold: 0.5, latency_decay };
+            let directory = Directory::new(switchboard_core::MemoryRegistry::new());
+            Self::new(ServiceName::new("a").unwrap(), directory, settings)
+        }
+    }
+
     #[test]
     fn the_slowest_and_the_average_are_brought_up_to_date_when_it_is_time() {
-        let directory = Directory::new(switchboard_core::MemoryRegistry::new());
-        let latency_decay = Duration::from_secs(10);
-        let settings = Settings { outlier: None, slow_start: None, panic_threshold: 0.5, latency_decay };
-        let hub = Hub::new(ServiceName::new("a").unwrap(), directory, settings);
+        let hub = Hub::with(None);
         assert_eq!((hub.average.get(), hub.slowest.get()), (None, None));
         let note = |took: f32, at: Nanos| {
             hub.note_success(took * 1e6, at * 1_000_000);
@@ -109,5 +116,18 @@ mod tests {
         assert_eq!(note(1.0, 11_051).1, 500, "after the decay time half as slow");
         assert_eq!(note(1.0, 21_051).1, 500);
         assert_eq!(note(1.0, 21_052).1, 250);
+    }
+
+    #[test]
+    fn twice_the_slowest_of_late_is_too_long_where_there_is_outlier_detection() {
+        let is_too_long = |outlier: Option<OutlierDetection>, slowest: Option<f32>| {
+            let hub = Hub::with(outlier);
+            slowest.into_iter().for_each(|slowest| hub.note_success(slowest, 1));
+            [200, 201].map(|took| hub.is_too_long(took))
+        };
+        let detection = Some(OutlierDetection::new());
+        assert_eq!(is_too_long(detection.clone(), Some(100.0)), [false, true]);
+        assert_eq!(is_too_long(detection, None), [false, false]);
+        assert_eq!(is_too_long(None, Some(100.0)), [false, false]);
     }
 }

@@ -69,5 +69,7 @@ mod tests {
         assert_eq!(set(15, 7.0), (10.0, Some(7.0)));
         assert_eq!(set(5, 7.0), (0.0, Some(7.0)), "the clock of another thread");
         assert!(set(4_000_000_000, 7.0).0 > 3.9e9, "however long ago");
+        measured.clear();
+        assert_eq!(measured.get(), None);
     }
 }

@@ -49,3 +49,22 @@ impl SlowStart {
         ((self.least + (1.0 - self.least) * part) * f64::from(FULL)) as u32
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_share_grows_evenly_from_the_least() {
+        let seconds = Duration::from_secs;
+        let slow = SlowStart::over(seconds(10));
+        assert_eq!([0, 10, 11].map(|passed| slow.share(seconds(passed))), [FULL / 10, FULL, FULL]);
+        let slow = slow.from_share(0.5);
+        assert_eq!(
+            [0, 5, 9].map(|passed| slow.share(seconds(passed))),
+            [FULL / 2, FULL * 3 / 4, FULL * 19 / 20]
+        );
+        assert_eq!(slow.step(), Duration::from_millis(200));
+        assert_eq!(SlowStart::over(Duration::ZERO).step(), Duration::from_millis(20));
+    }
+}

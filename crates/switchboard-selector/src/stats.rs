@@ -288,3 +288,43 @@ fn claim(last: &AtomicU64, now: Nanos, ago: Nanos) -> bool {
     let due = was == 0 || now.saturating_sub(was) >= ago;
     due && last.compare_exchange(was, now.max(1), Relaxed, Relaxed).is_ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::OutlierDetection;
+
+    const MS: Nanos = 1_000_000;
+
+    /// Of a service whose slowest success of late took 100 ms.
+    fn stats() -> Stats {
+        let hub = Hub::with(Some(OutlierDetection::new()));
+        hub.note_success(1e8, 1);
+        Stats::new(&Arc::new(hub))
+    }
+
+    #[test]
+    fn silence_begins_with_the_first_call_since_an_answer() {
+        let stats = stats();
+        let is_silent = |at: Nanos| stats.is_silent((10_000 + at) * MS);
+        let begin = |at: Nanos| stats.begin((10_000 + at) * MS);
+        begin(0);
+        assert!(!is_silent(0) && !is_silent(200));
+        assert!(is_silent(201), "longer than twice the slowest");
+        stats.note_answer(None, 10_150 * MS);
+        assert!(!is_silent(500), "the first waits on, and nothing that began since");
+        begin(160);
+        begin(200);
+        assert!(!is_silent(360) && is_silent(361));
+    }
+
+    #[test]
+    fn a_failure_of_unknown_length_does_not_look_fast() {
+        let unknown = Stats::new(&Arc::new(Hub::with(None)));
+        let instance = Instance::builder("a").address("127.0.0.1:1").build().unwrap();
+        for (stats, latency) in [(unknown, None), (stats(), Some(2e8))] {
+            stats.judge(&instance, Err(FailureKind::Response), None, MS);
+            assert_eq!(stats.latency.get(), latency);
+        }
+    }
+}

@@ -297,6 +297,18 @@ async fn a_trial_that_never_ends_is_not_the_last() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn without_the_rule_of_the_row_a_row_ejects_nobody() {
+    fastrand::seed(3);
+    let detection = OutlierDetection::new().consecutive(0);
+    let (balancer, _registry) = balancer(&TEN, |builder| builder.outlier_detection(detection)).await;
+    let (failed, _) = call(&balancer, 200, &["j"]).await;
+    advance(Duration::from_secs(10)).await;
+    settle().await;
+    assert!(failed > 10, "and too few to judge by rate");
+    assert_eq!(in_use(&balancer), 10);
+}
+
+#[tokio::test(start_paused = true)]
 async fn without_the_rule_of_the_row_one_failure_on_trial_is_enough_too() {
     fastrand::seed(3);
     let detection = OutlierDetection::new().consecutive(0);
