@@ -46,19 +46,14 @@ impl Draft {
     }
 }
 
-/// Registers, or only renews if the agent was told the `same` before; to be done by `due`. The agent's name in the catalog,
-/// if it said so: it does when it was told something.
+/// Registers, to be done by `due`. The agent's name in the catalog, if it said so.
 pub(crate) async fn put(
     client: &Client,
     agent: usize,
     draft: &Draft,
-    same: bool,
     due: Instant,
 ) -> Result<Option<String>, Failure> {
     in_turn(client, agent, due, async {
-        if same && renew(client, agent, draft).await? {
-            return Ok(None);
-        }
         let request = Request::put("/v1/agent/service/register").body(draft.body.clone());
         let answer = client.write(REGISTER, agent, request).await?;
         accepted(&answer, REGISTER)?;
@@ -66,6 +61,16 @@ pub(crate) async fn put(
         finish(client, agent, draft).await.map_err(|failure| Failure { untouched: false, ..failure })
     })
     .await
+}
+
+/// Renews what is registered, to be done by `due`; `false` if the agent does not know it.
+pub(crate) async fn renew(
+    client: &Client,
+    agent: usize,
+    draft: &Draft,
+    due: Instant,
+) -> Result<bool, Failure> {
+    in_turn(client, agent, due, pass(client, agent, draft)).await
 }
 
 /// Does a write when it is its turn with the agent.
@@ -98,7 +103,7 @@ async fn finish(client: &Client, agent: usize, draft: &Draft) -> Result<Option<S
     // Each write may take long, so one that changes nothing is left out.
     let passes = |id: &String| checks.iter().any(|check| check.id == *id && check.status == "passing");
     let to_pass = draft.ttl_check.as_ref().is_some_and(|id| !passes(id));
-    if to_pass && !renew(client, agent, draft).await? {
+    if to_pass && !pass(client, agent, draft).await? {
         return Err(lost());
     }
     let node = checks.first().map(|check| check.node.clone()).filter(|node| !node.is_empty());
@@ -173,7 +178,7 @@ impl AgentCheck {
 }
 
 /// Passes the TTL check; `false` if the agent does not know it. Without one there is nothing to pass.
-async fn renew(client: &Client, agent: usize, draft: &Draft) -> Result<bool, Failure> {
+async fn pass(client: &Client, agent: usize, draft: &Draft) -> Result<bool, Failure> {
     let Some(check) = &draft.ttl_check else { return Ok(true) };
     let request = Request::put(format!("/v1/agent/check/pass/{}", segment(check)));
     let answer = client.write(REGISTER, agent, request).await?;

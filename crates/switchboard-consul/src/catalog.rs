@@ -82,7 +82,7 @@ impl Listing {
         self.missing = self.missing.saturating_add(1);
         tracing::warn!(instance = %draft.key, agent = %client.agents[agent].name, "the catalog has lost it; registering anew");
         let Some(again) = draft.noted(&format!("registered anew, {}", self.missing)) else { return Ok(()) };
-        put(client, agent, &again, false, Instant::now()).await.map_err(|failure| failure.error)?;
+        put(client, agent, &again, Instant::now()).await.map_err(|failure| failure.error)?;
         if self.missing <= QUIET {
             return Ok(());
         }
@@ -123,7 +123,7 @@ enum Listed {
 }
 
 /// Asks the agent what it has; if that cannot be found out, the instance is renewed.
-async fn ask(client: &Client, agent: usize, draft: &Draft) -> Claim {
+pub(crate) async fn ask(client: &Client, agent: usize, draft: &Draft) -> Claim {
     match timeout(within(draft), claim(client, agent, draft)).await {
         Ok(Ok(claim)) => claim,
         Ok(Err(failure)) => {

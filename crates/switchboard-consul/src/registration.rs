@@ -9,9 +9,9 @@ use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout};
 
 use crate::BACKEND;
-use crate::agent_api::{Draft, REGISTER, put, remove};
+use crate::agent_api::{Draft, REGISTER, put, remove, renew};
 use crate::answer::Failure;
-use crate::catalog::Listing;
+use crate::catalog::{Listing, ask};
 use crate::client::Client;
 use crate::holder::{Claim, claim, refuse_taken, taken};
 
@@ -222,21 +222,39 @@ impl Held {
         same && self.renewed.is_some_and(fresh)
     }
 
-    /// Registers with one agent, or renews there what is the same.
-    async fn put(&mut self, client: &Client, agent: usize, draft: &Draft, same: bool) -> Result<(), Failure> {
+    /// Registers with one agent.
+    async fn put(&mut self, client: &Client, agent: usize, draft: &Draft) -> Result<(), Failure> {
         let begun = Instant::now();
-        let lapses = begun + draft.lasts();
-        let due = self.renewed.map_or(lapses, |renewed| renewed.lapses);
-        if let Some(node) = put(client, agent, draft, same, due).await? {
+        if let Some(node) = put(client, agent, draft, self.due(begun, draft)).await? {
             self.listing = draft.ttl_check.as_ref().map(|_| Listing::new(node, draft));
         }
+        self.is_with(agent, draft, begun);
+        Ok(())
+    }
+
+    /// Renews it with its agent; `false` if that has it no more.
+    async fn renew(&mut self, client: &Client, agent: usize, draft: &Draft) -> Result<bool, Failure> {
+        let begun = Instant::now();
+        let known = renew(client, agent, draft, self.due(begun, draft)).await?;
+        if known {
+            self.is_with(agent, draft, begun);
+        }
+        Ok(known)
+    }
+
+    /// When a write that begins now has to be done.
+    fn due(&self, now: Instant, draft: &Draft) -> Instant {
+        self.renewed.map_or(now + draft.lasts(), |renewed| renewed.lapses)
+    }
+
+    /// What has begun then is done: the agent has it.
+    fn is_with(&mut self, agent: usize, draft: &Draft, begun: Instant) {
         self.at = Some((agent, draft.body.clone()));
         if self.strays.is_empty() {
             self.addresses.retain(|address| *address == draft.address);
         }
-        self.renewed = Some(Renewed { done: Instant::now(), lapses });
+        self.renewed = Some(Renewed { done: Instant::now(), lapses: begun + draft.lasts() });
         self.away_since = None;
-        Ok(())
     }
 
     fn is_nowhere(&self) -> bool {
@@ -289,12 +307,19 @@ impl Held {
             Some(listing) if same => listing.look(client, agent, draft).await,
             _ => Claim::Own,
         };
-        let same = self.heed(client, agent, draft, claim)? && same;
-        if let (false, Some((_, body))) = (same, &mut self.at) {
+        if self.heed(client, agent, draft, claim)? && same {
+            if self.renew(client, agent, draft).await? {
+                return Ok(());
+            }
+            // The agent has lost it, or another program has registered its id, with a check of another name.
+            let claim = ask(client, agent, draft).await;
+            self.heed(client, agent, draft, claim)?;
+        }
+        if let Some((_, body)) = &mut self.at {
             // Until it is done, what the agent knows is unknown; the call may also be abandoned.
             body.clear();
         }
-        self.put(client, agent, draft, same).await
+        self.put(client, agent, draft).await
     }
 
     /// Whether what the agent has may be renewed; else it is to be registered.
@@ -327,7 +352,7 @@ impl Held {
             // The call may be abandoned after the agent has heard it.
             let known = !self.strays.insert(agent);
             let done = match refuse_taken(client, agent, draft).await {
-                Ok(()) => self.put(client, agent, draft, false).await,
+                Ok(()) => self.put(client, agent, draft).await,
                 refused => refused,
             };
             match done {

@@ -221,6 +221,26 @@ async fn who_may_not_see_the_catalog_finds_it_out_too() {
     assert!(failed.iter().any(|error| is_taken(error, "10.0.0.1:2", "10.0.0.1:1")));
 }
 
+#[tokio::test]
+#[ignore = "needs consul"]
+async fn another_library_that_lives_keeps_the_id_however_its_checks_are_named() {
+    let agent = Agent::dev().await;
+    let one = registry(&agent.address());
+    one.register(&at(1), &ttl(TTL)).await.unwrap();
+    // Of two checks the agent makes the names, and ours is gone: the next renewal does not find it.
+    let theirs = r#"{"ID": "1", "Name": "web", "Address": "10.0.0.1", "Port": 2,
+        "Checks": [{"TTL": "60s", "Status": "passing"}, {"TTL": "60s", "Status": "passing"}]}"#;
+    agent.put("/v1/agent/service/register?replace-existing-checks=true", theirs).await;
+    for _ in 0..2 {
+        let error = one.register(&at(1), &ttl(TTL)).await.unwrap_err();
+        assert!(is_taken(&error, "10.0.0.1:2", "10.0.0.1:1"), "{error}");
+    }
+    assert_eq!(led_to(&agent).await, Some(2));
+    agent.put("/v1/agent/service/deregister/1", "").await;
+    one.register(&at(1), &ttl(TTL)).await.unwrap();
+    assert_eq!(led_to(&agent).await, Some(1));
+}
+
 /// What an agent and the catalog say of `web`, at the ports given; 403 for port 0.
 async fn scripted(agent: &Arc<AtomicU16>, catalog: &Arc<AtomicU16>) -> Server {
     let (agent, catalog) = (agent.clone(), catalog.clone());
