@@ -378,6 +378,9 @@ async fn consistent_hash_keeps_keys_and_moves_few() {
     let second = id(balancer.pick_for(&retry));
     assert_ne!(second, after[0]);
     assert_eq!(second, id(balancer.pick_for(&retry)), "a retry keeps its place too");
+    // Without a key, anybody.
+    let shares: Vec<(&str, f64)> = ids[1..].iter().map(|id| (*id, 1.0)).collect();
+    assert_fits(&counts(&balancer, 10_000), &shares);
 }
 
 #[tokio::test(start_paused = true)]

@@ -8,9 +8,9 @@ mod support;
 use std::time::Duration;
 
 use support::{Scripted, instance, name, settle, snapshot};
-use switchboard_core::{Health, Snapshot};
+use switchboard_core::{Health, InstanceId, Snapshot};
 use switchboard_selector::{
-    Balancer, FailureKind, OutlierDetection, RoundRobin, Selector, SelectorBuilder, SlowStart, Standing,
+    Balancer, FailureKind, OutlierDetection, Pick, RoundRobin, Selector, SelectorBuilder, SlowStart, Standing,
 };
 use switchboard_watcher::Directory;
 use tokio::time::{Instant, advance};
@@ -98,6 +98,28 @@ async fn all_failing_is_a_panic_and_not_an_empty_set() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn in_a_panic_one_ejected_on_trial_gets_its_due() {
+    fastrand::seed(3);
+    let detection = OutlierDetection::new().max_ejected(1.0);
+    let (balancer, _registry) = balancer(&TEN, |builder| builder.outlier_detection(detection)).await;
+    call(&balancer, 500, &["i", "j"]).await;
+    advance(Duration::from_secs(30)).await;
+    settle().await;
+    let hold = || (0..200).map(|_| balancer.pick().unwrap()).collect::<Vec<_>>();
+    let to_j = |held: Vec<Pick>| held.iter().filter(|pick| pick.id().as_str() == "j").count();
+    assert_eq!((&balancer.report()[9].standing, to_j(hold())), (&Standing::OnTrial, 1));
+    // "i" stays on trial.
+    for id in TEN.into_iter().filter(|id| *id != "i") {
+        for _ in 0..5 {
+            balancer.mark(&InstanceId::new(id).unwrap(), Err(FailureKind::Response));
+        }
+    }
+    settle().await;
+    assert!(matches!(balancer.report()[9].standing, Standing::EjectedInUse { .. }));
+    assert!((10..40).contains(&to_j(hold())));
+}
+
+#[tokio::test(start_paused = true)]
 async fn no_more_than_a_tenth_is_ejected() {
     let (balancer, _registry) = balancer(&TEN, |builder| builder).await;
     call(&balancer, 500, &TEN[5..]).await;
@@ -143,8 +165,13 @@ async fn ejection_and_what_was_learned_outlive_a_snapshot_and_end_with_a_reset()
     registry.say(Ok(snapshot("a", &TEN[3..])));
     settle().await;
     assert_eq!(in_use(&balancer), 6);
+    let known = || {
+        balancer.report().iter().map(|one| (one.latency.is_some(), one.consecutive_failures)).max().unwrap()
+    };
+    balancer.mark(&InstanceId::new("d").unwrap(), Err(FailureKind::Response));
+    assert_eq!(known(), (true, 1));
     balancer.reset();
-    assert_eq!(in_use(&balancer), 7);
+    assert_eq!((in_use(&balancer), known()), (7, (false, 0)));
 }
 
 #[tokio::test(start_paused = true)]
