@@ -106,6 +106,24 @@ mod tests {
     }
 
     #[test]
+    #[allow(clippy::cast_precision_loss)] // few
+    fn the_table_has_everyones_share() {
+        for weights in [&[7][..], &[2, 2, 2], &[3, 1], &[5, 1, 1, 3], &[1, 100, 7, 60, 1, 1, 0]] {
+            let mut shares = vec![0.0; weights.len()];
+            for (own, &(stays, alias)) in columns(weights).iter().enumerate() {
+                let stays = f64::from(stays) / 4_294_967_296.0;
+                shares[own] += stays;
+                shares[alias as usize] += 1.0 - stays;
+            }
+            let total: u32 = weights.iter().sum();
+            for (share, &weight) in shares.iter().zip(weights) {
+                let due = f64::from(weight) * weights.len() as f64 / f64::from(total);
+                assert!((share - due).abs() < 1e-6, "{weights:?}: {shares:?}");
+            }
+        }
+    }
+
+    #[test]
     fn the_other_of_two_is_another_as_far_as_three_tries_give_one() {
         fastrand::seed(1);
         let draw = Draw::Weighted(columns(&[3, 1]));
