@@ -211,6 +211,17 @@ mod tests {
     }
 
     #[test]
+    fn the_floor_is_so_many_deviations_below_the_mean() {
+        let is = |rates: &[f64], deviations: f64, wanted: f64| {
+            let rates: Vec<_> = rates.iter().copied().enumerate().collect();
+            assert!((floor(&rates, deviations) - wanted).abs() < 1e-9, "{rates:?}");
+        };
+        is(&[0.9, 0.7], 1.9, 0.8 - 0.19);
+        is(&[0.9, 0.7], 3.0, 0.8 - 0.3);
+        is(&[0.9, 0.9], 1.9, 0.9 - LEAST);
+    }
+
+    #[test]
     fn ejections_last_longer_each_time_up_to_the_longest() {
         let detection = OutlierDetection::new();
         let seconds: Vec<u64> =

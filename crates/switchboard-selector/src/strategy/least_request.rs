@@ -29,3 +29,17 @@ impl Picker for Fewer {
         if (other_calls + 1) * weight <= calls * other_weight { other } else { first }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::strategy::tests::{candidate, context};
+
+    #[test]
+    fn the_load_after_the_call_per_weight_decides() {
+        // (1 + 1) / 1 > (2 + 1) / 3
+        let candidates = [candidate(1, 1, None), candidate(3, 2, None)];
+        let picker = LeastRequest.picker(&candidates);
+        assert!((0..100).all(|_| picker.pick(&candidates, &context()) == 1));
+    }
+}

@@ -99,3 +99,36 @@ pub(crate) fn same(a: &Arc<dyn Strategy>, b: &Arc<dyn Strategy>) -> bool {
     let stateless = size_of_val(&**a) == 0;
     Arc::ptr_eq(a, b) || (stateless && Any::type_id(&**a) == Any::type_id(&**b))
 }
+
+#[cfg(test)]
+mod tests {
+    use switchboard_core::Instance;
+
+    use super::*;
+    use crate::hub::Hub;
+    use crate::stats::Stats;
+
+    static TURN: AtomicU64 = AtomicU64::new(0);
+
+    pub(super) fn context() -> Context<'static> {
+        Context { key: None, turn: &TURN, now: 1 }
+    }
+
+    /// With so many calls in flight, and an average latency in milliseconds.
+    pub(super) fn candidate(weight: u16, in_flight: u32, latency: Option<f32>) -> Candidate {
+        let instance = Instance::builder("a").address("127.0.0.1:1").weight(weight).build().unwrap();
+        let stats = Stats::new(&Arc::new(Hub::with(None)));
+        stats.in_flight.store(in_flight, Relaxed);
+        if let Some(latency) = latency {
+            stats.latency.update(1, |_, _| Some(latency * 1e6));
+        }
+        Candidate::new(Arc::new(instance), Arc::new(stats))
+    }
+
+    #[test]
+    fn only_one_that_must_answer_the_same_lets_nobody_start_slowly() {
+        assert!(!ConsistentHash.allows_slow_start());
+        assert!(Random.allows_slow_start() && RoundRobin.allows_slow_start());
+        assert!(LeastRequest.allows_slow_start() && PeakEwma.allows_slow_start());
+    }
+}

@@ -59,3 +59,19 @@ impl Sooner {
         latency * (1.0 + in_flight as f32 * self.mean_weight / candidate.weight() as f32)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::strategy::tests::{candidate, context};
+
+    #[test]
+    fn the_latency_counts_once_for_each_call_in_flight_of_one_of_usual_weight() {
+        let others = [(29.0, 1), (31.0, 0)];
+        for (latency, chosen) in others {
+            let candidates = [candidate(4, 2, Some(10.0)), candidate(4, 0, Some(latency))];
+            let picker = PeakEwma.picker(&candidates);
+            assert!((0..100).all(|_| picker.pick(&candidates, &context()) == chosen), "{latency}");
+        }
+    }
+}
