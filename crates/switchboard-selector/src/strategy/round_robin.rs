@@ -61,16 +61,34 @@ mod tests {
         assert_eq!(*round(&[3, 3, 3]), [0, 1, 2]);
     }
 
+    fn counts(round: &[u32], candidates: usize) -> Vec<u32> {
+        let mut counts = vec![0; candidates];
+        for &index in round {
+            counts[index as usize] += 1;
+        }
+        counts
+    }
+
+    #[test]
+    #[allow(clippy::cast_precision_loss)] // few
+    fn weights_too_large_for_a_round_keep_their_shares() {
+        let many: Vec<u32> = (0..20_000).map(|index| 60_013 + index % 7 * 509).collect();
+        for (weights, longest) in [(&[65_521, 60_013, 50_021][..], 131_072.0), (&many, 160_000.0)] {
+            let total = weights.iter().map(|&weight| f64::from(weight)).sum::<f64>();
+            for (times, &weight) in counts(&round(weights), weights.len()).into_iter().zip(weights) {
+                let due = f64::from(weight) / total * longest;
+                assert!((f64::from(times) - due).abs() <= 0.5, "{times} instead of {due}");
+            }
+        }
+    }
+
     #[test]
     fn extreme_weights_keep_the_round_short_and_everyone_in() {
         let mut weights: Vec<u32> = (0..10_000).map(|index| index % 977 + 1).collect();
         weights[0] = 65_535;
         let round = round(&weights);
         assert!(round.len() <= 131_072 + weights.len(), "{}", round.len());
-        let mut counts = vec![0_u32; weights.len()];
-        for index in round {
-            counts[index as usize] += 1;
-        }
+        let counts = counts(&round, weights.len());
         assert!(counts.iter().all(|&count| count > 0));
         assert_eq!(counts.iter().max(), Some(&counts[0]));
     }
