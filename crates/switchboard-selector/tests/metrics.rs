@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use recorded::{Told, expected, recorded};
 use switchboard_core::{Health, Instance, MemoryRegistry, RegisterOptions, Registry};
-use switchboard_selector::{Balancer, FailureKind, RoundRobin, Selector};
+use switchboard_selector::{Balancer, FailureKind, OutlierDetection, RoundRobin, Selector};
 use switchboard_watcher::Directory;
 use tokio::time::sleep;
 
@@ -120,6 +120,35 @@ fn instances_are_told_by_health_and_taken_back_with_the_balancer() {
         // Longer than they are kept for those who may ask again.
         sleep(Duration::from_secs(200)).await;
         assert_eq!(heard.all(), expected([]));
+    });
+}
+
+#[test]
+fn a_panic_is_told_when_it_begins() {
+    recorded("switchboard.selector.", async |mut heard| {
+        let detection = OutlierDetection::new().max_ejected(1.0);
+        let directory = Directory::new(registry().await);
+        let selector = Selector::builder(directory).outlier_detection(detection).build();
+        let balancer = selector.service("web").unwrap();
+        balancer.ready().await.unwrap();
+        let fail = async |id: &str| {
+            for _ in 0..5 {
+                balancer.mark(instance(id).id(), Err(FailureKind::Response));
+            }
+            sleep(Duration::from_millis(100)).await;
+        };
+        fail("a").await;
+        let mut panics = || heard.all().remove("panics web");
+        assert_eq!(panics(), None, "half of them is not too many");
+        fail("b").await;
+        assert_eq!(panics(), Some(Told::Count(1)));
+        // It goes on, and another begins only when this one is over.
+        fail("a").await;
+        assert_eq!(panics(), None);
+        balancer.reset();
+        fail("a").await;
+        fail("b").await;
+        assert_eq!(panics(), Some(Told::Count(1)));
     });
 }
 
