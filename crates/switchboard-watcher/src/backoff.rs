@@ -102,12 +102,14 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn grows_to_the_cap_with_jitter_and_starts_over_after_a_calm() {
         let mut waits = Waits::new(Backoff::new(Duration::from_millis(100), Duration::from_secs(10)));
-        let mut ceiling = 0.1;
+        let (mut ceiling, mut least) = (0.1, 10.0_f64);
         for _ in 0..40 {
             let wait = waits.next(Instant::now()).as_secs_f64();
             assert!(wait >= ceiling / 2.0 - 1e-3 && wait <= ceiling + 1e-3, "{wait} for {ceiling}");
+            least = if ceiling < 10.0 { 10.0 } else { least.min(wait) };
             ceiling = (ceiling * 1.6_f64).min(10.0);
         }
+        assert!(least < 9.0, "the longest have jitter too: {least}");
         tokio::time::advance(Duration::from_secs(21)).await;
         assert!(waits.next(Instant::now()) <= Duration::from_millis(100));
     }
@@ -135,11 +137,14 @@ mod tests {
         waits.sort();
         waits.dedup();
         assert!(waits.len() > 25, "{waits:?}");
+        let seeded = || Waits::new(Backoff::default().seed(7)).next(Instant::now());
+        assert_eq!(seeded(), seeded());
     }
 
     #[test]
     fn odd_settings_are_made_usable() {
         let backoff = Backoff::new(Duration::ZERO, Duration::ZERO).factor(f32::NAN);
+        assert_eq!(backoff.cap(), Duration::from_millis(1));
         let mut waits = Waits::new(backoff);
         for _ in 0..100 {
             assert!(waits.next(Instant::now()) <= Duration::from_millis(1));
