@@ -316,6 +316,11 @@ mod tests {
         begin(160);
         begin(200);
         assert!(!is_silent(360) && is_silent(361));
+        let instance = Instance::builder("a").address("127.0.0.1:1").build().unwrap();
+        stats.judge(&instance, Err(FailureKind::Timeout), None, 10_560 * MS);
+        assert_eq!((stats.waited(), stats.is_unreachable()), (Duration::from_millis(400), true));
+        stats.note_answer(None, 10_600 * MS);
+        assert_eq!((stats.waited(), stats.is_unreachable()), (Duration::ZERO, false));
     }
 
     #[test]

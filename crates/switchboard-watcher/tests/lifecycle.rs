@@ -71,15 +71,18 @@ fn when_the_runtime_ends_the_view_says_so_and_the_next_one_lives() {
 fn on_a_runtime_that_is_shut_down_a_view_is_closed_and_nothing_hangs() {
     within("a view on a dead runtime", || {
         let (directory, living) = (directory(), runtime());
+        let hint = || directory.suspect(&instance("a", "1").key());
         let dead = runtime();
+        assert!(dead.block_on(async { hint() }));
         let handle = dead.handle().clone();
         drop(dead);
         {
             let _entered = handle.enter();
             let view = directory.service("a").unwrap();
             assert!(view.is_closed() && view.snapshot().is_none());
-            assert!(!directory.suspect(&instance("a", "1").key()), "nobody takes a hint there");
+            assert!(!hint(), "nobody takes a hint there");
         }
+        assert!(living.block_on(async { hint() }));
         assert_eq!(directory.watched(), 0);
         ready(&directory, &living);
     });

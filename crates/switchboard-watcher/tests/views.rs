@@ -405,13 +405,23 @@ fn kind(change: &Change) -> &'static str {
 
 #[tokio::test(start_paused = true)]
 async fn hints_are_bounded_and_never_wait() {
-    let registry = Scripted::new();
-    registry.hang_on_suspects();
-    let directory = Directory::new(registry.clone());
-    let taken = (0..1_000).filter(|id| directory.suspect(&instance("a", &id.to_string()).key())).count();
-    assert_eq!(taken, 64);
-    tokio::time::sleep(seconds(7)).await;
-    assert_eq!(registry.suspects().len(), 2, "each has its limit of 5 s");
+    for closes in [true, false] {
+        let registry = Scripted::new();
+        registry.hang_on_suspects();
+        let directory = Directory::new(registry.clone());
+        let hint = |id: u32| directory.suspect(&instance("a", &id.to_string()).key());
+        assert_eq!((0..1_000).filter(|&id| hint(id)).count(), 64);
+        tokio::time::sleep(seconds(7)).await;
+        assert_eq!(registry.suspects().len(), 2, "each has its limit of 5 s");
+        if closes {
+            directory.close();
+            assert!(!hint(0));
+        } else {
+            drop(directory);
+        }
+        tokio::time::sleep(seconds(60)).await;
+        assert_eq!(registry.suspects().len(), 2, "those on their way end with the directory");
+    }
 }
 
 #[tokio::test]
