@@ -344,8 +344,8 @@ async fn a_lost_registration_is_made_again_by_old_and_new_servers_words() {
         }
         let asked: Vec<_> =
             server.asked().iter().map(|asked| asked.target.ends_with("service/register")).collect();
-        // Look whose the id is, register, look at the checks, pass; pass refused, and again.
-        assert_eq!(asked, [false, true, false, false, false, true, false, false], "{status}");
+        // Look whose the id is, register, look at the checks, pass; pass refused, and all again.
+        assert_eq!(asked, [false, true, false, false, false, false, true, false, false], "{status}");
     }
     let server = forgetful(500, "rpc error: something else").await;
     let registry = registry(&server.address);
