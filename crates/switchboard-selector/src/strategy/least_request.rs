@@ -40,6 +40,8 @@ mod tests {
         // (1 + 1) / 1 > (2 + 1) / 3
         let candidates = [candidate(1, 1, None), candidate(3, 2, None)];
         let picker = LeastRequest.picker(&candidates);
-        assert!((0..100).all(|_| picker.pick(&candidates, &context()) == 1));
+        // In one case of 256 the light one is drawn twice.
+        let heavy = (0..1_000).filter(|_| picker.pick(&candidates, &context()) == 1).count();
+        assert!(heavy > 950, "{heavy}");
     }
 }
