@@ -12,6 +12,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::BACKEND;
 use crate::agent_api::{Draft, REGISTER, put};
+use crate::answer::Failure;
 use crate::client::{Client, Request, segment};
 use crate::holder::{Claim, Registered, claim};
 use crate::notice;
@@ -59,7 +60,11 @@ impl Listing {
         self.is_missing = listed == Some(Listed::Missing);
         // The agent itself knows what the catalog will have. Who may not see the catalog may ask the agent.
         if listed == Some(Listed::Another) || !self.seen {
-            ask(client, agent, draft).await
+            // If that cannot be found out in time, the instance is renewed.
+            timeout(within(draft), ask(client, agent, draft))
+                .await
+                .unwrap_or(Ok(Claim::Own))
+                .unwrap_or(Claim::Own)
         } else {
             Claim::Own
         }
@@ -122,17 +127,14 @@ enum Listed {
     Missing,
 }
 
-/// Asks the agent what it has; if that cannot be found out, the instance is renewed.
-pub(crate) async fn ask(client: &Client, agent: usize, draft: &Draft) -> Claim {
-    match timeout(within(draft), claim(client, agent, draft)).await {
-        Ok(Ok(claim)) => claim,
-        Ok(Err(failure)) => {
-            if failure.error.kind() == ErrorKind::PermissionDenied {
-                notice::unseen(&draft.key, &failure.error);
-            }
-            Claim::Own
+/// Asks the agent what it has. Of a token that may not ask, the log tells once; what there is counts as its own.
+pub(crate) async fn ask(client: &Client, agent: usize, draft: &Draft) -> Result<Claim, Failure> {
+    match claim(client, agent, draft).await {
+        Err(failure) if failure.error.kind() == ErrorKind::PermissionDenied => {
+            notice::unseen(&draft.key, &failure.error);
+            Ok(Claim::Own)
         }
-        Err(_) => Claim::Own,
+        done => done,
     }
 }
 

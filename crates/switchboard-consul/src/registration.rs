@@ -13,7 +13,7 @@ use crate::agent_api::{Draft, REGISTER, put, remove, renew};
 use crate::answer::Failure;
 use crate::catalog::{Listing, ask};
 use crate::client::Client;
-use crate::holder::{Claim, claim, refuse_taken, taken};
+use crate::holder::{Claim, Registered, claim, refuse_taken, taken};
 
 /// How long a renewal is held up by an agent that the instance has left.
 const SWEEP_LIMIT: Duration = Duration::from_secs(2);
@@ -270,8 +270,8 @@ impl Held {
             self.addresses.push(draft.address.clone());
         }
         if let Some((agent, body)) = &self.at {
-            let (agent, same) = (*agent, *body == draft.body);
-            let Err(failure) = self.keep(client, agent, draft, same).await else {
+            let (agent, same, unknown) = (*agent, *body == draft.body, body.is_empty());
+            let Err(failure) = self.keep(client, agent, draft, same, unknown).await else {
                 return match &mut self.listing {
                     Some(listing) => listing.put_back(client, agent, draft).await,
                     None => Ok(()),
@@ -293,18 +293,21 @@ impl Held {
         self.register_anywhere(client, draft).await
     }
 
-    /// Renews it with its agent, or registers there what has changed, unless another program has the id.
+    /// Renews it with its agent, or registers there what has changed, unless another program has the id. What the agent was told
+    /// last is the `same`, something else, or `unknown`.
     async fn keep(
         &mut self,
         client: &Client,
         agent: usize,
         draft: &Draft,
         same: bool,
+        unknown: bool,
     ) -> Result<(), Failure> {
         let claim = match &mut self.listing {
             // Without a TTL there is nothing else to do.
             _ if self.waits || (same && draft.ttl_check.is_none()) => claim(client, agent, draft).await?,
             Some(listing) if same => listing.look(client, agent, draft).await,
+            _ if unknown => ask(client, agent, draft).await?,
             _ => Claim::Own,
         };
         if self.heed(client, agent, draft, claim)? && same {
@@ -312,7 +315,7 @@ impl Held {
                 return Ok(());
             }
             // The agent has lost it, or another program has registered its id, with a check of another name.
-            let claim = ask(client, agent, draft).await;
+            let claim = ask(client, agent, draft).await?;
             self.heed(client, agent, draft, claim)?;
         }
         if let Some((_, body)) = &mut self.at {
@@ -329,6 +332,8 @@ impl Held {
         match claim {
             Claim::Own => Ok(!waited),
             Claim::Free => Ok(false),
+            // It moves, and the agent does not have its new address yet.
+            Claim::Lapsed(old) | Claim::Taken(old) if self.has_been(&old, draft) => Ok(false),
             Claim::Lapsed(theirs) => {
                 tracing::warn!(%instance, %agent, %ours, %theirs, "another program registered its id and does not renew it; registering anew");
                 Ok(false)
@@ -341,6 +346,11 @@ impl Held {
                 Err(taken(draft, &theirs))
             }
         }
+    }
+
+    /// Whether that is what this one was registered as before.
+    fn has_been(&self, registered: &Registered, draft: &Draft) -> bool {
+        registered.is_of(&draft.key) && self.addresses.iter().any(|own| registered.is_at(own))
     }
 
     /// With the first agent that takes it, those it has left last.

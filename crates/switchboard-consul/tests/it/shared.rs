@@ -1,7 +1,7 @@
 //! Two programs with one id at one agent: the agent has the registration that came last, and takes everybody's renewals for it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -307,4 +307,50 @@ async fn a_look_asks_the_agent_only_if_the_catalog_tells_of_another() {
     let before = server.asked().len();
     registry.register(&at(1), &ttl(TTL)).await.unwrap_err();
     assert_eq!(server.asked()[before..].len(), 1);
+}
+
+#[tokio::test]
+async fn what_an_agent_has_lost_is_registered_when_it_says_that_nobody_has_the_id() {
+    // Whether the check is lost, and what the agent then says of the id: port 0 for nothing, 1 for an error.
+    let (lost, holder) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU16::new(1)));
+    let (is_lost, has) = (lost.clone(), holder.clone());
+    let server = Server::start(move |_, asked| {
+        let lost = is_lost.load(Ordering::SeqCst);
+        let of = |port: u16| {
+            let service = format!(r#"{{"ID":"1","Service":"web","Address":"10.0.0.1","Port":{port}}}"#);
+            let check = r#"{"CheckID":"c","Node":"n","ServiceID":"1","Status":"passing"}"#;
+            Reply::status(200, &format!(r#"{{"Service":{service},"Checks":[{check}]}}"#))
+        };
+        if asked.target.contains("/agent/health/") && lost {
+            return match has.load(Ordering::SeqCst) {
+                0 => Reply::status(404, ""),
+                1 => Reply::status(500, "not now"),
+                port => of(port),
+            };
+        }
+        if asked.target.ends_with("/service/register") {
+            is_lost.store(false, Ordering::SeqCst);
+        }
+        let passes = asked.target.contains("/check/pass/");
+        if passes && lost { Reply::status(404, "Unknown check ID") } else { of(1) }
+    })
+    .await;
+    let registry = registry(&server.address);
+    let register = async || {
+        let before = server.asked().len();
+        let done = registry.register(&at(1), &ttl(90)).await;
+        (done, server.asked()[before..].iter().any(|asked| asked.target.ends_with("/service/register")))
+    };
+    assert!(matches!(register().await, (Ok(()), true)));
+    lost.store(true, Ordering::SeqCst);
+    // Whoever cannot be asked may have it.
+    for _ in 0..2 {
+        let (failed, registered) = register().await;
+        assert_eq!((failed.unwrap_err().kind(), registered), (ErrorKind::Unavailable, false));
+    }
+    holder.store(2, Ordering::SeqCst);
+    let (failed, registered) = register().await;
+    assert!(is_taken(&failed.unwrap_err(), "10.0.0.1:2", "10.0.0.1:1") && !registered);
+    holder.store(0, Ordering::SeqCst);
+    assert!(matches!(register().await, (Ok(()), true)));
 }
