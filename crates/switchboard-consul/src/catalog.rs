@@ -12,10 +12,8 @@ use tokio::time::{Instant, timeout};
 
 use crate::BACKEND;
 use crate::agent_api::{Draft, REGISTER, put};
-use crate::answer::Failure;
 use crate::client::{Client, Request, segment};
-use crate::holder::{Claim, Registered, claim};
-use crate::notice;
+use crate::holder::{Claim, Registered, ask};
 
 /// A look takes no longer: it is made before a renewal, and the servers may not answer.
 const LOOK_WITHIN: Duration = Duration::from_secs(2);
@@ -61,10 +59,8 @@ impl Listing {
         // The agent itself knows what the catalog will have. Who may not see the catalog may ask the agent.
         if listed == Some(Listed::Another) || !self.seen {
             // If that cannot be found out in time, the instance is renewed.
-            timeout(within(draft), ask(client, agent, draft))
-                .await
-                .unwrap_or(Ok(Claim::Own))
-                .unwrap_or(Claim::Own)
+            let asked = timeout(within(draft), ask(client, agent, draft)).await;
+            asked.ok().and_then(Result::ok).unwrap_or(Claim::Own)
         } else {
             Claim::Own
         }
@@ -125,17 +121,6 @@ enum Listed {
     Own,
     Another,
     Missing,
-}
-
-/// Asks the agent what it has. Of a token that may not ask, the log tells once; what there is counts as its own.
-pub(crate) async fn ask(client: &Client, agent: usize, draft: &Draft) -> Result<Claim, Failure> {
-    match claim(client, agent, draft).await {
-        Err(failure) if failure.error.kind() == ErrorKind::PermissionDenied => {
-            notice::unseen(&draft.key, &failure.error);
-            Ok(Claim::Own)
-        }
-        done => done,
-    }
 }
 
 /// How long a look may take: the renewal waits for it.

@@ -9,7 +9,7 @@ use std::fmt;
 
 use reqwest::StatusCode;
 use serde::Deserialize;
-use switchboard_core::{Address, Error, InstanceKey, Invalid};
+use switchboard_core::{Address, Error, ErrorKind, InstanceKey, Invalid};
 
 use crate::BACKEND;
 use crate::agent_api::{AgentCheck, AgentHealth, Draft, REGISTER, accepted, health_of};
@@ -17,6 +17,7 @@ use crate::answer::Failure;
 use crate::check::ttl_check_id;
 use crate::client::{Client, Request, segment};
 use crate::entry::address;
+use crate::notice;
 
 /// What is registered under an id, as agents and the catalog put it
 /// (<https://developer.hashicorp.com/consul/api-docs/agent/service#get-service-configuration>).
@@ -107,6 +108,17 @@ pub(crate) async fn claim(client: &Client, agent: usize, draft: &Draft) -> Resul
     match serde_json::from_slice(&answer.body) {
         Ok(found) => Ok(Claim::of(draft, found)),
         Err(_) => accepted(&answer, REGISTER).map(|()| Claim::Own),
+    }
+}
+
+/// The same for a token that may not ask: the log tells that once, and what there is counts as its own.
+pub(crate) async fn ask(client: &Client, agent: usize, draft: &Draft) -> Result<Claim, Failure> {
+    match claim(client, agent, draft).await {
+        Err(failure) if failure.error.kind() == ErrorKind::PermissionDenied => {
+            notice::unseen(&draft.key, &failure.error);
+            Ok(Claim::Own)
+        }
+        done => done,
     }
 }
 

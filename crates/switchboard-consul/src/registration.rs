@@ -11,9 +11,9 @@ use tokio::time::{Instant, timeout};
 use crate::BACKEND;
 use crate::agent_api::{Draft, REGISTER, put, remove, renew};
 use crate::answer::Failure;
-use crate::catalog::{Listing, ask};
+use crate::catalog::Listing;
 use crate::client::Client;
-use crate::holder::{Claim, Registered, claim, refuse_taken, taken};
+use crate::holder::{Claim, Registered, ask, claim, refuse_taken, taken};
 
 /// How long a renewal is held up by an agent that the instance has left.
 const SWEEP_LIMIT: Duration = Duration::from_secs(2);
@@ -269,9 +269,8 @@ impl Held {
         if !self.addresses.contains(&draft.address) {
             self.addresses.push(draft.address.clone());
         }
-        if let Some((agent, body)) = &self.at {
-            let (agent, same, unknown) = (*agent, *body == draft.body, body.is_empty());
-            let Err(failure) = self.keep(client, agent, draft, same, unknown).await else {
+        if let Some((agent, _)) = self.at {
+            let Err(failure) = self.keep(client, agent, draft).await else {
                 return match &mut self.listing {
                     Some(listing) => listing.put_back(client, agent, draft).await,
                     None => Ok(()),
@@ -293,16 +292,10 @@ impl Held {
         self.register_anywhere(client, draft).await
     }
 
-    /// Renews it with its agent, or registers there what has changed, unless another program has the id. What the agent was told
-    /// last is the `same`, something else, or `unknown`.
-    async fn keep(
-        &mut self,
-        client: &Client,
-        agent: usize,
-        draft: &Draft,
-        same: bool,
-        unknown: bool,
-    ) -> Result<(), Failure> {
+    /// Renews it with its agent, or registers there what has changed, unless another program has the id.
+    async fn keep(&mut self, client: &Client, agent: usize, draft: &Draft) -> Result<(), Failure> {
+        let told = self.at.as_ref().map_or(&[][..], |(_, body)| body);
+        let (same, unknown) = (told == draft.body, told.is_empty());
         let claim = match &mut self.listing {
             // Without a TTL there is nothing else to do.
             _ if self.waits || (same && draft.ttl_check.is_none()) => claim(client, agent, draft).await?,

@@ -303,6 +303,10 @@ mod tests {
         Stats::new(&Arc::new(hub))
     }
 
+    fn instance() -> Instance {
+        Instance::builder("a").address("127.0.0.1:1").build().unwrap()
+    }
+
     #[test]
     fn silence_begins_with_the_first_call_since_an_answer() {
         let stats = stats();
@@ -316,8 +320,7 @@ mod tests {
         begin(160);
         begin(200);
         assert!(!is_silent(360) && is_silent(361));
-        let instance = Instance::builder("a").address("127.0.0.1:1").build().unwrap();
-        stats.judge(&instance, Err(FailureKind::Timeout), None, 10_560 * MS);
+        stats.judge(&instance(), Err(FailureKind::Timeout), None, 10_560 * MS);
         assert_eq!((stats.waited(), stats.is_unreachable()), (Duration::from_millis(400), true));
         stats.note_answer(None, 10_600 * MS);
         assert_eq!((stats.waited(), stats.is_unreachable()), (Duration::ZERO, false));
@@ -326,9 +329,8 @@ mod tests {
     #[test]
     fn a_failure_of_unknown_length_does_not_look_fast() {
         let unknown = Stats::new(&Arc::new(Hub::with(None)));
-        let instance = Instance::builder("a").address("127.0.0.1:1").build().unwrap();
         for (stats, latency) in [(unknown, None), (stats(), Some(2e8))] {
-            stats.judge(&instance, Err(FailureKind::Response), None, MS);
+            stats.judge(&instance(), Err(FailureKind::Response), None, MS);
             assert_eq!(stats.latency.get(), latency);
         }
     }

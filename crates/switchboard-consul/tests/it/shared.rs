@@ -241,19 +241,26 @@ async fn another_library_that_lives_keeps_the_id_however_its_checks_are_named() 
     assert_eq!(led_to(&agent).await, Some(1));
 }
 
+/// A service as an agent and the catalog put it.
+fn entry(port: u16) -> String {
+    format!(r#"{{"ID":"1","Service":"web","Address":"10.0.0.1","Port":{port}}}"#)
+}
+
+/// What an agent says of it, and of its check.
+fn health(port: u16) -> String {
+    let check = r#"{"CheckID":"service:1","Node":"n","ServiceID":"1","Status":"passing"}"#;
+    format!(r#"{{"Service":{},"Checks":[{check}]}}"#, entry(port))
+}
+
 /// What an agent and the catalog say of `web`, at the ports given; 403 for port 0.
 async fn scripted(agent: &Arc<AtomicU16>, catalog: &Arc<AtomicU16>) -> Server {
     let (agent, catalog) = (agent.clone(), catalog.clone());
     Server::start(move |_, asked| {
-        let entry = |port: &AtomicU16| match port.load(Ordering::SeqCst) {
-            0 => None,
-            port => Some(format!(r#"{{"ID":"1","Service":"web","Address":"10.0.0.1","Port":{port}}}"#)),
-        };
+        let port = |port: &AtomicU16| Some(port.load(Ordering::SeqCst)).filter(|port| *port != 0);
         let said = if asked.target.contains("/agent/health/") {
-            let check = r#"{"CheckID":"service:1","Node":"n","ServiceID":"1","Status":"passing"}"#;
-            entry(&agent).map(|entry| format!(r#"{{"Service":{entry},"Checks":[{check}]}}"#))
+            port(&agent).map(health)
         } else if asked.target.contains("/node-services/") {
-            entry(&catalog).map(|entry| format!(r#"{{"Services":[{entry}]}}"#))
+            port(&catalog).map(|port| format!(r#"{{"Services":[{}]}}"#, entry(port)))
         } else {
             Some(String::new())
         };
@@ -316,11 +323,7 @@ async fn what_an_agent_has_lost_is_registered_when_it_says_that_nobody_has_the_i
     let (is_lost, has) = (lost.clone(), holder.clone());
     let server = Server::start(move |_, asked| {
         let lost = is_lost.load(Ordering::SeqCst);
-        let of = |port: u16| {
-            let service = format!(r#"{{"ID":"1","Service":"web","Address":"10.0.0.1","Port":{port}}}"#);
-            let check = r#"{"CheckID":"c","Node":"n","ServiceID":"1","Status":"passing"}"#;
-            Reply::status(200, &format!(r#"{{"Service":{service},"Checks":[{check}]}}"#))
-        };
+        let of = |port: u16| Reply::status(200, &health(port));
         if asked.target.contains("/agent/health/") && lost {
             return match has.load(Ordering::SeqCst) {
                 0 => Reply::status(404, ""),

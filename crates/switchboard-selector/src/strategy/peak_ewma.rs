@@ -67,8 +67,7 @@ mod tests {
 
     #[test]
     fn the_latency_counts_once_for_each_call_in_flight_of_one_of_usual_weight() {
-        let others = [(29.0, 1), (31.0, 0)];
-        for (latency, chosen) in others {
+        for (latency, chosen) in [(29.0, 1), (31.0, 0)] {
             let candidates = [candidate(4, 2, Some(10.0)), candidate(4, 0, Some(latency))];
             let picker = PeakEwma.picker(&candidates);
             assert!((0..100).all(|_| picker.pick(&candidates, &context()) == chosen), "{latency}");

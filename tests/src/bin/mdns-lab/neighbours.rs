@@ -15,14 +15,15 @@ pub(crate) struct Neighbours(Vec<(String, String)>);
 
 impl Neighbours {
     pub(crate) fn make_room() -> Self {
-        let limits =
-            ["gc_thresh3", "gc_thresh2"].map(|name| format!("/proc/sys/net/ipv4/neigh/default/{name}"));
-        let raised = limits.into_iter().filter_map(|path| {
-            let before = fs::read_to_string(&path).and_then(|before| fs::write(&path, ROOM).map(|()| before));
-            before
-                .inspect_err(|error| say(&format!("{path} stays as it is: {error}")))
-                .ok()
-                .map(|before| (path, before))
+        let raised = ["gc_thresh3", "gc_thresh2"].into_iter().filter_map(|name| {
+            let path = format!("/proc/sys/net/ipv4/neigh/default/{name}");
+            match fs::read_to_string(&path).and_then(|before| fs::write(&path, ROOM).map(|()| before)) {
+                Ok(before) => Some((path, before)),
+                Err(error) => {
+                    say(&format!("{path} stays as it is: {error}"));
+                    None
+                }
+            }
         });
         Self(raised.collect())
     }
